@@ -1,0 +1,1 @@
+"""The HTTP service around `editing_core`. Importing the package itself costs nothing."""
