@@ -1,0 +1,95 @@
+# Needs: GNU make 3.81 or newer and Python 3.11 or newer with pip. Everything else goes into .venv.
+#
+#   make serve                                  install if needed, then serve on 127.0.0.1:8000
+#   make install TORCH_INDEX=https://...        take torch from another index (CPU or CUDA builds)
+#   make serve ARGS="--port 9000"               pass arguments on to `errata serve`
+#   make test  ARGS="-k rollback"               pass arguments on to pytest
+
+PYTHON ?=
+VENV ?= .venv
+ARGS ?=
+TORCH_INDEX ?=
+UV ?= uv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev serve test test-all check format bench lock clean
+
+help:  ## Show what there is
+	@echo "Errata: a vision-language model that can be corrected while it runs."
+	@echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED)  ## Make .venv with the locked dependencies and the errata command
+
+serve: $(INSTALLED)  ## Install if needed, then serve on http://127.0.0.1:8000
+	@exec $(BIN)/errata serve $(ARGS)
+
+test: $(INSTALLED_DEV)  ## Install if needed, then run the fast tests
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-all: $(INSTALLED_DEV)  ## Run every test, slow ones too
+	@$(BIN)/python -m pytest -q -m "" $(ARGS)
+
+check: $(INSTALLED_DEV)  ## Lint, formatting, strict types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED_DEV)  ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## Measure edited against unedited serving, side by side
+	@$(BIN)/python -m benchmarks.serving_ratios $(ARGS)
+
+clean:  ## Remove .venv and the caches; never the data directory
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
+
+# --- how it is installed ---------------------------------------------------------------------
+
+$(BIN)/python:
+	@python=; for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "Errata needs Python 3.11 or newer, and $(or $(PYTHON),PATH) offers none."; \
+	  echo "Install one (https://www.python.org/downloads/), or name the one you have:"; \
+	  echo "    make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; fi; \
+	echo "==> Making $(VENV) with `$$python --version`"; \
+	$$python -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Making a virtual environment failed."; \
+	  echo "On Debian and Ubuntu, first: sudo apt install python3-venv"; exit 1; }
+
+$(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt | $(BIN)/python
+	@echo "==> 1/3 Dependencies, pinned and hash-checked (about 130 MB once)"
+	@$(PIP) install --require-hashes -r requirements/runtime.lock
+	@echo "==> 2/3 torch (about 200 MB for a CPU build, 3 GB for a CUDA build)"
+	@if [ -z "$(TORCH_INDEX)" ] && [ "`uname -s`" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then \
+	  echo "    No NVIDIA driver here. If pip fetches CUDA packages, stop it and save 3 GB with:"; \
+	  echo "    make $(MAKECMDGOALS) TORCH_INDEX=https://download.pytorch.org/whl/cpu"; fi
+	@$(PIP) install -r requirements/torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@echo "==> 3/3 Errata itself"
+	@$(PIP) install --no-deps --no-build-isolation --quiet --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED) requirements/dev.lock
+	@echo "==> Tools for tests and linting (about 30 MB once)"
+	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+install-dev: $(INSTALLED_DEV)  ## Install the tools for tests and linting too
+
+# For maintainers, and the only target that needs uv. Upgrade with: make lock ARGS=--upgrade
+LOCK := $(UV) pip compile --no-config --universal \
+	--python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
+	--custom-compile-command "make lock" --no-emit-package torch --override requirements/without-torch.in
+
+lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
+	$(LOCK) $(ARGS) pyproject.toml requirements/torch-needs.in -o requirements/runtime.lock
+	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
