@@ -1,0 +1,54 @@
+"""`errata`: the command line. Each command's module is imported only when it is called.
+
+`errata sample` and `errata --help` answer at once because nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import typer
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("app.commands.serve", "Serve the model and its edits over HTTP."),
+    "ask": ("app.commands.ask", "Ask a running server a question about a picture."),
+    "edit": ("app.commands.edit", "Correct a running server's answer to a question."),
+    "doctor": ("app.commands.doctor", "Check a data directory: schema, history, stored bytes."),
+    "sample": ("app.commands.sample", "Draw emblems of the embedded world, with their questions."),
+    "train": ("app.commands.train", "Train an editor or the router on a backbone."),
+    "train-default": ("app.commands.train_default", "Train the embedded model from nothing."),
+    "eval-default": ("app.commands.eval_default", "Measure the embedded model against its marks."),
+}
+"""Command name -> module that holds it, and its one-line help."""
+
+app = typer.Typer(
+    name="errata",
+    no_args_is_help=True,
+    add_completion=False,
+    help="A vision-language model that can be corrected while it runs.",
+)
+
+
+def _forward_to(module: str) -> Callable[[typer.Context], None]:
+    """A stand-in that imports the real command when called and hands it every argument."""
+
+    def run(context: typer.Context) -> None:
+        command = typer.main.get_command(importlib.import_module(module).app)
+        command(args=list(context.args), prog_name=context.command_path)
+
+    return run
+
+
+for _name, (_module, _help) in COMMANDS.items():
+    app.command(
+        _name,
+        help=_help,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_forward_to(_module))
+
+
+def main() -> None:
+    """Entry point of the `errata` script."""
+    app()
