@@ -1,0 +1,1 @@
+"""Methods that turn one edit into one artifact, each behind the contract in base.py."""

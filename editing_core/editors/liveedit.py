@@ -1,0 +1,205 @@
+"""LiveEdit: a trained generator turns one edit's base states into one expert, with no gradient.
+
+Two forms of the same editor. `aligned`, the default, gives each target token a slot of its own
+and acts from the last prompt token on. `paper` is the published form: four learned queries, a
+ReLU between `down` and `up`, every row. Both generators read the same signal: the states of image,
+prompt and answer at the edit layer, teacher-forced (section 2.2 of the method).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from editing_core.editors.base import Editor
+from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
+from editing_core.experts.free import FreeExpert, FreeIntervention, free_residual
+from editing_core.experts.generator import AlignedGenerator, EditBatch, FreeGenerator
+from editing_core.experts.slots import (
+    STANDARD_NORM,
+    AlignedIntervention,
+    SlotExpert,
+    mix_slots,
+    slot_logits,
+    standardise,
+)
+from editing_core.experts.weights import (
+    load_weights,
+    read_description,
+    save_part,
+    weights_fingerprint,
+)
+from editing_core.states import EditStates, Intervention
+from editing_core.types import EditArtifact, Positions
+
+KIND = "liveedit"
+Form = Literal["aligned", "paper"]
+Residual = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEditConfig:
+    """The shape of the editor and where it acts. Part of its fingerprint."""
+
+    hidden: int
+    edit_layer: int
+    form: Form = "aligned"
+    heads: int = 8
+    rank: int = 4
+    width: int = 192
+
+
+class LiveEdit(Editor):
+    """The editor of either form. Immutable once loaded; `module` is what a trainer trains."""
+
+    name = "liveedit"
+
+    def __init__(self, config: LiveEditConfig, *, backbone_fingerprint: str = "") -> None:
+        self.config = config
+        self.edit_layer = config.edit_layer
+        self.backbone_fingerprint = backbone_fingerprint
+        self.positions: Positions
+        self.module: nn.Module
+        if config.form == "aligned":
+            self.positions = "from_last_prompt_token"
+            self.module = AlignedGenerator(config.hidden, heads=config.heads)
+        elif config.form == "paper":
+            self.positions = "all"
+            self.module = FreeGenerator(
+                config.hidden, rank=config.rank, width=config.width, heads=config.heads
+            )
+        else:
+            raise ValueError(f"unknown form {config.form!r}; known: aligned, paper")
+        self._fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the generator's weights and configuration."""
+        if self._fingerprint is None:
+            self._fingerprint = weights_fingerprint(self.module, asdict(self.config))
+        return self._fingerprint
+
+    @torch.no_grad()
+    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        """Make the expert; see `Editor.encode`."""
+        expert = self.generate([states])[0]
+        return expert.payload(), expert.metadata()
+
+    def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
+        """Fuse one row's experts; see `Editor.intervention`."""
+        if self.config.form == "aligned":
+            return AlignedIntervention(
+                [(SlotExpert.from_payload(a.payload, a.metadata), w) for a, w in experts]
+            )
+        return FreeIntervention([(FreeExpert.from_payload(a.payload), w) for a, w in experts])
+
+    def trainable_modules(self) -> tuple[nn.Module, ...]:
+        """What a trainer may change."""
+        return (self.module,)
+
+    def generate(self, edits: Sequence[EditStates]) -> list[Any]:
+        """The experts of several edits at once, differentiably, in float32."""
+        batch = EditBatch.collate(
+            [edit.signal for edit in edits],
+            [edit.predicting for edit in edits],
+            [edit.target_embeddings for edit in edits],
+        )
+        experts: list[Any] = self.module(batch)
+        return experts
+
+    def batch_residual(self, edits: Sequence[EditStates], weights: Tensor) -> Residual:
+        """One residual for many rows that mix the same experts, each with weights of its own.
+
+        What a trainer runs. Row for row it equals `intervention(...)` with that row's weights.
+
+        Args:
+            edits: the edits whose experts are generated.
+            weights: float32 `[rows, edits]`, 0 where an expert is not selected.
+
+        Returns:
+            `(states [rows, n, hidden], steps [rows, n]) -> [rows, n, hidden]`.
+        """
+        experts = self.generate(edits)
+        if self.config.form == "aligned":
+            return _aligned_residual(experts, weights)
+        return _free_residual(experts, weights)
+
+    def save(
+        self, weights: Path, description: Path, *, notes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the checkpoint: safetensors (float16) and JSON. `notes` say how it was trained."""
+        document = {
+            "kind": KIND,
+            "config": asdict(self.config),
+            "fingerprint": self.fingerprint,
+            "backbone_fingerprint": self.backbone_fingerprint,
+            "notes": dict(notes or {}),
+        }
+        save_part(weights, description, self.module, document)
+
+    @classmethod
+    def load(cls, weights: Path, description: Path) -> LiveEdit:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointMissing: a file is not there.
+            CheckpointCorrupt: a file is damaged or does not fit the other.
+            FingerprintMismatch: the weights are not those that the description names.
+        """
+        document = read_description(description, kind=KIND)
+        try:
+            editor = cls(
+                LiveEditConfig(**document["config"]),
+                backbone_fingerprint=document.get("backbone_fingerprint", ""),
+            )
+        except (TypeError, ValueError) as error:
+            raise CheckpointCorrupt(f"{description} has a bad setting: {error}") from error
+        load_weights(weights, editor.module)
+        editor.module.requires_grad_(False).eval()
+        if document.get("fingerprint") != editor.fingerprint:
+            raise FingerprintMismatch(f"{weights} is not what {description} describes")
+        return editor
+
+
+def _aligned_residual(experts: Sequence[SlotExpert], weights: Tensor) -> Residual:
+    if any(expert.norm != STANDARD_NORM for expert in experts):
+        raise ValueError("generated experts are read with the standard norm")
+    down = torch.cat([expert.down for expert in experts])
+    up = torch.cat([expert.up for expert in experts])
+    bias = torch.cat([expert.bias for expert in experts])
+    gamma = torch.cat([expert.gamma.expand(len(expert.down)) for expert in experts])
+    index = torch.cat([torch.arange(1, len(expert.down) + 1) for expert in experts])
+    owner = torch.cat([torch.full((len(e.down),), i) for i, e in enumerate(experts)])
+    log_weights = weights.log()[:, None, owner.to(weights.device)]
+
+    def residual(states: Tensor, steps: Tensor) -> Tensor:
+        logits = slot_logits(
+            standardise(states),
+            steps,
+            down=down,
+            bias=bias,
+            gamma=gamma,
+            index=index.to(states.device),
+        )
+        return mix_slots(logits + log_weights, up, acting=steps >= 1)
+
+    return residual
+
+
+def _free_residual(experts: Sequence[FreeExpert], weights: Tensor) -> Residual:
+    down = torch.cat([expert.down for expert in experts])
+    up = torch.cat([expert.up for expert in experts])
+    bias = torch.cat([expert.bias for expert in experts])
+    rank = len(experts[0].bias)
+    per_unit = weights.repeat_interleave(rank, dim=1)[:, None, :]
+
+    def residual(states: Tensor, steps: Tensor) -> Tensor:
+        del steps
+        return free_residual(states, down=down, bias=bias, up=up, weight=per_unit)
+
+    return residual

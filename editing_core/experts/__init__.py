@@ -1,0 +1,1 @@
+"""What an edit does to hidden states, and how it is stored."""

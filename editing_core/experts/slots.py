@@ -1,0 +1,187 @@
+"""Answer-aligned slots: experts with one slot for each token of their target, under one softmax.
+
+A slot reads a row's normalised state with `down`, and writes `up` into the residual stream. With
+`h` the base state at the edit layer, `t` the row's step (1 at the last prompt token, 2 at the
+first generated one, ...) and `w_e` the router's weight of expert `e`, slot `i` of `e` has the logit
+
+    z_{e,i} = norm_e(h) . down_{e,i} + bias_{e,i} - gamma_e |i - t| + log w_e
+
+    a  = softmax over {0} and every slot of every expert
+    h' = h + sum_{e,i} a_{e,i} up_{e,i}          rows with t >= 1 only
+
+The 0 is the null slot: an editor that learns a null logit subtracts it from its `bias`, and one
+whose norm has an affine part folds it into `down` and `bias`. So a payload carries all that its
+logits need apart from a parameter-free norm, named by id, and experts that different editors made
+compete in one softmax. Two terms carry weight: without `gamma` a target with repeated tokens
+loops, and with a softmax per expert instead of a joint one two equal survivors halve each other.
+
+Nothing here knows which editor made a payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editing_core.types import Positions
+
+Norm = Callable[[Tensor], Tensor]
+
+STANDARD_NORM = "standard"
+"""Id of the norm that subtracts the mean of a row and divides by its standard deviation."""
+
+NORM_FIELD = "norm"
+KIND_FIELD = "kind"
+ALIGNED_KIND = "aligned"
+_EPSILON = 1e-5
+
+
+def standardise(states: Tensor) -> Tensor:
+    """Layer normalisation without learned weights, over the last axis."""
+    return torch.nn.functional.layer_norm(states, states.shape[-1:], eps=_EPSILON)
+
+
+NORMS: Mapping[str, Norm] = {STANDARD_NORM: standardise}
+
+
+@dataclass(frozen=True, slots=True)
+class SlotExpert:
+    """One edit's slots.
+
+    `down`, `up` float32 `[num_slots, hidden]`; `bias` float32 `[num_slots]`; `gamma` float32
+    scalar tensor; `norm` the id of the parameter-free norm that reads the rows.
+    """
+
+    down: Tensor
+    up: Tensor
+    bias: Tensor
+    gamma: Tensor
+    norm: str = STANDARD_NORM
+
+    def payload(self) -> dict[str, Tensor]:
+        """The tensors as stored, float16 on the CPU."""
+        parts = {"down": self.down, "up": self.up, "bias": self.bias, "gamma": self.gamma.view(1)}
+        return {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in parts.items()}
+
+    def metadata(self) -> dict[str, str]:
+        """What the payload's metadata says of it, so that `from_payload` can read it back."""
+        return {KIND_FIELD: ALIGNED_KIND, NORM_FIELD: self.norm}
+
+    @classmethod
+    def from_payload(
+        cls,
+        payload: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        *,
+        device: torch.device | str = "cpu",
+    ) -> SlotExpert:
+        """Read `payload()` back in float32.
+
+        Raises:
+            ValueError: a tensor is missing, or the shapes do not fit together.
+        """
+        missing = {"down", "up", "bias", "gamma"} - set(payload)
+        if missing:
+            raise ValueError(f"an aligned payload lacks {', '.join(sorted(missing))}")
+        down, up, bias, gamma = (
+            payload[name].to(device, torch.float32) for name in ("down", "up", "bias", "gamma")
+        )
+        if down.ndim != 2 or down.shape != up.shape or bias.shape != down.shape[:1]:
+            raise ValueError(
+                f"an aligned payload needs down and up [n, d] and bias [n], got "
+                f"{tuple(down.shape)}, {tuple(up.shape)}, {tuple(bias.shape)}"
+            )
+        norm = metadata.get(NORM_FIELD, STANDARD_NORM)
+        return cls(down=down, up=up, bias=bias, gamma=gamma.reshape(()), norm=norm)
+
+
+def slot_logits(
+    normed: Tensor, steps: Tensor, *, down: Tensor, bias: Tensor, gamma: Tensor, index: Tensor
+) -> Tensor:
+    """Logits of every slot on every row, before the weights of the experts.
+
+    Args:
+        normed: `[..., rows, hidden]`, what the slots' norm makes of the states.
+        steps: int `[..., rows]`.
+        down: `[slots, hidden]`.
+        bias, gamma, index: `[slots]`; `index` counts a slot from 1 within its own expert.
+
+    Returns:
+        `[..., rows, slots]`.
+    """
+    distance = (index - steps.unsqueeze(-1)).abs().to(normed.dtype)
+    return normed @ down.T + bias - gamma * distance
+
+
+def mix_slots(logits: Tensor, up: Tensor, *, acting: Tensor) -> Tensor:
+    """The residual under one softmax over all slots and the null slot, whose logit is 0.
+
+    Args:
+        logits: `[..., rows, slots]`; `-inf` where a slot's expert is not selected.
+        up: `[slots, hidden]`.
+        acting: bool `[..., rows]`; elsewhere the residual is exactly 0.
+
+    Returns:
+        `[..., rows, hidden]`.
+    """
+    null = torch.zeros_like(logits[..., :1])
+    attention = torch.cat([null, logits], dim=-1).softmax(dim=-1)[..., 1:]
+    return (attention @ up) * acting.unsqueeze(-1)
+
+
+class AlignedIntervention:
+    """The slots of one row's experts, fused once at prefill and reused at every decode step.
+
+    Built from `(expert, weight)` pairs; an expert with weight 0 is left out. Immutable, so it may
+    be shared between threads. `norms` adds the norms of editors whose rows need another one.
+    """
+
+    positions: Positions = "from_last_prompt_token"
+
+    def __init__(
+        self,
+        experts: Sequence[tuple[SlotExpert, float]],
+        *,
+        norms: Mapping[str, Norm] = NORMS,
+    ) -> None:
+        kept = [(expert, weight) for expert, weight in experts if weight > 0.0]
+        if not kept:
+            raise ValueError("an intervention needs at least one expert of positive weight")
+        unknown = {expert.norm for expert, _ in kept} - set(norms)
+        if unknown:
+            raise ValueError(f"no norm named {', '.join(sorted(unknown))}")
+        # Slots that share a norm share a matrix product; sorting is stable, so order is fixed.
+        kept.sort(key=lambda pair: pair[0].norm)
+        self._groups: list[tuple[Norm, Tensor, Tensor, Tensor, Tensor]] = []
+        for name in dict.fromkeys(expert.norm for expert, _ in kept):
+            group = [(expert, weight) for expert, weight in kept if expert.norm == name]
+            self._groups.append((norms[name], *_stack(group)))
+        self._up = torch.cat([expert.up for expert, _ in kept])
+
+    def residual(self, states: Tensor, steps: Tensor) -> Tensor:
+        """What to add to `states` `[rows, hidden]`, base states at the edit layer.
+
+        `steps` int `[rows]`; rows with a step below 1 get exactly 0.
+        """
+        logits = torch.cat(
+            [
+                slot_logits(norm(states), steps, down=down, bias=bias, gamma=gamma, index=index)
+                for norm, down, bias, gamma, index in self._groups
+            ],
+            dim=-1,
+        )
+        return mix_slots(logits, self._up, acting=steps >= 1)
+
+
+def _stack(group: Sequence[tuple[SlotExpert, float]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Concatenate experts into `down`, `bias` (log weight included), `gamma` and `index`."""
+    down = torch.cat([expert.down for expert, _ in group])
+    log_weights = torch.tensor([weight for _, weight in group], device=down.device).log()
+    counts = [len(expert.down) for expert, _ in group]
+    bias = torch.cat([e.bias + w for (e, _), w in zip(group, log_weights, strict=True)])
+    gamma = torch.cat([e.gamma.expand(n) for (e, _), n in zip(group, counts, strict=True)])
+    index = torch.cat([torch.arange(1, n + 1, device=down.device) for n in counts])
+    return down, bias, gamma, index

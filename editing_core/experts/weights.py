@@ -1,0 +1,100 @@
+"""One trained part on disk: weights in safetensors, everything else about it in JSON.
+
+    <part>.safetensors    float16 tensors
+    <part>.json           {"kind", "config", "fingerprint", ...}
+
+Weights are rounded to float16 once, when they are saved, and used in float32; whoever calibrates
+does it on the rounded ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from editing_core.errors import CheckpointCorrupt, CheckpointMissing
+
+
+def weights_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
+    """`sha256:...` over float16 weights and configuration; equal on every machine."""
+    total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(_half(module).items()):
+        total.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.numpy().tobytes())
+    return f"sha256:{total.hexdigest()}"
+
+
+def save_part(
+    weights: Path, description: Path, module: nn.Module, document: Mapping[str, Any]
+) -> None:
+    """Write both files, each beside the old one and then renamed over it; the JSON last."""
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    part = weights.with_suffix(weights.suffix + ".part")
+    save_file(_half(module), part)
+    part.replace(weights)
+    part = description.with_suffix(description.suffix + ".part")
+    part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(description)
+
+
+def read_description(description: Path, *, kind: str) -> dict[str, Any]:
+    """The JSON of a part.
+
+    Raises:
+        CheckpointMissing: there is no such file.
+        CheckpointCorrupt: it is not the description of a part of this kind.
+    """
+    try:
+        document = json.loads(description.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointMissing(f"there is no {description}") from error
+    except ValueError as error:
+        raise CheckpointCorrupt(f"{description} is not JSON") from error
+    if not isinstance(document, dict) or document.get("kind") != kind:
+        raise CheckpointCorrupt(f"{description} does not describe a {kind}")
+    if not isinstance(document.get("config"), dict):
+        raise CheckpointCorrupt(f"{description} has no 'config'")
+    return document
+
+
+def load_weights(weights: Path, module: nn.Module) -> None:
+    """Fill `module` with float32 copies of the stored weights.
+
+    Raises:
+        CheckpointMissing: there is no such file.
+        CheckpointCorrupt: it cannot be read, or does not fit the module.
+    """
+    if not weights.is_file():
+        raise CheckpointMissing(f"there is no {weights}")
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointCorrupt(f"{weights} cannot be read: {error}") from error
+    try:
+        module.load_state_dict({name: t.float() for name, t in tensors.items()})
+    except RuntimeError as error:
+        raise CheckpointCorrupt(f"{weights} does not fit its description") from error
+    if not all(bool(torch.isfinite(t).all()) for t in module.state_dict().values()):
+        raise CheckpointCorrupt(f"{weights} holds values that are not finite")
+
+
+def round_weights(module: nn.Module) -> None:
+    """Round to float16 in place, so that what is calibrated is what will be loaded."""
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.copy_(tensor.half().float())
+
+
+def _half(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in module.state_dict().items()
+    }

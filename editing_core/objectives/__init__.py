@@ -1,0 +1,1 @@
+"""What a trainer minimises: pure loss functions and the objectives that combine them."""

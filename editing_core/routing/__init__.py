@@ -1,0 +1,1 @@
+"""Which edits a query fires: hard filter, vision sentinel, text gate, soft weights."""
