@@ -1,0 +1,247 @@
+"""What the service can answer instead of a result, drawn as a tree.
+
+    ServiceError
+    ├── BadRequest 400      InvalidJson MissingField InvalidField UnknownField
+    │                       ImageBase64Invalid RemoteImagesDisabled UnsupportedParameter
+    ├── Forbidden 403       HostNotAllowed
+    ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
+    ├── MethodNotAllowed 405
+    ├── Conflict 409        IdempotencyInProgress
+    ├── VersionMismatch 412
+    ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
+    ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
+    ├── Unprocessable 422   ImageUndecodable EditNotEffective IdempotencyMismatch
+    │                       (and the library's context_too_long, target_too_long, ...)
+    ├── QueueFull 429
+    ├── InternalError 500
+    └── Unavailable 503     Starting Draining StoreUnavailable VersionNotReached
+
+    StartupError            the server refuses to start; the message names the thing
+
+Every class is mapped to HTTP once, in `app/handlers.py`. The answer is general, the log full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ServiceError(Exception):
+    """An answer of the form `{"error": {...}}`. `hint` says what to do and is never empty."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+    default_hint: ClassVar[str] = "See the server's log under this request id."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        hint: str | None = None,
+        retry_after_s: int | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.hint = hint or self.default_hint
+        self.retry_after_s = retry_after_s
+        self.details = dict(details or {})
+
+
+class InternalError(ServiceError):
+    """Something nobody foresaw. The log has the traceback."""
+
+
+class BadRequest(ServiceError):
+    status = 400
+    kind = "invalid_request_error"
+    default_hint = "Change the request and send it again. The fields are described under /docs."
+
+
+class InvalidJson(BadRequest):
+    code = "invalid_json"
+    default_hint = "Send one JSON value in UTF-8, without NaN, repeated keys or deep nesting."
+
+
+class MissingField(BadRequest):
+    code = "missing_field"
+    default_hint = "Add the field. The fields of every request are described under /docs."
+
+
+class InvalidField(BadRequest):
+    code = "invalid_field"
+
+
+class UnknownField(BadRequest):
+    code = "unknown_field"
+    default_hint = "Remove the field, or check its spelling. The known ones are under /docs."
+
+
+class ImageBase64Invalid(BadRequest):
+    code = "image_base64_invalid"
+    default_hint = "Send a data URI such as data:image/png;base64,... or plain standard base64."
+
+
+class RemoteImagesDisabled(BadRequest):
+    code = "remote_images_disabled"
+    default_hint = "Fetch the picture yourself and send its bytes as a data URI."
+
+
+class UnsupportedParameter(BadRequest):
+    code = "unsupported_parameter"
+
+
+class Forbidden(ServiceError):
+    status = 403
+    kind = "permission_error"
+
+
+class HostNotAllowed(Forbidden):
+    code = "host_not_allowed"
+    default_hint = "Address the server as localhost or 127.0.0.1, or set ERRATA_ALLOWED_HOSTS."
+
+
+class NotFound(ServiceError):
+    status = 404
+    kind = "invalid_request_error"
+
+
+class RouteNotFound(NotFound):
+    code = "route_not_found"
+    default_hint = "The routes are listed under /docs."
+
+
+class EditNotFound(NotFound):
+    code = "edit_not_found"
+    default_hint = "List the edits with GET /edits."
+
+
+class VersionNotFound(NotFound):
+    code = "version_not_found"
+    default_hint = "GET /versions tells the newest version; 0 is the base model."
+
+
+class MethodNotAllowed(ServiceError):
+    status = 405
+    kind = "invalid_request_error"
+    code = "method_not_allowed"
+    default_hint = "The Allow header names the methods of this path."
+
+
+class IdempotencyInProgress(ServiceError):
+    status = 409
+    kind = "conflict_error"
+    code = "idempotency_in_progress"
+    retryable = True
+    default_hint = "The first request with this Idempotency-Key still runs. Try again shortly."
+
+
+class VersionMismatch(ServiceError):
+    status = 412
+    kind = "invalid_request_error"
+    code = "version_mismatch"
+    default_hint = "Somebody else made a change. Read GET /versions, decide again, and retry."
+
+
+class TooLarge(ServiceError):
+    status = 413
+    kind = "invalid_request_error"
+
+
+class BodyTooLarge(TooLarge):
+    code = "body_too_large"
+    default_hint = "Send a smaller body: scale the picture down or compress it."
+
+
+class ImageTooLarge(TooLarge):
+    code = "image_too_large"
+    default_hint = "Send a smaller file: scale the picture down or compress it."
+
+
+class ImageTooManyPixels(TooLarge):
+    code = "image_too_many_pixels"
+    default_hint = "Scale the picture down."
+
+
+class WrongType(ServiceError):
+    status = 415
+    kind = "invalid_request_error"
+
+
+class ContentTypeUnsupported(WrongType):
+    code = "content_type_unsupported"
+    default_hint = "Send Content-Type: application/json, without Content-Encoding."
+
+
+class ImageFormatUnsupported(WrongType):
+    code = "image_format_unsupported"
+    default_hint = "Send a PNG, JPEG, WebP or GIF."
+
+
+class Unprocessable(ServiceError):
+    status = 422
+    kind = "invalid_request_error"
+
+
+class ImageUndecodable(Unprocessable):
+    code = "image_undecodable"
+    default_hint = "Send a PNG, JPEG, WebP or GIF that opens in a viewer."
+
+
+class EditNotEffective(Unprocessable):
+    code = "edit_not_effective"
+    default_hint = (
+        'Reword the prompt or shorten the target, or send "verify": "report" to keep it anyway.'
+    )
+
+
+class IdempotencyMismatch(Unprocessable):
+    code = "idempotency_mismatch"
+    default_hint = "Use a new Idempotency-Key for a different request."
+
+
+class QueueFull(ServiceError):
+    status = 429
+    kind = "rate_limit_error"
+    code = "queue_full"
+    retryable = True
+    default_hint = "Wait as long as Retry-After says and send the request again."
+
+
+class Unavailable(ServiceError):
+    status = 503
+    retryable = True
+    default_hint = "Wait as long as Retry-After says and send the request again."
+
+
+class Starting(Unavailable):
+    code = "starting"
+    default_hint = "The model is being loaded. GET /health/ready tells when it is done."
+
+
+class Draining(Unavailable):
+    code = "draining"
+    default_hint = "This server is shutting down. Send the request to another one, or later."
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+    default_hint = "The database does not answer; nothing was changed. Check disk and locks, retry."
+
+
+class VersionNotReached(Unavailable):
+    code = "version_not_reached"
+    default_hint = "This server has not seen that version yet. Retry, or check the number."
+
+
+class StartupError(Exception):
+    """The server cannot run as asked. The message names the thing that is in the way."""
+
+
+class StoreCorrupt(StartupError):
+    """History on disk does not add up; serving it could serve wrong answers."""

@@ -1,0 +1,80 @@
+"""Format and size of a picture, read from its first bytes without decoding anything.
+
+The size decides whether the picture is decoded at all, so it must not come from the decoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal, NamedTuple
+
+Format = Literal["PNG", "JPEG", "WEBP", "GIF"]
+
+_JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+class Header(NamedTuple):
+    """`size` is (width, height); None when the header is broken."""
+
+    format: Format
+    size: tuple[int, int] | None
+
+
+def read_header(data: bytes) -> Header | None:
+    """What `data` says it is, by content; None for anything but PNG, JPEG, WebP and GIF."""
+    try:
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return Header("PNG", _png_size(data))
+        if data.startswith(b"\xff\xd8\xff"):
+            return Header("JPEG", _jpeg_size(data))
+        if data.startswith((b"GIF87a", b"GIF89a")):
+            return Header("GIF", struct.unpack_from("<HH", data, 6))
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return Header("WEBP", _webp_size(data))
+    except struct.error:  # shorter than its own header
+        return Header(_FORMAT_OF_FIRST_BYTE[data[0]], None)
+    return None
+
+
+_FORMAT_OF_FIRST_BYTE: dict[int, Format] = {0x89: "PNG", 0xFF: "JPEG", 0x47: "GIF", 0x52: "WEBP"}
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if data[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """The first frame header. Walks the segments, since previews may sit in front of it."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _JPEG_BARE_MARKERS:
+            position += 2
+        elif marker in _JPEG_SIZE_MARKERS:
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return width, height
+        else:
+            position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
+    return None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        fields = struct.unpack_from("<HBHB", data, 24)
+        return 1 + (fields[0] | fields[1] << 16), 1 + (fields[2] | fields[3] << 16)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None

@@ -1,0 +1,196 @@
+"""Pictures from requests: read under limits, decoded one way for edits and queries alike.
+
+First frame, orientation applied, 16 bits to 8, CMYK to RGB, alpha laid over white. The digest is
+over the resulting pixels, so a lossless re-encoding is the same picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import io
+import logging
+import re
+import struct
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from app.errors import (
+    ImageBase64Invalid,
+    ImageFormatUnsupported,
+    ImageTooLarge,
+    ImageTooManyPixels,
+    ImageUndecodable,
+    RemoteImagesDisabled,
+)
+from app.image_headers import read_header
+from editing_core.types import ImageArray
+
+MAX_BYTES = 10 * 1024 * 1024
+MAX_PIXELS = 25_000_000
+PIXELS_AT_ONCE = 4 * MAX_PIXELS
+"""Decoded pixels that all running requests together may hold (3 bytes each)."""
+
+_DATA_URI = re.compile(r"data:[^,]*,", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """`pixels` uint8 `[height, width, 3]`, read-only, and their digest."""
+
+    pixels: ImageArray
+    digest: str
+
+
+class ImageDecoder:
+    """A bounded pool of decoders, and a bound on the pixels held by everybody together."""
+
+    def __init__(self, workers: int) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._budget = _PixelBudget(PIXELS_AT_ONCE)
+
+    @asynccontextmanager
+    async def open(self, field: str) -> AsyncIterator[DecodedImage]:
+        """The picture a request field holds; its pixels count as held until the block ends."""
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(self._pool, read_field, field)
+        width, height = check_size(data)
+        async with self._budget.hold(width * height):
+            yield await loop.run_in_executor(self._pool, decode, data)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_field(field: str) -> bytes:
+    """The bytes of a data URI or of bare base64. Raises on anything remote or malformed."""
+    if (prefix := _DATA_URI.match(field)) is not None:
+        if not prefix.group().lower().endswith(";base64,"):
+            raise ImageBase64Invalid("The data URI is not base64.", param="image")
+        encoded = field[prefix.end() :]
+    elif _SCHEME.match(field) and not field[:5].lower() == "data:":
+        raise RemoteImagesDisabled("Pictures are not fetched from addresses.", param="image")
+    else:
+        encoded = field
+    if len(encoded) * 3 // 4 > MAX_BYTES + 2:
+        raise _too_large()
+    try:
+        data = binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError as error:
+        raise ImageBase64Invalid(f"The picture is not base64: {error}.", param="image") from error
+    if not data:
+        raise ImageBase64Invalid("The picture is empty.", param="image")
+    if len(data) > MAX_BYTES:
+        raise _too_large()
+    return data
+
+
+def check_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the header; refuses what is no picture, or too many pixels."""
+    header = read_header(data)
+    if header is None:
+        raise ImageFormatUnsupported("The bytes are no PNG, JPEG, WebP or GIF.", param="image")
+    if header.size is None or 0 in header.size:
+        raise _undecodable(header.format)
+    width, height = header.size
+    if width * height > MAX_PIXELS:
+        raise ImageTooManyPixels(
+            f"The picture has {width}x{height} pixels; the limit is {MAX_PIXELS:,}.", param="image"
+        )
+    return width, height
+
+
+def decode(data: bytes) -> DecodedImage:
+    """Pixels and digest of a picture whose header was checked. Raises `ImageUndecodable`."""
+    header = read_header(data)
+    name = header.format if header else "picture"
+    try:
+        with Image.open(io.BytesIO(data), formats=(name,)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:  # a frame larger than its header said
+                raise _undecodable(name)
+            picture.load()
+            flat = _flatten(ImageOps.exif_transpose(picture))
+        pixels = np.asarray(flat)
+    except ImageUndecodable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
+        logger.debug("a %s could not be decoded", name, exc_info=True)
+        raise _undecodable(name) from error
+    return DecodedImage(pixels, digest_of(pixels))
+
+
+def encode_png(pixels: ImageArray) -> bytes:
+    """What is stored: the pixels and nothing else, no metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> ImageArray:
+    """The inverse of `encode_png`, for bytes that were stored by us."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def digest_of(pixels: ImageArray) -> str:
+    height, width, _ = pixels.shape
+    digest = hashlib.sha256(b"errata-image-v1" + struct.pack("<II", width, height))
+    digest.update(np.ascontiguousarray(pixels).data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def data_uri(data: bytes, *, media_type: str = "image/png") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    """RGB, 8 bits, without alpha. Frees each step before the next: pictures are large."""
+    if picture.mode.startswith("I"):  # 16 bit grey; the high byte, as for 16 bit colour
+        deep = np.asarray(picture)
+        return Image.fromarray((deep.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        ground = Image.new("RGB", layered.size, "white")
+        ground.paste(layered, mask=layered.getchannel("A"))
+        return ground
+    return picture.convert("RGB")
+
+
+def _too_large() -> ImageTooLarge:
+    return ImageTooLarge(f"The picture is larger than {MAX_BYTES // 2**20} MiB.", param="image")
+
+
+def _undecodable(name: str) -> ImageUndecodable:
+    return ImageUndecodable(f"The {name} is damaged.", param="image")
+
+
+class _PixelBudget:
+    """A counting semaphore in pixels. Whoever came first is served first, so none starves."""
+
+    def __init__(self, pixels: int) -> None:
+        self._free = pixels
+        self._turn = asyncio.Lock()
+        self._released = asyncio.Event()
+
+    @asynccontextmanager
+    async def hold(self, pixels: int) -> AsyncIterator[None]:
+        async with self._turn:
+            while self._free < pixels:
+                self._released.clear()
+                await self._released.wait()
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            self._free += pixels
+            self._released.set()

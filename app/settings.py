@@ -1,0 +1,153 @@
+"""Every variable of the server, once: documented, validated, frozen.
+
+Precedence: command line flag, then environment (`ERRATA_PORT`), then `errata.toml` in the current
+folder, then the default. A name that does not exist is an error wherever it is written, except
+those of the client (`ERRATA_URL`, `ERRATA_API_KEY`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from app.errors import StartupError
+
+ENV_PREFIX = "ERRATA_"
+SETTINGS_FILE = Path("errata.toml")
+CLIENT_VARIABLES = frozenset({"ERRATA_URL", "ERRATA_API_KEY"})
+ALWAYS_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "testserver")
+
+
+class Settings(BaseSettings):
+    """How one server runs. Build it with `Settings.load`, which words mistakes for people."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True
+    )
+
+    model: str = Field("heraldry", min_length=1, description="Embedded name, hub id or folder.")
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback only, for now.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Further names, as JSON, under which clients may address the server."
+    )
+    data_dir: Path = Field(Path("data"), description="Everything the server writes lies here.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; default: errata.db in the data directory."
+    )
+    migrate: bool = Field(True, description="Bring the database's schema up to date at start.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where it runs.")
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Precision.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: torch's.")
+    editor: str = Field("liveedit", min_length=1, description="Editor used where none is named.")
+    queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
+    decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")
+    drain_timeout_s: float = Field(
+        25.0, ge=0, description="How long SIGTERM waits for requests that still run."
+    )
+    store_timeout_s: float = Field(
+        5.0, gt=0, description="How long a write waits for a locked database before 503."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log.")
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        if not is_loopback(host):
+            raise ValueError(
+                f"{host} is reachable from other machines, and this version has no API keys yet; "
+                "use 127.0.0.1, ::1 or localhost, and a proxy with authentication in front"
+            )
+        return host
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlite_only(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith("sqlite:///"):
+            raise ValueError("only SQLite is supported so far: sqlite:///path/to/errata.db")
+        return url
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.data_dir / 'errata.db').resolve()}"
+
+    @property
+    def model_name(self) -> str:
+        """What answers call the model: the last part of a path, a hub id as it is."""
+        path = Path(self.model)
+        return path.name if path.is_dir() else self.model
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, toml_file=SETTINGS_FILE)
+        return init_settings, env_settings, file
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:
+        """Settings from all sources; a flag that is None was not given.
+
+        Raises `StartupError` naming every wrong or unknown name.
+        """
+        _refuse_unknown_variables(os.environ)
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as error:
+            raise StartupError("\n".join(_wording(item) for item in error.errors())) from error
+        except (OSError, ValueError) as error:  # an unreadable errata.toml, or unparsable env JSON
+            raise StartupError(f"settings: {error}") from error
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    given = {name for name in environment if name.upper().startswith(ENV_PREFIX)}
+    problems = [
+        _unknown(name, known) for name in sorted(given - CLIENT_VARIABLES) if name.upper() not in known
+    ]
+    if problems:
+        raise StartupError("\n".join(problems))
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    if name == "ERRATA_ADMIN_KEY":
+        return (
+            "ERRATA_ADMIN_KEY: this version has no API keys yet, so it would protect nothing; "
+            "unset it. The server is reachable from this machine only."
+        )
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _wording(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        return f"{name}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{name}: {item['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,1 @@
+"""The database: an append-only event log, and what it refers to. The truth of the server."""

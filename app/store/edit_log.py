@@ -1,0 +1,270 @@
+"""The append-only log of edits and what hangs on it: one transaction per version.
+
+All functions block and belong on a worker thread. There is one writer (`app/service.py` holds
+the lock); readers are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from app.errors import StoreCorrupt
+from app.store import tables
+from app.store.database import Database
+from app.store.ledger import Ledger
+from app.store.records import EditRecord, Event, digest_of
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """`png` has no metadata; `digest` is over its pixels (see `app/images.py`)."""
+
+    digest: str
+    png: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """What an idempotency key is answered with."""
+
+    request_digest: str
+    status: int
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEdit:
+    """All that comes into being with one edit."""
+
+    record: EditRecord
+    artifact: bytes
+    image: StoredImage
+    idempotency_key: str | None = None
+    response: StoredResponse | None = None
+
+
+class EditLog:
+    """Reads and appends. `head` and the ledger are the caller's; the database checks both."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, event: Event, *, new: NewEdit | None = None) -> None:
+        """Write one version, with everything that belongs to it, or nothing at all.
+
+        Raises `StoreUnavailable`, and `StoreCorrupt` when another writer took the number.
+        """
+        with self._database.write() as connection:
+            moved = connection.execute(
+                sa.update(tables.head)
+                .where(tables.head.c.version == event.version - 1)
+                .values(version=event.version)
+            )
+            if moved.rowcount != 1:
+                raise StoreCorrupt(f"version {event.version} was taken by another writer")
+            connection.execute(sa.insert(tables.events).values(event.row()))
+            if new is not None:
+                _insert_edit(connection, new)
+
+    def fold(self) -> tuple[Ledger, Event | None]:
+        """The ledger and the last event, with the whole chain checked on the way.
+
+        Raises `StoreCorrupt` naming the first version that does not add up.
+        """
+        ledger = Ledger()
+        last: Event | None = None
+        with self._database.read() as connection:
+            places = {
+                record.version: record.place for record in _all_records(connection)
+            }
+            for row in connection.execute(_ordered(tables.events)).mappings():
+                try:
+                    event = Event.from_row(row)
+                    _check_link(event, row["digest"], last)
+                    created = places.pop(event.version, None)
+                    if (event.type == "edit_created") != (created is not None):
+                        raise ValueError("event and edit do not belong together")
+                    ledger.apply(event.version, event.changes, created=created)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise StoreCorrupt(f"event {row['version']} is damaged: {error}") from error
+                last = event
+            head = connection.scalar(sa.select(tables.head.c.version))
+        if head != ledger.head:
+            raise StoreCorrupt(f"the head is {head}, and the last event is {ledger.head}")
+        return ledger, last
+
+    def record(self, edit_id: str) -> EditRecord | None:
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(tables.edits).where(tables.edits.c.id == edit_id)
+            ).mappings().one_or_none()
+        return EditRecord.from_row(row) if row else None
+
+    def records(
+        self,
+        *,
+        below: int | None = None,
+        text: str | None = None,
+        tag: str | None = None,
+        limit: int,
+        keep: Callable[[EditRecord], bool],
+    ) -> list[EditRecord]:
+        """Up to `limit` records that `keep` accepts, newest first, older than version `below`."""
+        found: list[EditRecord] = []
+        query = sa.select(tables.edits).order_by(tables.edits.c.version.desc())
+        if below is not None:
+            query = query.where(tables.edits.c.version < below)
+        with self._database.read() as connection:
+            rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
+            for record in map(EditRecord.from_row, rows):
+                if _matches(record, text, tag) and keep(record):
+                    found.append(record)
+                    if len(found) == limit:
+                        break
+        return found
+
+    def events(self, *, after: int = 0, limit: int, edit_id: str | None = None) -> list[Event]:
+        """Events newer than version `after`, oldest first; of one edit, or all."""
+        query = _ordered(tables.events).where(tables.events.c.version > after).limit(limit)
+        if edit_id is not None:
+            # Ids hold no wildcard, and occur in `changes` only as a quoted value.
+            query = query.where(tables.events.c.changes.contains(f'"{edit_id}"'))
+        with self._database.read() as connection:
+            return [Event.from_row(row) for row in connection.execute(query).mappings()]
+
+    def stored_response(self, key: str) -> StoredResponse | None:
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(tables.idempotency).where(
+                    tables.idempotency.c.api_key == "", tables.idempotency.c.key == key
+                )
+            ).mappings().one_or_none()
+        if row is None:
+            return None
+        return StoredResponse(row["request_digest"], row["status"], row["body"])
+
+    def image(self, digest: str) -> bytes | None:
+        """The PNG bytes of a stored picture; None when it is missing or damaged."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(tables.images).where(tables.images.c.digest == digest)
+            ).mappings().one_or_none()
+        if row is None or digest_of(row["png"]) != row["png_digest"]:
+            return None
+        return bytes(row["png"])
+
+    def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
+        """Stored bytes and everything needed to check them, in pages, in no special order."""
+        for start in range(0, len(edit_ids), _PAGE):
+            page = edit_ids[start : start + _PAGE]
+            with self._database.read() as connection:
+                rows = connection.execute(_ARTIFACT_QUERY, {"ids": page}).mappings().all()
+            for row in rows:
+                yield StoredArtifact(
+                    EditRecord.from_row(row), row["data"], row["digest"], row["record_digest"]
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """An artifact as read. Nothing in it is to be used before `check` passed."""
+
+    record: EditRecord
+    data: bytes | None
+    digest: str | None
+    record_digest: str | None
+
+    def check(self) -> bytes:
+        """The bytes, if they and the edit's row are what the event log says.
+
+        Raises `ValueError` naming what is not.
+        """
+        if self.data is None or self.digest is None:
+            raise ValueError("its artifact is missing")
+        if digest_of(self.data) != self.digest:
+            raise ValueError("its artifact's bytes do not match their digest")
+        if self.record.digest(self.digest) != self.record_digest:
+            raise ValueError("its row does not match the digest in the event log")
+        return self.data
+
+
+_ARTIFACT_QUERY = (
+    sa.select(
+        tables.edits,
+        tables.artifacts.c.data,
+        tables.artifacts.c.digest,
+        tables.events.c.record_digest,
+    )
+    .select_from(
+        tables.edits.outerjoin(
+            tables.artifacts, tables.artifacts.c.edit_id == tables.edits.c.id
+        ).join(tables.events, tables.events.c.version == tables.edits.c.version)
+    )
+    .where(tables.edits.c.id.in_(sa.bindparam("ids", expanding=True)))
+)
+
+
+def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
+    known = connection.scalar(
+        sa.select(sa.func.count()).where(tables.images.c.digest == new.image.digest)
+    )
+    if not known:
+        connection.execute(
+            sa.insert(tables.images).values(
+                digest=new.image.digest,
+                png=new.image.png,
+                png_digest=digest_of(new.image.png),
+                width=new.image.width,
+                height=new.image.height,
+            )
+        )
+    connection.execute(sa.insert(tables.edits).values(new.record.row()))
+    connection.execute(
+        sa.insert(tables.artifacts).values(
+            edit_id=new.record.id, data=new.artifact, digest=digest_of(new.artifact)
+        )
+    )
+    if new.idempotency_key is not None and new.response is not None:
+        connection.execute(
+            sa.insert(tables.idempotency).values(
+                api_key="",
+                key=new.idempotency_key,
+                request_digest=new.response.request_digest,
+                status=new.response.status,
+                body=new.response.body,
+                edit_id=new.record.id,
+                created_at=new.record.created_at,
+            )
+        )
+
+
+def _all_records(connection: sa.Connection) -> Iterator[EditRecord]:
+    rows = connection.execution_options(yield_per=_PAGE).execute(_ordered(tables.edits))
+    yield from map(EditRecord.from_row, rows.mappings())
+
+
+def _ordered(table: sa.Table) -> sa.Select[tuple[object, ...]]:
+    return sa.select(table).order_by(table.c.version)
+
+
+def _check_link(event: Event, digest: str, previous: Event | None) -> None:
+    if event.previous_digest != (previous.digest if previous else None):
+        raise ValueError("it does not follow from the event before it")
+    if event.digest != digest:
+        raise ValueError("its content does not match its digest")
+
+
+def _matches(record: EditRecord, text: str | None, tag: str | None) -> bool:
+    if tag is not None and tag not in record.tags:
+        return False
+    if text is None:
+        return True
+    needle = text.casefold()
+    return needle in record.prompt.casefold() or needle in record.target.casefold()

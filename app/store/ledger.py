@@ -1,0 +1,194 @@
+"""History folded into state: which edit is active, superseded or rolled back, at any version.
+
+The rule, in full: an edit is `rolled_back` if it was rolled back and not reinstated since.
+Otherwise it is `superseded` exactly while another edit that is not rolled back exists which is
+newer in the same slot, or names it in `supersedes` (even if that one is itself superseded).
+Otherwise it is `active`.
+
+Pure memory, no I/O. Changes are planned first (what would become of whom), then written to the
+log by the caller, then applied. One thread owns a ledger.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["active", "superseded", "rolled_back"]
+EventType = Literal["edit_created", "rolled_back", "reinstated", "restored"]
+Slot = tuple[str, str]
+"""Image digest and normalised prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEdit:
+    """What decides an edit's place in history. Never changes."""
+
+    id: str
+    version: int
+    slot: Slot
+    supersedes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event does to one edit; `before` is None for the edit it creates."""
+
+    edit_id: str
+    before: Status | None
+    after: Status
+
+
+class Ledger:
+    """The fold of an event log up to `head`."""
+
+    def __init__(self) -> None:
+        self.head = 0
+        self._edits: dict[str, LedgerEdit] = {}
+        self._by_slot: defaultdict[Slot, list[str]] = defaultdict(list)
+        self._named_by: defaultdict[str, list[str]] = defaultdict(list)
+        self._rolled_back: set[str] = set()
+        self._toggles: list[tuple[int, str, bool]] = []
+
+    def __contains__(self, edit_id: object) -> bool:
+        return edit_id in self._edits
+
+    def __getitem__(self, edit_id: str) -> LedgerEdit:
+        return self._edits[edit_id]
+
+    def ids(self) -> list[str]:
+        """Every edit, in the order of commits."""
+        return list(self._edits)
+
+    def status(self, edit_id: str) -> Status:
+        return self._status(edit_id, self._rolled_back, self.head)
+
+    def active(self, at: int | None = None) -> list[str]:
+        """Active edits of a version (default: now), in the order of commits."""
+        version = self.head if at is None else at
+        rolled_back = self._rolled_back if version == self.head else self._rolled_back_at(version)
+        return [
+            edit.id
+            for edit in self._edits.values()
+            if edit.version <= version
+            and self._status(edit.id, rolled_back, version) == "active"
+        ]
+
+    # --- plans: what an event would change, in the order of commits -------------------------
+
+    def plan_create(self, edit: LedgerEdit) -> list[Change]:
+        """Changes of committing `edit` as version `head + 1`, the new edit last."""
+        touched = [*self._by_slot.get(edit.slot, ()), *edit.supersedes]
+        changes = [
+            Change(other, "active", "superseded")
+            for other in sorted(set(touched), key=self._order)
+            if self.status(other) == "active"
+        ]
+        return [*changes, Change(edit.id, None, "active")]
+
+    def plan_roll_back(self, edit_id: str) -> list[Change]:
+        """Empty when it is rolled back already."""
+        return self._plan(self._rolled_back | {edit_id})
+
+    def plan_reinstate(self, edit_id: str) -> list[Change]:
+        """Empty when it is not rolled back."""
+        return self._plan(self._rolled_back - {edit_id})
+
+    def plan_restore(self, version: int) -> list[Change]:
+        """Changes that bring back the state of `version`; edits made since are rolled back."""
+        since = {edit.id for edit in self._edits.values() if edit.version > version}
+        return self._plan(self._rolled_back_at(version) | since)
+
+    # --- application ------------------------------------------------------------------------
+
+    def apply(
+        self, version: int, changes: Sequence[Change], *, created: LedgerEdit | None = None
+    ) -> None:
+        """Take over one event. Raises `ValueError` when it does not follow from what was before.
+
+        The ledger may be half changed after an error and must be thrown away.
+        """
+        if version != self.head + 1:
+            raise ValueError(f"version {version} does not follow {self.head}")
+        for change in changes:
+            before = self.status(change.edit_id) if change.edit_id in self._edits else None
+            if before != change.before:
+                raise ValueError(f"{change.edit_id} was {before}, not {change.before}")
+        if created is not None:
+            self._add(created, version)
+        for change in changes:
+            self._toggle(version, change.edit_id, rolled_back=change.after == "rolled_back")
+        self.head = version
+        for change in changes:
+            if (after := self.status(change.edit_id)) != change.after:
+                raise ValueError(f"{change.edit_id} became {after}, not {change.after}")
+
+    def _add(self, edit: LedgerEdit, version: int) -> None:
+        if edit.version != version or edit.id in self._edits:
+            raise ValueError(f"{edit.id} cannot be created by version {version}")
+        if unknown := [name for name in edit.supersedes if name not in self._edits]:
+            raise ValueError(f"{edit.id} supersedes the unknown {unknown[0]}")
+        self._edits[edit.id] = edit
+        self._by_slot[edit.slot].append(edit.id)
+        for name in edit.supersedes:
+            self._named_by[name].append(edit.id)
+
+    def _toggle(self, version: int, edit_id: str, *, rolled_back: bool) -> None:
+        if rolled_back == (edit_id in self._rolled_back):
+            return
+        if rolled_back:
+            self._rolled_back.add(edit_id)
+        else:
+            self._rolled_back.discard(edit_id)
+        self._toggles.append((version, edit_id, rolled_back))
+
+    # --- the rule ---------------------------------------------------------------------------
+
+    def _status(self, edit_id: str, rolled_back: Set[str], version: int) -> Status:
+        if edit_id in rolled_back:
+            return "rolled_back"
+        edit = self._edits[edit_id]
+        newer = (
+            other
+            for other in self._by_slot[edit.slot]
+            if self._edits[other].version > edit.version
+        )
+        if any(
+            self._edits[other].version <= version and other not in rolled_back
+            for other in (*newer, *self._named_by.get(edit_id, ()))
+        ):
+            return "superseded"
+        return "active"
+
+    def _rolled_back_at(self, version: int) -> set[str]:
+        state: set[str] = set()
+        for at, edit_id, rolled_back in self._toggles:
+            if at > version:
+                break
+            if rolled_back:
+                state.add(edit_id)
+            else:
+                state.discard(edit_id)
+        return state
+
+    def _plan(self, rolled_back: Set[str]) -> list[Change]:
+        """What changes when exactly `rolled_back` are rolled back."""
+        flipped = self._rolled_back ^ rolled_back
+        return [
+            Change(edit_id, before, after)
+            for edit_id in sorted(self._affected_by(flipped), key=self._order)
+            if (before := self.status(edit_id))
+            != (after := self._status(edit_id, rolled_back, self.head))
+        ]
+
+    def _affected_by(self, flipped: Iterable[str]) -> set[str]:
+        affected: set[str] = set()
+        for edit_id in flipped:
+            edit = self._edits[edit_id]
+            affected.update((edit_id, *self._by_slot[edit.slot], *edit.supersedes))
+        return affected
+
+    def _order(self, edit_id: str) -> int:
+        return self._edits[edit_id].version

@@ -1,0 +1,106 @@
+"""The schema, as the newest migration leaves it.
+
+`events` is the truth: append-only, hash-chained, one row per version. Rows of `edits`,
+`artifacts` and `images` never change once written; what is active is a fold of the events.
+Bytes lie in the same database, so that one transaction commits everything or nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+head = Table(
+    "head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+"""The counter that versions are taken from, in the transaction that uses the number."""
+
+images = Table(
+    "images",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("png", LargeBinary, nullable=False),
+    Column("png_digest", String, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+)
+
+edits = Table(
+    "edits",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("version", Integer, ForeignKey("events.version"), nullable=False, unique=True),
+    Column("editor", String, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("slot_prompt", Text, nullable=False),
+    Column("image_digest", String, ForeignKey("images.digest"), nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("verified", Boolean),
+    Column("verified_version", Integer),
+    Column("refinement_steps", Integer, nullable=False),
+    Column("rephrases", Text, nullable=False),
+    Column("supersedes", Text, nullable=False),
+    Column("note", Text),
+    Column("tags", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("timings_ms", Text, nullable=False),
+    Index("edits_by_slot", "image_digest", "slot_prompt"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("edit_id", String, ForeignKey("edits.id"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("digest", String, nullable=False),
+)
+"""`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("type", String, nullable=False),
+    Column("at", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("reason", Text),
+    Column("from_version", Integer),
+    Column("changes", Text, nullable=False),
+    Column("record_digest", String),
+    Column("previous_digest", String),
+    Column("digest", String, nullable=False),
+)
+"""`record_digest` binds the created edit's row and artifact to the chain."""
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("api_key", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("request_digest", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("edit_id", String, ForeignKey("edits.id"), nullable=False),
+    Column("created_at", String, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Steps in order. A step that was released is never changed again."""
