@@ -1,0 +1,92 @@
+"""Prose that can go stale is checked against the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import app.errors
+import editing_core.errors
+from app.cli import COMMANDS
+from app.settings import ENV_PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "requirements").glob("*.md")])
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def subclasses(root: type[Exception]) -> Iterator[type[Exception]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def test_every_error_code_is_documented() -> None:
+    page = read("api.md")
+    errors = [
+        *subclasses(app.errors.ServiceError),
+        *subclasses(editing_core.errors.RequestError),
+    ]
+    # A class without a code of its own is a branch of the tree, never an answer.
+    codes = {vars(error)["code"] for error in errors if "code" in vars(error)}
+
+    assert codes
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
+
+
+def test_every_setting_is_documented() -> None:
+    page = read("operations.md")
+    variables = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+
+    assert [name for name in variables if f"`{name}`" not in page] == []
+
+
+def test_every_documented_setting_exists() -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    known |= {"ERRATA_URL", "ERRATA_API_KEY"}
+    mentioned = {
+        name for page in PAGES for name in re.findall(r"ERRATA_[A-Z_]+", page.read_text("utf-8"))
+    }
+
+    assert mentioned <= known
+
+
+def test_every_command_is_documented() -> None:
+    page = read("operations.md")
+
+    assert [name for name in COMMANDS if f"`errata {name}" not in page] == []
+
+
+@pytest.mark.parametrize("package", ["app", "editing_core", "migrations"])
+def test_every_module_has_its_line_in_the_architecture(package: str) -> None:
+    page = read("architecture.md")
+    modules = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.name != "__init__.py" and path.parent.name != "versions"
+    ]
+
+    assert [module for module in modules if f"`{module}`" not in page] == []
+
+
+def test_every_module_of_the_architecture_exists() -> None:
+    mentioned = re.findall(
+        r"`((?:app|editing_core|migrations)/[\w/]+\.py)`", read("architecture.md")
+    )
+
+    assert [module for module in mentioned if not (ROOT / module).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = _LINK.findall(page.read_text(encoding="utf-8"))
+
+    assert [target for target in targets if not (page.parent / target).exists()] == []
