@@ -67,7 +67,7 @@ $(BIN)/python:
 	  echo "On Debian and Ubuntu, first: sudo apt install python3-venv"; exit 1; }
 
 $(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt | $(BIN)/python
-	@echo "==> 1/3 Dependencies, pinned and hash-checked (about 130 MB once)"
+	@echo "==> 1/3 Dependencies, pinned and hash-checked (about 90 MB once)"
 	@$(PIP) install --require-hashes -r requirements/runtime.lock
 	@echo "==> 2/3 torch (about 200 MB for a CPU build, 3 GB for a CUDA build)"
 	@if [ -z "$(TORCH_INDEX)" ] && [ "`uname -s`" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then \
