@@ -1,0 +1,218 @@
+"""Text to tokens and back, through the model's own chat template.
+
+Two rules hold whatever a user types. The rows of the user's own words are known exactly: the
+template is rendered once around a marker, never searched for the prompt. And the user's text can
+never become a special token: `<image>` typed into a prompt is seven characters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from editing_core.errors import CheckpointCorrupt, TargetNotEncodable
+
+Render = Callable[[list[dict[str, Any]], bool], str]
+"""(messages, add_generation_prompt) -> text, as the checkpoint's chat template writes it."""
+
+# Noncharacters cannot occur in decoded user text and survive a template's `trim`.
+_PROMPT_MARK = "\ufdd0"
+_TARGET_MARK = "\ufdd1"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """One chat turn up to and including the generation prompt, with one id for the image.
+
+    `prompt` is the half-open range of the user's words in `ids`; `image_at` the place of the image
+    token, None without an image.
+    """
+
+    ids: tuple[int, ...]
+    prompt: tuple[int, int]
+    image_at: int | None
+
+
+def normalise(text: str) -> str:
+    """The form in which prompts and targets reach the model: NFC, without outer white space."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+class ChatTokenizer:
+    """Immutable after construction; safe to call from several threads.
+
+    The backend tokenizer is copied, because the wrapper of transformers changes its state on every
+    call. Raises `CheckpointCorrupt` when the template does not show prompt, image and answer
+    exactly once and in order.
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        render: Render,
+        *,
+        image_token: str,
+        bos_token: str | None,
+        stop_token_ids: Sequence[int],
+    ) -> None:
+        description = backend.to_str()
+        self._tokenizer = _unpadded(description)
+        self._literal = _unpadded(description)
+        self._literal.encode_special_tokens = True
+        self._special = frozenset(
+            index
+            for index, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special or token.content == image_token
+        )
+        image_token_id = self._tokenizer.token_to_id(image_token)
+        if image_token_id is None:
+            raise CheckpointCorrupt(f"the tokenizer has no image token {image_token!r}")
+        self.image_token_id: int = image_token_id
+        self.stop_token_ids = tuple(stop_token_ids)
+        self._bos_token = bos_token
+        self._with_image = _around_prompt(render, with_image=True)
+        self._text_only = _around_prompt(render, with_image=False)
+        self._answer = self._around_target(render)
+
+    def encode_prompt(self, prompt: str, *, with_image: bool) -> EncodedPrompt:
+        """Encode the chat turn that asks `prompt`. The prompt is normalised first."""
+        prompt = normalise(prompt)
+        before, after = self._with_image if with_image else self._text_only
+        ids, offsets = self._encode(before, prompt, after)
+        start, stop = len(before), len(before) + len(prompt)
+        rows = [i for i, (left, right) in enumerate(offsets) if left < stop and right > start]
+        span = (rows[0], rows[-1] + 1) if rows else (len(ids), len(ids))
+        images = [i for i, token in enumerate(ids) if token == self.image_token_id]
+        if len(images) != int(with_image):
+            raise CheckpointCorrupt(
+                f"the chat template made {len(images)} image tokens where {int(with_image)} belong"
+            )
+        return EncodedPrompt(tuple(ids), span, images[0] if images else None)
+
+    def encode_target(self, target: str) -> tuple[int, ...]:
+        """What the template puts after the generation prompt for this answer, with its stop token.
+
+        The target is normalised first. Raises `TargetNotEncodable` when decoding the tokens does
+        not give it back.
+        """
+        target = normalise(target)
+        lead, tail, stop_token_id = self._answer
+        before, after = self._text_only
+        # The prompt does not matter: tokens never merge across more than the generation prompt.
+        opening = f"{before}x{after}"
+        answer = f"{lead}{target}{tail}"
+        ids = self._continue(self._tokenizer, opening, answer)
+        if ids is None or not self._special.isdisjoint(ids):
+            ids = self._continue(self._literal, opening, answer)
+        if ids is None:
+            ids = list(self._literal.encode(answer, add_special_tokens=False).ids)
+        if not target or self.decode(ids) != target or not self._special.isdisjoint(ids):
+            raise TargetNotEncodable("the tokenizer cannot write this target and read it back")
+        return (*ids, stop_token_id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens, special tokens removed, trimmed."""
+        return self.decode_raw(ids).strip()
+
+    def decode_raw(self, ids: Sequence[int]) -> str:
+        """As `decode`, not trimmed. An incomplete character shows as U+FFFD."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _encode(
+        self, before: str, prompt: str, after: str
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        text = f"{before}{prompt}{after}"
+        whole = self._tokenizer.encode(text, add_special_tokens=self._adds_special_tokens(text))
+        start, stop = len(before), len(before) + len(prompt)
+        typed = (
+            token in self._special and left < stop and right > start
+            for token, (left, right) in zip(whole.ids, whole.offsets, strict=True)
+        )
+        if not any(typed):
+            return whole.ids, whole.offsets
+        return self._encode_literally(before, prompt, after)
+
+    def _encode_literally(
+        self, before: str, prompt: str, after: str
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Encode a prompt that spells special tokens: the stretch around it reads none."""
+        text = f"{before}{prompt}{after}"
+        plain = f"{before}x{after}"
+        specials = self._special_ranges(plain)
+        left = max((stop for _, stop in specials if stop <= len(before)), default=0)
+        first = min((start for start, _ in specials if start > len(before)), default=len(plain))
+        right = first - 1 + len(prompt)  # `plain` holds one letter for the prompt
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+
+        def append(encoding: Encoding, shift: int) -> None:
+            ids.extend(encoding.ids)
+            offsets.extend((start + shift, stop + shift) for start, stop in encoding.offsets)
+
+        head = text[:left]
+        append(
+            self._tokenizer.encode(head, add_special_tokens=self._adds_special_tokens(text)), 0
+        )
+        append(self._literal.encode(text[left:right], add_special_tokens=False), left)
+        append(self._tokenizer.encode(text[right:], add_special_tokens=False), right)
+        return ids, offsets
+
+    def _continue(self, tokenizer: Tokenizer, opening: str, answer: str) -> list[int] | None:
+        """Tokens of `answer` after `opening`; None when they merge across the boundary."""
+        if tokenizer is self._literal:
+            opening = opening[max((stop for _, stop in self._special_ranges(opening)), default=0) :]
+        first = tokenizer.encode(opening, add_special_tokens=False).ids
+        both = tokenizer.encode(opening + answer, add_special_tokens=False).ids
+        return list(both[len(first) :]) if both[: len(first)] == first else None
+
+    def _special_ranges(self, text: str) -> list[tuple[int, int]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return [
+            span
+            for token, span in zip(encoding.ids, encoding.offsets, strict=True)
+            if token in self._special
+        ]
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        # A template that writes the opening token itself must not get a second one.
+        return not (self._bos_token and text.startswith(self._bos_token))
+
+    def _around_target(self, render: Render) -> tuple[str, str, int]:
+        """What stands before and after an answer, and the token that stops it."""
+        question = {"role": "user", "content": [{"type": "text", "text": _PROMPT_MARK}]}
+        reply = {"role": "assistant", "content": [{"type": "text", "text": _TARGET_MARK}]}
+        opening = render([question], True)
+        whole = render([question, reply], False)
+        if not whole.startswith(opening) or whole.count(_TARGET_MARK) != 1:
+            raise CheckpointCorrupt("the chat template does not put an answer after its opening")
+        lead, tail = whole[len(opening) :].split(_TARGET_MARK)
+        encoding = self._tokenizer.encode(tail, add_special_tokens=False)
+        for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self.stop_token_ids:
+                return lead, tail[:start], token
+        if not self.stop_token_ids:
+            raise CheckpointCorrupt("the checkpoint names no stop token")
+        # Families whose template writes none end an answer with the end-of-sequence token.
+        return lead, "", self.stop_token_ids[0]
+
+
+def _around_prompt(render: Render, *, with_image: bool) -> tuple[str, str]:
+    content = [{"type": "text", "text": _PROMPT_MARK}]
+    if with_image:
+        content.insert(0, {"type": "image"})
+    text = render([{"role": "user", "content": content}], True)
+    if text.count(_PROMPT_MARK) != 1:
+        raise CheckpointCorrupt("the chat template does not show the user's words exactly once")
+    before, after = text.split(_PROMPT_MARK)
+    return before, after
+
+
+def _unpadded(description: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(description)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,205 @@
+"""LLaVA 1.5: CLIP tower, MLP projector, Llama-like decoder (`LlavaForConditionalGeneration`).
+
+    model.vision_tower                 CLIPVisionModel; patches of `vision_feature_layer`
+    model.multi_modal_projector        patches -> image tokens
+    model.language_model.layers.{i}    edit sites
+    model.language_model.norm, lm_head
+
+Image tokens are one contiguous run; the prefix is causal. The image key is the projected image
+embedding of the CLIPModel beside the checkpoint, where there is one; a plain LLaVA checkpoint holds
+the tower without its projection, so there it is the pooled state after the tower's last layer norm.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoImageProcessor,
+    AutoProcessor,
+    CLIPModel,
+    DynamicCache,
+    LlavaForConditionalGeneration,
+)
+
+from editing_core.backbones.base import Backbone
+from editing_core.backbones.batch import ImageFeatures
+from editing_core.backbones.chat import ChatTokenizer
+from editing_core.backbones.images import to_pil
+from editing_core.backbones.weights import load_weights, reading, resolve_module
+from editing_core.config import Placement
+from editing_core.errors import CheckpointCorrupt
+from editing_core.types import ImageArray
+
+# For checkpoints that ship no template; the form LLaVA 1.5 was trained on.
+_DEFAULT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message.role.upper() + ': ' }}"
+    "{% for part in message.content if part.type == 'image' %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for part in message.content if part.type == 'text' %}{{ part.text + ' ' }}{% endfor %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+class LlavaBackbone(Backbone):
+    """See the module's docstring for what lies where."""
+
+    architecture = "llava"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        *,
+        clip: tuple[nn.Module, Any] | None,
+        placement: Placement,
+        fingerprint: str,
+    ) -> None:
+        self._model: Any = model
+        self._config: Any = self._model.config
+        self._image_processor = processor.image_processor
+        tower: nn.Module = resolve_module(model, "model.vision_tower")
+        self._decoder = resolve_module(model, "model.language_model")
+        self._layers = resolve_module(model, "model.language_model.layers", nn.ModuleList)
+        self._norm = resolve_module(model, "model.language_model.norm")
+        self._head = resolve_module(model, "lm_head")
+        self._embedding = resolve_module(model, "model.language_model.embed_tokens")
+        self._post_norm = resolve_module(model, "model.vision_tower.post_layernorm")
+        self.num_image_tokens = _count_image_tokens(self._config)
+        self._clip = clip
+        self._projection: nn.Module | None = None
+        vision: Any = self._config.vision_config
+        self.image_key_dim, self.image_key_model = int(vision.hidden_size), "tower-pooled"
+        if clip is not None:
+            self._projection = resolve_module(clip[0], "visual_projection")
+            self.image_key_dim, self.image_key_model = int(self._projection.out_features), "clip"  # type: ignore[arg-type]
+            if _same_weights(resolve_module(clip[0], "vision_model"), tower):
+                self._clip = None  # one tower, one pass: only the projection is still needed
+        tokenizer = processor.tokenizer
+        super().__init__(
+            fingerprint=fingerprint,
+            placement=placement,
+            chat=_chat(processor, self._stop_tokens(tokenizer)),
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        )
+        if self.chat.image_token_id != self._config.image_token_id:
+            raise CheckpointCorrupt("processor and model disagree about the image token")
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, clip: Path | None, placement: Placement, fingerprint: str
+    ) -> LlavaBackbone:
+        model = load_weights(LlavaForConditionalGeneration, folder, placement)
+        with reading(folder):
+            processor = AutoProcessor.from_pretrained(folder)
+        towers = None
+        if clip is not None:
+            with reading(clip):
+                images = AutoImageProcessor.from_pretrained(clip)
+            towers = (load_weights(CLIPModel, clip, placement), images)
+        return cls(model, processor, clip=towers, placement=placement, fingerprint=fingerprint)
+
+    @property
+    def decoder(self) -> nn.Module:
+        return self._decoder
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self._layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        return self._norm
+
+    @property
+    def output_head(self) -> nn.Module:
+        return self._head
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        return self._embedding
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self._config.text_config.hidden_size)
+
+    @property
+    def max_positions(self) -> int:
+        return int(self._config.text_config.max_position_embeddings)
+
+    def new_cache(self) -> Any:
+        return DynamicCache(config=self._config.text_config)
+
+    @torch.no_grad()
+    def compute_features(self, image: ImageArray) -> ImageFeatures:
+        picture = to_pil(image)
+        outputs = self._model.get_image_features(
+            pixel_values=self._pixels(self._image_processor, picture), return_dict=True
+        )
+        if self._clip is None:
+            pooled: Tensor = self._post_norm(outputs.last_hidden_state[:, 0])
+        else:
+            clip, processor = self._clip
+            tower: Any = clip.vision_model
+            pooled = tower(pixel_values=self._pixels(processor, picture)).pooler_output
+        if self._projection is not None:
+            pooled = self._projection(pooled)
+        key = pooled[0].float().cpu().numpy().astype(np.float64)
+        key /= max(float(np.linalg.norm(key)), 1e-12)
+        return ImageFeatures(outputs.pooler_output[0], key.astype(np.float32))
+
+    def _pixels(self, processor: Any, picture: Any) -> Tensor:
+        pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"]
+        return pixels.to(self.device, self.placement.dtype)
+
+    def _stop_tokens(self, tokenizer: Any) -> tuple[int, ...]:
+        named = self._model.generation_config.eos_token_id
+        stops = list(named) if isinstance(named, list) else [named]
+        stops += [self._config.text_config.eos_token_id, tokenizer.eos_token_id]
+        return tuple(dict.fromkeys(stop for stop in stops if isinstance(stop, int)))
+
+
+def _chat(processor: Any, stop_token_ids: tuple[int, ...]) -> ChatTokenizer:
+    tokenizer = processor.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise CheckpointCorrupt(
+            "the checkpoint has no fast tokenizer (tokenizer.json), which token spans need"
+        )
+    template = processor.chat_template or tokenizer.chat_template or _DEFAULT_TEMPLATE
+
+    def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+        )
+        return text
+
+    return ChatTokenizer(
+        backend,
+        render,
+        image_token=processor.image_token,
+        bos_token=tokenizer.bos_token,
+        stop_token_ids=stop_token_ids,
+    )
+
+
+def _count_image_tokens(config: Any) -> int:
+    vision = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return int(patches) + (config.vision_feature_select_strategy == "full")
+
+
+def _same_weights(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
+    )

@@ -1,0 +1,71 @@
+"""From a name, folder or hub id to a backbone: one way for the embedded model and any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from editing_core.backbones.base import Backbone
+from editing_core.checkpoint import EMBEDDED, CheckpointLayout, fingerprint_files, verify_manifest
+from editing_core.config import DEFAULT_MODEL, Placement
+from editing_core.errors import CheckpointCorrupt, CheckpointMissing, UnknownArchitecture
+from editing_core.registry import BACKBONES
+
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
+    """Where the checkpoint lies: None or `heraldry` is the embedded one, else a folder or hub id.
+
+    Raises `CheckpointMissing` when there is none, `CheckpointCorrupt` when a manifest does not
+    match.
+    """
+    if path is None or path == DEFAULT_MODEL:
+        root = EMBEDDED
+    elif Path(path).is_dir():
+        root = Path(path)
+    else:
+        root = _download(str(path))
+    layout = CheckpointLayout(root)
+    if not (layout.model / "config.json").is_file():
+        raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
+    # A plain Hugging Face folder has no manifest; one that was laid out by us must.
+    if layout.manifest.is_file() or layout.model != layout.root:
+        verify_manifest(layout.root)
+    return layout
+
+
+def load_backbone(layout: CheckpointLayout, placement: Placement) -> Backbone:
+    """Load the model of `layout` with the backbone registered for its family.
+
+    Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
+    """
+    config = layout.model / "config.json"
+    try:
+        family = json.loads(config.read_text("utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
+    try:
+        backbone_class: type[Backbone] = BACKBONES.resolve(family)
+    except LookupError as error:
+        raise UnknownArchitecture(str(error)) from error
+    folders = [layout.model] + ([layout.clip] if layout.clip else [])
+    return backbone_class.load(
+        layout.model,
+        clip=layout.clip,
+        placement=placement,
+        fingerprint=fingerprint_files(*folders),
+    )
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointMissing(
+            f"there is no checkpoint {name!r}: no such folder, and the hub gave none ({error})",
+            hint="Check the path or hub id, and the network.",
+        ) from error

@@ -1,0 +1,80 @@
+"""Reading a Hugging Face folder so that nothing missing or damaged passes silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from editing_core.config import Placement
+from editing_core.errors import CheckpointCorrupt, UnknownArchitecture
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn what transformers raises on a damaged folder into `CheckpointCorrupt` naming it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointCorrupt(f"{folder} cannot be read: {error}") from error
+
+
+def load_weights(model_class: Any, folder: Path, placement: Placement) -> nn.Module:
+    """`from_pretrained` on a local folder: safetensors only, every weight found, frozen.
+
+    Raises `CheckpointCorrupt` naming the damaged file, or the weights that are missing: a model
+    must never start with random ones.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        _check_header(path)
+    with reading(folder), _without_progress_bars():
+        model, report = model_class.from_pretrained(
+            folder,
+            dtype=placement.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if report.get(problem):
+            names = ", ".join(sorted(str(name) for name in report[problem])[:5])
+            raise CheckpointCorrupt(f"{folder}: {problem.replace('_', ' ')}: {names}")
+    loaded: nn.Module = model.eval().requires_grad_(False).to(placement.device)
+    return loaded
+
+
+def resolve_module(root: nn.Module, path: str, kind: type[M] | type[nn.Module] = nn.Module) -> Any:
+    """The submodule at `path`. Raises `UnknownArchitecture` naming the part that is not there."""
+    try:
+        module = root.get_submodule(path)
+    except AttributeError as error:
+        raise UnknownArchitecture(f"{type(root).__name__} has no {path}: {error}") from error
+    if not isinstance(module, kind):
+        raise UnknownArchitecture(f"{type(root).__name__}.{path} is no {kind.__name__}")
+    return module
+
+
+def _check_header(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt"):
+            return
+    except (SafetensorError, OSError) as error:
+        raise CheckpointCorrupt(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,110 @@
+"""What can go wrong in the library, drawn as a tree.
+
+    EditingError
+    ├── RequestError              the caller's input cannot be served; `param` names the field
+    │   ├── ContextTooLong        prompt (and answer) do not fit the model's context
+    │   ├── TargetTooLong         the target has more tokens than an edit may have
+    │   └── TargetNotEncodable    decoding the encoded target does not give it back
+    ├── CheckpointError           weights on disk cannot be used
+    │   ├── CheckpointMissing     a file or folder is not there
+    │   ├── CheckpointCorrupt     a file is damaged, or is not what the manifest says
+    │   ├── FingerprintMismatch   two parts of a checkpoint were not made for each other
+    │   └── UnknownArchitecture   no backbone is registered for this model family
+    ├── ArtifactCorrupt           a stored edit is damaged
+    ├── StaleArtifact             a stored edit was made by other weights
+    └── GenerationCancelled       the caller asked to stop
+
+Every error has a `message` that says what happened, a `hint` that says what to do, a stable
+machine-readable `code`, and `param`, the request field it is about, or None.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EditingError(Exception):
+    """Root of the tree. Carries text only, so that it survives pickling between processes."""
+
+    code: ClassVar[str] = "editing_error"
+    default_hint: ClassVar[str] = "See the log for details."
+    param: str | None = None
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+
+
+class RequestError(EditingError):
+    """The caller's input cannot be served; nothing was changed."""
+
+    code = "invalid_request"
+    default_hint = "Change the request and send it again."
+
+
+class ContextTooLong(RequestError):
+    code = "context_too_long"
+    default_hint = "Shorten the prompt."
+    param = "prompt"
+
+
+class TargetTooLong(RequestError):
+    code = "target_too_long"
+    default_hint = "Shorten the target."
+    param = "target"
+
+
+class TargetNotEncodable(RequestError):
+    code = "target_not_encodable"
+    default_hint = "Use text that this model's tokenizer can write and read back."
+    param = "target"
+
+
+class CheckpointError(EditingError):
+    """Weights on disk cannot be used; nothing was loaded."""
+
+    code = "checkpoint_error"
+    default_hint = "Fetch the checkpoint again."
+
+
+class CheckpointMissing(CheckpointError):
+    code = "checkpoint_missing"
+    default_hint = "Check the path, or fetch the checkpoint again."
+
+
+class CheckpointCorrupt(CheckpointError):
+    code = "checkpoint_corrupt"
+
+
+class FingerprintMismatch(CheckpointError):
+    code = "fingerprint_mismatch"
+    default_hint = "Use the router and editor weights that were trained on this backbone."
+
+
+class UnknownArchitecture(CheckpointError):
+    code = "unknown_architecture"
+    default_hint = "Register a backbone for this family; see docs/adding.md."
+
+
+class ArtifactCorrupt(EditingError):
+    """A stored edit is damaged. `field` names the part, where one can be named."""
+
+    code = "artifact_corrupt"
+    default_hint = "Restore the artifact from a backup, or roll this edit back and make it again."
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class StaleArtifact(EditingError):
+    """A stored edit was made by other weights than those loaded."""
+
+    code = "artifact_stale"
+    default_hint = "Encode the edit again with the weights now loaded."
+
+
+class GenerationCancelled(EditingError):
+    code = "generation_cancelled"
+    default_hint = "Nothing to do: the caller asked for it."

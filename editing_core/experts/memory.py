@@ -1,0 +1,164 @@
+"""The expert memory: which edits are active, as immutable snapshots that generations pin.
+
+A snapshot never changes, so any number of threads may read it. `evolve` makes the next one and
+shares with it what it can. Image keys lie in *segments*, indexes that are filled once and never
+touched again; an edit that is no longer active stays in its segment and is masked (a tombstone)
+until half of what is stored is masked, and everything is compacted into one segment. Segments grow
+like a binary counter, so n edits made one at a time lie in at most log2(n) + 1 of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from editing_core.index.base import VectorIndex
+from editing_core.registry import INDEXES
+from editing_core.types import EditArtifact
+
+_INDEX = "faiss_flat"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryEntry:
+    """One active edit, with what verification and explanation need of it."""
+
+    edit_id: str
+    artifact: EditArtifact
+    image_digest: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Segment:
+    """One filled index and the entries it was filled with, by id."""
+
+    index: VectorIndex
+    entries: Mapping[str, MemoryEntry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class Snapshot:
+    """The active edits as of one version. Build with `empty` and `evolve` only."""
+
+    def __init__(
+        self,
+        *,
+        version: int,
+        dim: int,
+        entries: Mapping[str, MemoryEntry],
+        segments: tuple[_Segment, ...],
+    ) -> None:
+        self._version = version
+        self._dim = dim
+        self._entries = MappingProxyType(dict(entries))
+        self._segments = segments
+
+    @classmethod
+    def empty(cls, dim: int, *, version: int = 0) -> Snapshot:
+        """No edits; `dim` is the length of an image key."""
+        return cls(version=version, dim=dim, entries={}, segments=())
+
+    @property
+    def version(self) -> int:
+        """The last event applied."""
+        return self._version
+
+    @property
+    def dim(self) -> int:
+        """Length of an image key."""
+        return self._dim
+
+    @property
+    def entries(self) -> Mapping[str, MemoryEntry]:
+        """Active edits by id, in the order in which they became active."""
+        return self._entries
+
+    @property
+    def num_segments(self) -> int:
+        """How many indexes a search visits."""
+        return len(self._segments)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def image_candidates(
+        self, image_key: NDArray[np.float32], tau: float
+    ) -> list[tuple[str, float]]:
+        """Every active edit whose image key has cosine >= `tau` with `image_key` `[dim]`.
+
+        Nearest first, equals by id: the result depends on the active edits alone, not on the
+        order or the segments in which they came.
+        """
+        found = [
+            (edit_id, cosine)
+            for segment in self._segments
+            for edit_id, cosine in segment.index.range_search(image_key, tau)
+            if self._entries.get(edit_id) is segment.entries[edit_id]
+        ]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+    def evolve(
+        self,
+        version: int,
+        *,
+        activate: Sequence[MemoryEntry] = (),
+        deactivate: Sequence[str] = (),
+    ) -> Snapshot:
+        """The snapshot of a later `version`; this one stays as it is.
+
+        Deactivation comes first. Raises `ValueError` when the version does not grow, an edit to
+        deactivate is not active, or one to activate already is or has a key of another length.
+        """
+        if version <= self._version:
+            raise ValueError(f"version {version} does not follow {self._version}")
+        entries = dict(self._entries)
+        for edit_id in deactivate:
+            if entries.pop(edit_id, None) is None:
+                raise ValueError(f"edit {edit_id} is not active")
+        for entry in activate:
+            if entry.edit_id in entries:
+                raise ValueError(f"edit {entry.edit_id} is already active")
+            entries[entry.edit_id] = entry
+        segments = self._segments
+        if activate:
+            segments = (*segments, _segment(self._dim, activate))
+        return Snapshot(
+            version=version,
+            dim=self._dim,
+            entries=entries,
+            segments=_compacted(self._dim, segments, entries),
+        )
+
+
+def _segment(dim: int, entries: Sequence[MemoryEntry]) -> _Segment:
+    index: VectorIndex = INDEXES.resolve(_INDEX)(dim)
+    keys = np.stack([entry.artifact.key.image for entry in entries])
+    index.add([entry.edit_id for entry in entries], keys)
+    return _Segment(index, {entry.edit_id: entry for entry in entries})
+
+
+def _compacted(
+    dim: int, segments: tuple[_Segment, ...], active: Mapping[str, MemoryEntry]
+) -> tuple[_Segment, ...]:
+    """Merge segments of like size, and all of them once half of what they hold is masked."""
+    if sum(map(len, segments)) > 2 * len(active):
+        return (_segment(dim, list(active.values())),) if active else ()
+    merged = list(segments)
+    while len(merged) > 1 and len(merged[-2]) <= 2 * len(merged[-1]) - 1:
+        last, before = merged.pop(), merged.pop()
+        alive = [
+            entry
+            for segment in (before, last)
+            for entry in segment.entries.values()
+            if active.get(entry.edit_id) is entry
+        ]
+        if alive:
+            merged.append(_segment(dim, alive))
+    return tuple(merged)

@@ -1,0 +1,61 @@
+"""Where each kind of part is registered: one line per implementation, imported when first used.
+
+A value is `"module:attribute"`, so that naming an implementation costs no import and lower layers
+never depend on higher ones.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Registry(Mapping[str, str]):
+    """Names of implementations of one contract, resolved late."""
+
+    def __init__(self, kind: str, targets: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._targets = dict(targets)
+
+    def __getitem__(self, name: str) -> str:
+        return self._targets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def resolve(self, name: str) -> Any:
+        """The registered class or function.
+
+        Raises `LookupError` naming what is registered instead when `name` is not.
+        """
+        target = self._targets.get(name)
+        if target is None:
+            known = ", ".join(sorted(self._targets))
+            raise LookupError(f"unknown {self.kind} {name!r}; known: {known}")
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+# By `model_type` of the Hugging Face configuration.
+BACKBONES = Registry("backbone", {"llava": "editing_core.backbones.llava:LlavaBackbone"})
+
+# Two forms of one editor stand side by side, each with weights of its own.
+EDITORS = Registry(
+    "editor",
+    {
+        "liveedit": "editing_core.editors.liveedit:LiveEdit",
+        "liveedit-paper": "editing_core.editors.liveedit:LiveEdit",
+    },
+)
+
+INDEXES = Registry(
+    "index",
+    {
+        "exact": "editing_core.index.exact:ExactIndex",
+        "faiss_flat": "editing_core.index.faiss_flat:FaissFlatIndex",
+    },
+)

@@ -1,0 +1,154 @@
+"""A complete checkpoint of the real classes with tiny random weights, made in a second.
+
+It has the layout of the embedded model, so everything that loads that loads this.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from editing_core.checkpoint import write_manifest
+from editing_core.types import ImageArray
+
+SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<image>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message.role + '|>\\n' }}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'image' %}{{ '<image>\\n' }}{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}"
+    "{{ '<|end|>' }}{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+# A few merges, so that tokens of more than one byte exist and cut across words.
+MERGES = (("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "s"), ("Ġ", "b"), ("l", "u"), ("Ġb", "lu"))
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE over all 256 bytes: any text encodes and comes back."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = [*alphabet, *("".join(pair) for pair in MERGES)]
+    tokenizer = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=list(MERGES))
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        additional_special_tokens=["<|user|>", "<|assistant|>", "<image>"],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=512,
+    )
+
+
+def save_tiny_backbone(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 4) -> None:
+    """Write `model/` and `clip/` under `folder`: 48-pixel images, 16 image tokens, 4 heads."""
+    tokenizer = tiny_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=48,
+        patch_size=12,
+        projection_dim=16,
+    )
+    text = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=192,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        # Wide enough that random weights say something other than their last input token.
+        initializer_range=0.3,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=16,
+        tie_word_embeddings=True,
+    )
+    clip_config = CLIPConfig(
+        text_config=CLIPTextConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=32,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.eos_token_id,
+        ).to_dict(),
+        vision_config=vision.to_dict(),
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config).eval()
+        clip = CLIPModel(clip_config).eval()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    # One tower for both, as in the embedded model.
+    clip.vision_model.load_state_dict(model.model.vision_tower.state_dict())
+    images = CLIPImageProcessorPil(
+        size={"height": 48, "width": 48}, do_center_crop=False, crop_size={"height": 48, "width": 48}
+    )
+    processor = LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=12,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    clip.save_pretrained(folder / "clip")
+    images.save_pretrained(folder / "clip")
+
+
+def save_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
+    """A whole checkpoint under `folder` (which is returned): backbone, router, editor, manifest."""
+    save_tiny_backbone(folder, seed=seed)
+    write_manifest(folder)
+    return folder
+
+
+def tiny_image(seed: int, *, height: int = 48, width: int = 48) -> ImageArray:
+    """Coarse coloured blocks: different seeds look different to a random tower too."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
+    rows = np.arange(height) * 4 // height
+    columns = np.arange(width) * 4 // width
+    return np.ascontiguousarray(blocks[rows][:, columns])
