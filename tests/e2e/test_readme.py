@@ -21,6 +21,7 @@ from PIL import Image
 from tests.support.readme import Shell, shell_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
+ERRATA = str(Path(sys.executable).with_name("errata"))
 SAMPLES = ROOT / "docs" / "samples"
 FIRST_SCREEN = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
 
@@ -45,12 +46,8 @@ def restart(port: int, tmp_path: Path) -> Iterator[Callable[[], None]]:
 
     def start_again() -> None:
         stop()
-        command = [Path(sys.executable).with_name("errata"), "serve"]
-        running.append(
-            subprocess.Popen(
-                [*command, "--port", str(port), "--data-dir", str(tmp_path)], cwd=tmp_path
-            )
-        )
+        flags = ["--port", str(port), "--data-dir", str(tmp_path)]
+        running.append(subprocess.Popen([ERRATA, "serve", *flags], cwd=tmp_path))
         _wait_until_ready(port, running[0])
 
     yield start_again
@@ -105,8 +102,7 @@ def test_the_pictures_are_what_errata_sample_draws(tmp_path: Path) -> None:
     for command in commands:
         *arguments, file = command.split()[1:]
         drawn = tmp_path / Path(file).name
-        errata = Path(sys.executable).with_name("errata")
-        subprocess.run([errata, *arguments, drawn], check=True, capture_output=True)
+        subprocess.run([ERRATA, *arguments, str(drawn)], check=True, capture_output=True)
 
         # Not bit by bit: resampling may differ by a shade between processors.
         shipped = np.asarray(Image.open(ROOT / file), dtype=np.int16)

@@ -1,0 +1,1 @@
+"""One script per claim. Results are committed under `results/`, with machine, date and commit."""
