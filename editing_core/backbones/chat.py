@@ -73,6 +73,7 @@ class ChatTokenizer:
             raise CheckpointCorrupt(f"the tokenizer has no image token {image_token!r}")
         self.image_token_id: int = image_token_id
         self.stop_token_ids = tuple(stop_token_ids)
+        self.longest_token: int = max(map(len, self._tokenizer.get_vocab()))
         self._bos_token = bos_token
         self._with_image = _around_prompt(render, with_image=True)
         self._text_only = _around_prompt(render, with_image=False)

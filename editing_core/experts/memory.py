@@ -127,8 +127,10 @@ class Snapshot:
                 raise ValueError(f"edit {entry.edit_id} is already active")
             entries[entry.edit_id] = entry
         segments = self._segments
-        if activate:
-            segments = (*segments, _segment(self._dim, activate))
+        # A reinstated edit may still lie, masked until now, in the segment it was in before.
+        fresh = [e for e in activate if not any(s.entries.get(e.edit_id) is e for s in segments)]
+        if fresh:
+            segments = (*segments, _segment(self._dim, fresh))
         return Snapshot(
             version=version,
             dim=self._dim,
@@ -151,7 +153,7 @@ def _compacted(
     if sum(map(len, segments)) > 2 * len(active):
         return (_segment(dim, list(active.values())),) if active else ()
     merged = list(segments)
-    while len(merged) > 1 and len(merged[-2]) <= 2 * len(merged[-1]) - 1:
+    while len(merged) > 1 and len(merged[-2]) < 2 * len(merged[-1]):
         last, before = merged.pop(), merged.pop()
         alive = [
             entry

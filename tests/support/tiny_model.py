@@ -6,10 +6,12 @@ It has the layout of the embedded model, so everything that loads that loads thi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -23,7 +25,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from editing_core.checkpoint import write_manifest
+from editing_core.backbones.loading import load_backbone
+from editing_core.checkpoint import CheckpointLayout, write_manifest
+from editing_core.config import Placement
+from editing_core.editors.liveedit import LiveEdit, LiveEditConfig
+from editing_core.routing.router import Router, RouterConfig, Thresholds
 from editing_core.types import ImageArray
 
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<image>")
@@ -138,11 +144,41 @@ def save_tiny_backbone(folder: Path, *, seed: int = 0, hidden: int = 32, layers:
     images.save_pretrained(folder / "clip")
 
 
-def save_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """A whole checkpoint under `folder` (which is returned): backbone, router, editor, manifest."""
+def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> Path:
+    """A whole checkpoint under `folder` (which is returned): backbone, router, editors, manifest.
+
+    The router and both editors have random weights. `thresholds` are the router's; by default an
+    edit fires on every question about its own image.
+    """
     save_tiny_backbone(folder, seed=seed)
+    backbone = load_backbone(CheckpointLayout(folder), Placement.resolve())
+    shape = {"hidden": backbone.hidden_size, "heads": 4}
+    settings = {"tau": 0.85, "rho": 0.0, "margin": -100.0} | thresholds
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        router = Router(
+            RouterConfig(layer=1, num_patches=backbone.num_image_tokens, width=16, **shape),
+            thresholds=Thresholds(**settings),
+            backbone_fingerprint=backbone.fingerprint,
+        )
+        router.save(folder / "router.safetensors", folder / "router.json")
+        for name, form in (("liveedit", "aligned"), ("liveedit-paper", "paper")):
+            editor = LiveEdit(
+                LiveEditConfig(edit_layer=1, form=form, width=16, **shape),
+                backbone_fingerprint=backbone.fingerprint,
+            )
+            _enlarge(editor.module)
+            editor.save(folder / f"{name}.safetensors", folder / f"{name}.json")
     write_manifest(folder)
     return folder
+
+
+def _enlarge(module: nn.Module, factor: float = 3.0) -> None:
+    """Make a random expert strong enough to change what the model says."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(factor)
 
 
 def tiny_image(seed: int, *, height: int = 48, width: int = 48) -> ImageArray:

@@ -1,0 +1,271 @@
+"""A backbone with its router and editors: ask it, edit it, and ask it with edits.
+
+    model = EditableModel.load()
+    artifact = model.encode(EditRequest(image, "What colour is the star?", "blue"))
+    snapshot = model.empty_snapshot().evolve(1, activate=[MemoryEntry("e1", artifact, digest, ...)])
+    model.generate([GenerationRow("Which colour has the star?", other_view, snapshot=snapshot)])
+
+The model holds no edits: they come in with each row, as a snapshot. Nothing here changes after
+`load`. Calls that run the model belong on one thread at a time; `validate` may run beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from editing_core.backbones.base import Backbone
+from editing_core.backbones.batch import PromptRow
+from editing_core.backbones.chat import normalise
+from editing_core.backbones.loading import find_checkpoint, load_backbone
+from editing_core.config import MAX_TARGET_TOKENS, Placement
+from editing_core.editors.base import Editor
+from editing_core.errors import (
+    ArtifactCorrupt,
+    ContextTooLong,
+    FingerprintMismatch,
+    StaleArtifact,
+    TargetTooLong,
+)
+from editing_core.experts.memory import Snapshot
+from editing_core.generation import EditedPass, GenerationRow, IsCancelled, OnTokens, run
+from editing_core.registry import EDITORS
+from editing_core.routing.router import Router
+from editing_core.states import EditStates, RowStates
+from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
+
+__all__ = ["EditableModel", "GenerationRow"]
+
+
+class EditableModel:
+    """See the module's docstring."""
+
+    def __init__(self, backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:
+        _check_fit(backbone, router, editors)
+        self.backbone = backbone
+        self.router = router
+        self.editors = dict(editors)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        dtype: str = "fp32",
+        editors: Sequence[str] = ("liveedit",),
+    ) -> EditableModel:
+        """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
+
+        Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
+        when router or editors were made for another backbone, `UnknownArchitecture`, and
+        `LookupError` on an unknown editor.
+        """
+        placement = Placement.resolve(device, dtype)
+        layout = find_checkpoint(path)
+        classes = {name: EDITORS.resolve(name) for name in editors}
+        backbone = load_backbone(layout, placement)
+        router = Router.load(*layout.part("router")).to(placement.device)
+        loaded: dict[str, Editor] = {}
+        for name, editor_class in classes.items():
+            editor = editor_class.load(*layout.part(name))
+            for module in editor.trainable_modules():
+                module.to(placement.device)
+            loaded[name] = editor
+        return cls(backbone, router, loaded)
+
+    @property
+    def backbone_fingerprint(self) -> str:
+        """Identity of the base model's weights and configuration."""
+        return self.backbone.fingerprint
+
+    @property
+    def router_fingerprint(self) -> str:
+        """Identity of what makes routing keys; thresholds are no part of it."""
+        return self.router.fingerprint
+
+    @property
+    def editor_fingerprints(self) -> Mapping[str, str]:
+        """Identity of each editor's weights and configuration."""
+        return {name: editor.fingerprint for name, editor in self.editors.items()}
+
+    def empty_snapshot(self) -> Snapshot:
+        """Version 0: no edits."""
+        return Snapshot.empty(self.backbone.image_key_dim)
+
+    def validate(self, request: EditRequest, *, editor: str) -> None:
+        """Refuse, by tokenizer alone, what `encode` would refuse.
+
+        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, and `LookupError` on an
+        editor that is not loaded.
+        """
+        self._editor(editor)
+        self._encode_target(request)
+        for prompt in (request.prompt, *request.rephrases):
+            self._check_prompt(prompt)
+            self.backbone.lay_out(
+                prompt, has_image=True, target_ids=self._encode_target(request)
+            )
+
+    @torch.no_grad()
+    def encode(self, request: EditRequest, *, editor: str = "liveedit") -> EditArtifact:
+        """Make an edit. Pure: nothing is kept, and the same request gives the same artifact.
+
+        The payload is rounded to the float16 that will be stored. Raises what `validate` raises,
+        and `ArtifactCorrupt` when the expert's numbers do not fit float16.
+        """
+        self.validate(request, editor=editor)
+        chosen, target_ids = self._editor(editor), self._encode_target(request)
+        batch = self.backbone.prepare(
+            [PromptRow(request.prompt, request.image, target_ids=target_ids)]
+        )
+        spans, features = batch.rows[0].spans, batch.rows[0].features
+        assert features is not None
+        found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
+        key = self.router.keys(RowStates(found[self.router.layer][0].float(), spans), features.key)
+        payload, metadata = chosen.encode(
+            EditStates(
+                hidden=found[chosen.edit_layer][0].float(),
+                spans=spans,
+                target_ids=torch.tensor(target_ids, device=self.backbone.device),
+                target_embeddings=self.backbone.embed_tokens(target_ids).float(),
+            )
+        )
+        stored = {name: tensor.to("cpu", torch.float16) for name, tensor in payload.items()}
+        for name, tensor in stored.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ArtifactCorrupt(f"the expert's {name} does not fit float16", field=name)
+        return EditArtifact(
+            editor=editor,
+            edit_layer=chosen.edit_layer,
+            positions=chosen.positions,
+            payload=stored,
+            key=key,
+            backbone_fingerprint=self.backbone_fingerprint,
+            editor_fingerprint=chosen.fingerprint,
+            router_fingerprint=self.router_fingerprint,
+            metadata=dict(metadata),
+        )
+
+    def image_key(self, image: ImageArray) -> NDArray[np.float32]:
+        """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
+        return self.backbone.image_features([image])[0].key
+
+    @torch.no_grad()
+    def generate(
+        self,
+        rows: Sequence[GenerationRow],
+        *,
+        on_tokens: OnTokens | None = None,
+        is_cancelled: IsCancelled | None = None,
+    ) -> list[GenerationResult]:
+        """Continue all rows in one batch; results in their order.
+
+        `on_tokens(row, delta)` is called as text becomes certain; a row's joined deltas equal its
+        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit,
+        `GenerationCancelled`.
+        """
+        if not rows:
+            return []
+        for row in rows:
+            self._check_prompt(row.prompt)
+        batch = self.backbone.prepare([PromptRow(row.prompt, row.image) for row in rows])
+        edited = EditedPass(
+            batch,
+            [row.snapshot for row in rows],
+            router=self.router,
+            editors=self.editors,
+            check=self.check_current,
+        )
+        return run(
+            self.backbone,
+            batch,
+            [row.sampling for row in rows],
+            edited,
+            on_tokens=on_tokens,
+            is_cancelled=is_cancelled,
+        )
+
+    @torch.no_grad()
+    def token_logits(self, row: GenerationRow, token_ids: Sequence[int]) -> Tensor:
+        """Teacher-forced edited forward: float32 `[len(token_ids), vocab]`.
+
+        Line i holds the logits from which token i would be chosen, after the tokens before it.
+        Routed as `generate` routes: on the prompt's rows only.
+        """
+        batch = self.backbone.prepare(
+            [PromptRow(row.prompt, row.image, target_ids=tuple(token_ids))]
+        )
+        edited = EditedPass(
+            batch,
+            [row.snapshot],
+            router=self.router,
+            editors=self.editors,
+            check=self.check_current,
+        )
+        logits = self.backbone.forward(batch, taps=edited.prefill_taps())[0]
+        first = batch.rows[0].spans.last_prompt
+        return logits[first : first + len(token_ids)]
+
+    def check_current(self, edit_id: str, artifact: EditArtifact) -> None:
+        """Raise `StaleArtifact`, naming the edit, when other weights than these made it."""
+        editor = self.editors.get(artifact.editor)
+        if editor is None:
+            raise StaleArtifact(
+                f"edit {edit_id} needs the editor {artifact.editor!r}, which is not loaded"
+            )
+        for part, made_by, loaded in (
+            ("backbone", artifact.backbone_fingerprint, self.backbone_fingerprint),
+            ("router", artifact.router_fingerprint, self.router_fingerprint),
+            (f"editor {artifact.editor!r}", artifact.editor_fingerprint, editor.fingerprint),
+        ):
+            if made_by != loaded:
+                raise StaleArtifact(f"edit {edit_id} was made by another {part} ({made_by})")
+
+    def _editor(self, name: str) -> Editor:
+        try:
+            return self.editors[name]
+        except KeyError:
+            known = ", ".join(self.editors)
+            raise LookupError(f"editor {name!r} is not loaded; loaded: {known}") from None
+
+    def _encode_target(self, request: EditRequest) -> tuple[int, ...]:
+        chat = self.backbone.chat
+        # Counting characters first keeps a megabyte of text away from the tokenizer.
+        if len(normalise(request.target)) > MAX_TARGET_TOKENS * chat.longest_token:
+            raise TargetTooLong(f"the target has more than {MAX_TARGET_TOKENS} tokens")
+        ids = chat.encode_target(request.target)
+        if len(ids) > MAX_TARGET_TOKENS:
+            raise TargetTooLong(
+                f"the target has {len(ids)} tokens, more than {MAX_TARGET_TOKENS}"
+            )
+        return ids
+
+    def _check_prompt(self, prompt: str) -> None:
+        limit = self.backbone.max_positions
+        if len(normalise(prompt)) > limit * self.backbone.chat.longest_token:
+            raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _check_fit(backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:
+    """Raise `FingerprintMismatch` unless the parts were made for each other."""
+    if router.backbone_fingerprint not in ("", backbone.fingerprint):
+        raise FingerprintMismatch("the router was trained on another backbone")
+    if router.image_key_model != backbone.image_key_model:
+        raise FingerprintMismatch(
+            f"the router was calibrated for image keys of {router.image_key_model!r}, "
+            f"the backbone makes those of {backbone.image_key_model!r}"
+        )
+    for name, editor in editors.items():
+        if getattr(editor, "backbone_fingerprint", "") not in ("", backbone.fingerprint):
+            raise FingerprintMismatch(f"the editor {name!r} was trained on another backbone")
+        if not router.layer <= editor.edit_layer < backbone.num_layers:
+            raise FingerprintMismatch(
+                f"the editor {name!r} acts at layer {editor.edit_layer}; it must lie between the "
+                f"router's layer {router.layer} and the last, {backbone.num_layers - 1}"
+            )

@@ -1,0 +1,77 @@
+"""From the experts that a row selected to what happens to its hidden states.
+
+Each row of a batch has experts of its own, fused once at prefill and reused at every decode step.
+A row that selected none is not touched, and rows that an intervention's positions leave out keep
+their bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from editing_core.states import Intervention
+from editing_core.types import EditArtifact
+
+Experts = Sequence[tuple[EditArtifact, float]]
+Fused = Mapping[int, tuple[Intervention, ...]]
+"""One row's interventions by edit layer."""
+
+_KIND = "kind"
+_ALIGNED = "aligned"
+
+
+class FusesExperts(Protocol):
+    """What is needed of an editor here."""
+
+    def intervention(self, experts: Experts) -> Intervention: ...
+
+
+def fuse(selected: Experts, editors: Mapping[str, FusesExperts]) -> dict[int, tuple[Intervention, ...]]:
+    """Fuse one row's experts, layer by layer.
+
+    Aligned experts share one softmax whichever editor made them; others are fused by their own
+    editor, and the residuals add up. Raises `KeyError` when an artifact's editor is not loaded.
+    """
+    groups: dict[tuple[int, str], list[tuple[EditArtifact, float]]] = {}
+    for artifact, weight in selected:
+        kind = artifact.metadata.get(_KIND, "")
+        group = _ALIGNED if kind == _ALIGNED else f"{artifact.editor}/{kind}"
+        groups.setdefault((artifact.edit_layer, group), []).append((artifact, weight))
+    fused: dict[int, tuple[Intervention, ...]] = {}
+    for (layer, _), experts in groups.items():
+        editor = editors[experts[0][0].editor]
+        fused[layer] = (*fused.get(layer, ()), editor.intervention(experts))
+    return fused
+
+
+def apply(
+    hidden: Tensor,
+    rows: Mapping[int, Sequence[Intervention]],
+    *,
+    first_steps: Mapping[int, int],
+    padding: Sequence[int],
+) -> Tensor:
+    """The states `[batch, T, hidden]` with the residuals of the given rows added.
+
+    `first_steps[b]` is the step of row b's first column: 1 at the last prompt token, less before
+    it, 2 and more after it. `padding[b]` columns of row b are no tokens. Returns a new tensor;
+    `hidden` is left as it is.
+    """
+    changed = hidden.clone()
+    for b, interventions in rows.items():
+        first = first_steps[b]
+        for intervention in interventions:
+            start = padding[b]
+            if intervention.positions == "from_last_prompt_token":
+                start = max(start, 1 - first)
+            if start >= hidden.shape[1]:
+                continue
+            # Every intervention reads the base states, never another's result.
+            states = hidden[b, start:].float()
+            steps = torch.arange(first + start, first + hidden.shape[1], device=hidden.device)
+            changed[b, start:] += intervention.residual(states, steps).to(hidden.dtype)
+    return changed
