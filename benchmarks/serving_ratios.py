@@ -57,9 +57,8 @@ def entry(model: EditableModel, seed: int, prompt: str, target: str) -> MemoryEn
     return MemoryEntry(str(seed), artifact, f"sha256:{seed}", prompt)
 
 
-def remember(entries: Sequence[MemoryEntry]) -> Snapshot:
-    dimension = len(entries[0].artifact.key.image)
-    return Snapshot.empty(dimension).evolve(1, activate=entries)
+def remember(model: EditableModel, entries: Sequence[MemoryEntry]) -> Snapshot:
+    return model.empty_snapshot().evolve(1, activate=entries)
 
 
 def take_turns(rounds: int, sides: Sequence[Measured]) -> list[list[float]]:
@@ -81,7 +80,8 @@ def throughput(model: EditableModel, plan: Plan) -> str:
     plain = [GenerationRow(DESCRIBE, picture(seed)) for seed in seeds]
     answers = [result.text for result in model.generate(plain)]
     pinned = remember(
-        [entry(model, seed, DESCRIBE, text) for seed, text in zip(seeds, answers, strict=True)]
+        model,
+        [entry(model, seed, DESCRIBE, text) for seed, text in zip(seeds, answers, strict=True)],
     )
     edited = [GenerationRow(row.prompt, row.image, snapshot=pinned) for row in plain]
 
@@ -110,7 +110,7 @@ def routing(model: EditableModel, plan: Plan) -> str:
     image = picture(70_000)
     sides = []
     for count in plan.edit_counts:
-        snapshot = remember(made[:count]) if count else None
+        snapshot = remember(model, made[:count]) if count else None
         sides.append(_generates(model, [GenerationRow(DESCRIBE, image, snapshot=snapshot)]))
     base, *_ = measured = take_turns(plan.rounds, sides)
     rows = [
@@ -143,12 +143,13 @@ def edit_latency(model: EditableModel, plan: Plan) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
+    parser.add_argument("--model", help="a checkpoint folder (default: the embedded model)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
     torch.set_num_threads(arguments.threads)
 
-    model = EditableModel.load()
+    model = EditableModel.load(arguments.model)
     sections = [
         ("The same tokens, with and without an edit", throughput(model, plan)),
         ("An unrelated question beside many edits", routing(model, plan)),
