@@ -24,6 +24,7 @@ from editing_core.backbones.batch import PromptRow
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.config import MAX_TARGET_TOKENS, Placement
+from editing_core.edited_pass import EditedPass
 from editing_core.editors.base import Editor
 from editing_core.errors import (
     ArtifactCorrupt,
@@ -33,7 +34,7 @@ from editing_core.errors import (
     TargetTooLong,
 )
 from editing_core.experts.memory import Snapshot
-from editing_core.generation import EditedPass, GenerationRow, IsCancelled, OnTokens, run
+from editing_core.generation import GenerationRow, IsCancelled, OnTokens, run
 from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
 from editing_core.states import EditStates, RowStates
@@ -105,12 +106,10 @@ class EditableModel:
         editor that is not loaded.
         """
         self._editor(editor)
-        self._encode_target(request)
+        target_ids = self._encode_target(request)
         for prompt in (request.prompt, *request.rephrases):
             self._check_prompt(prompt)
-            self.backbone.lay_out(
-                prompt, has_image=True, target_ids=self._encode_target(request)
-            )
+            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
 
     @torch.no_grad()
     def encode(self, request: EditRequest, *, editor: str = "liveedit") -> EditArtifact:
@@ -241,9 +240,7 @@ class EditableModel:
             raise TargetTooLong(f"the target has more than {MAX_TARGET_TOKENS} tokens")
         ids = chat.encode_target(request.target)
         if len(ids) > MAX_TARGET_TOKENS:
-            raise TargetTooLong(
-                f"the target has {len(ids)} tokens, more than {MAX_TARGET_TOKENS}"
-            )
+            raise TargetTooLong(f"the target has {len(ids)} tokens, more than {MAX_TARGET_TOKENS}")
         return ids
 
     def _check_prompt(self, prompt: str) -> None:

@@ -30,7 +30,9 @@ class FusesExperts(Protocol):
     def intervention(self, experts: Experts) -> Intervention: ...
 
 
-def fuse(selected: Experts, editors: Mapping[str, FusesExperts]) -> dict[int, tuple[Intervention, ...]]:
+def fuse(
+    selected: Experts, editors: Mapping[str, FusesExperts]
+) -> dict[int, tuple[Intervention, ...]]:
     """Fuse one row's experts, layer by layer.
 
     Aligned experts share one softmax whichever editor made them; others are fused by their own

@@ -155,9 +155,7 @@ class ChatTokenizer:
             offsets.extend((start + shift, stop + shift) for start, stop in encoding.offsets)
 
         head = text[:left]
-        append(
-            self._tokenizer.encode(head, add_special_tokens=self._adds_special_tokens(text)), 0
-        )
+        append(self._tokenizer.encode(head, add_special_tokens=self._adds_special_tokens(text)), 0)
         append(self._literal.encode(text[left:right], add_special_tokens=False), left)
         append(self._tokenizer.encode(text[right:], add_special_tokens=False), right)
         return ids, offsets

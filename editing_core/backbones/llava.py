@@ -12,7 +12,6 @@ the tower without its projection, so there it is the pooled state after the towe
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,10 @@ class LlavaBackbone(Backbone):
         fingerprint: str,
     ) -> None:
         self._model: Any = model
-        self._config: Any = self._model.config
+        config: Any = self._model.config
+        self._config = config
         self._image_processor = processor.image_processor
-        tower: nn.Module = resolve_module(model, "model.vision_tower")
+        self._tower = resolve_module(model, "model.vision_tower")
         self._decoder = resolve_module(model, "model.language_model")
         self._layers = resolve_module(model, "model.language_model.layers", nn.ModuleList)
         self._norm = resolve_module(model, "model.language_model.norm")
@@ -79,7 +79,7 @@ class LlavaBackbone(Backbone):
         if clip is not None:
             self._projection = resolve_module(clip[0], "visual_projection")
             self.image_key_dim, self.image_key_model = int(self._projection.out_features), "clip"  # type: ignore[arg-type]
-            if _same_weights(resolve_module(clip[0], "vision_model"), tower):
+            if _same_weights(resolve_module(clip[0], "vision_model"), self._tower):
                 self._clip = None  # one tower, one pass: only the projection is still needed
         tokenizer = processor.tokenizer
         super().__init__(
@@ -195,7 +195,8 @@ def _chat(processor: Any, stop_token_ids: tuple[int, ...]) -> ChatTokenizer:
 def _count_image_tokens(config: Any) -> int:
     vision = config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
-    return int(patches) + (config.vision_feature_select_strategy == "full")
+    has_class_token = config.vision_feature_select_strategy == "full"
+    return int(patches) + int(has_class_token)
 
 
 def _same_weights(first: nn.Module, second: nn.Module) -> bool:

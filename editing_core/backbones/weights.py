@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -50,7 +50,11 @@ def load_weights(model_class: Any, folder: Path, placement: Placement) -> nn.Mod
     return loaded
 
 
-def resolve_module(root: nn.Module, path: str, kind: type[M] | type[nn.Module] = nn.Module) -> Any:
+@overload
+def resolve_module(root: nn.Module, path: str) -> nn.Module: ...
+@overload
+def resolve_module(root: nn.Module, path: str, kind: type[M]) -> M: ...
+def resolve_module(root: nn.Module, path: str, kind: type[nn.Module] = nn.Module) -> nn.Module:
     """The submodule at `path`. Raises `UnknownArchitecture` naming the part that is not there."""
     try:
         module = root.get_submodule(path)

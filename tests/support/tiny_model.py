@@ -28,7 +28,7 @@ from transformers import (
 from editing_core.backbones.loading import load_backbone
 from editing_core.checkpoint import CheckpointLayout, write_manifest
 from editing_core.config import Placement
-from editing_core.editors.liveedit import LiveEdit, LiveEditConfig
+from editing_core.editors.liveedit import Form, LiveEdit, LiveEditConfig
 from editing_core.routing.router import Router, RouterConfig, Thresholds
 from editing_core.types import ImageArray
 
@@ -125,10 +125,16 @@ def save_tiny_backbone(folder: Path, *, seed: int = 0, hidden: int = 32, layers:
         clip = CLIPModel(clip_config).eval()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        for name, parameter in model.model.vision_tower.encoder.named_parameters():
+            if name.endswith("weight") and parameter.ndim > 1:
+                parameter.mul_(10.0)  # so that different pictures get different keys
     # One tower for both, as in the embedded model.
     clip.vision_model.load_state_dict(model.model.vision_tower.state_dict())
     images = CLIPImageProcessorPil(
-        size={"height": 48, "width": 48}, do_center_crop=False, crop_size={"height": 48, "width": 48}
+        size={"height": 48, "width": 48},
+        do_center_crop=False,
+        crop_size={"height": 48, "width": 48},
     )
     processor = LlavaProcessor(
         image_processor=images,
@@ -148,23 +154,24 @@ def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> P
     """A whole checkpoint under `folder` (which is returned): backbone, router, editors, manifest.
 
     The router and both editors have random weights. `thresholds` are the router's; by default an
-    edit fires on every question about its own image.
+    edit fires on every question about its own image and on no other `tiny_image`.
     """
     save_tiny_backbone(folder, seed=seed)
     backbone = load_backbone(CheckpointLayout(folder), Placement.resolve())
-    shape = {"hidden": backbone.hidden_size, "heads": 4}
-    settings = {"tau": 0.85, "rho": 0.0, "margin": -100.0} | thresholds
+    forms: dict[str, Form] = {"liveedit": "aligned", "liveedit-paper": "paper"}
+    hidden = backbone.hidden_size
+    settings = {"tau": 0.98, "rho": 0.0, "margin": -100.0} | thresholds
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         router = Router(
-            RouterConfig(layer=1, num_patches=backbone.num_image_tokens, width=16, **shape),
+            RouterConfig(hidden, layer=1, num_patches=backbone.num_image_tokens, width=16, heads=4),
             thresholds=Thresholds(**settings),
             backbone_fingerprint=backbone.fingerprint,
         )
         router.save(folder / "router.safetensors", folder / "router.json")
-        for name, form in (("liveedit", "aligned"), ("liveedit-paper", "paper")):
+        for name, form in forms.items():
             editor = LiveEdit(
-                LiveEditConfig(edit_layer=1, form=form, width=16, **shape),
+                LiveEditConfig(hidden, edit_layer=1, form=form, width=16, heads=4),
                 backbone_fingerprint=backbone.fingerprint,
             )
             _enlarge(editor.module)

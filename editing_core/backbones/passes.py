@@ -1,0 +1,232 @@
+"""Ways through a decoder of uniform blocks: prefill and decode, teacher-forced, and in two halves.
+
+What a caller does to hidden states goes through *taps*, functions called with one block's output
+that may return a replacement. Taps belong to the call they are passed to; they are gone when it
+returns or raises. Without taps no hook exists at all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from editing_core.backbones.batch import PreparedBatch
+
+Tap = Callable[[Tensor], Tensor | None]
+"""Given a block's output `[batch, T, hidden]`, returns its replacement, or None to leave it."""
+
+
+@dataclass(slots=True, eq=False)
+class DecodeState:
+    """Keys and values of one running batch. Changed in place by `decode`; valid for one run.
+
+    `attention_mask` int64 `[batch, cached length]`, None when no row is padded; `positions` int64
+    `[batch, 1]` are those of the tokens to come.
+    """
+
+    cache: Any
+    attention_mask: Tensor | None
+    positions: Tensor
+
+
+class _Halt(Exception):
+    """Leaves the decoder early, carrying what it was entered for."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+class DecoderPasses(ABC):
+    """Everything that runs the decoder, given where its parts are.
+
+    Calls belong on one thread at a time. Parameters are frozen and never change.
+    """
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The stack of blocks with its final norm, called with `inputs_embeds`."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> nn.ModuleList:
+        """Its blocks; the output of block `i` is the edit site of layer `i`."""
+
+    @property
+    @abstractmethod
+    def final_norm(self) -> nn.Module: ...
+
+    @property
+    @abstractmethod
+    def output_head(self) -> nn.Module: ...
+
+    @property
+    @abstractmethod
+    def token_embedding(self) -> nn.Module: ...
+
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """An empty cache of keys and values."""
+
+    @torch.no_grad()
+    def embed(self, batch: PreparedBatch) -> Tensor:
+        """Input embeddings with picture features in place: `[batch, T, hidden_size]`."""
+        embeddings: Tensor = self.token_embedding(batch.input_ids)
+        for b, row in enumerate(batch.rows):
+            if row.features is not None and row.spans.vision is not None:
+                start, stop = (edge + batch.padding[b] for edge in row.spans.vision)
+                embeddings[b, start:stop] = row.features.patches
+        return embeddings
+
+    @torch.no_grad()
+    def prefill(
+        self, batch: PreparedBatch, *, taps: Mapping[int, Tap] | None = None
+    ) -> tuple[Tensor, DecodeState]:
+        """Run the whole batch; return logits after the last column, float32 `[batch, vocab]`."""
+        mask = batch.attention_mask if batch.is_padded else None
+        state = DecodeState(self.new_cache(), mask, batch.position_ids[:, -1:] + 1)
+        hidden = self._decode_embeddings(
+            self.embed(batch), mask, batch.position_ids, state.cache, taps
+        )
+        return self._logits(hidden[:, -1:])[:, 0], state
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Tensor, state: DecodeState, *, taps: Mapping[int, Tap] | None = None
+    ) -> Tensor:
+        """Append one token a row (int64 `[batch]`); return float32 logits `[batch, vocab]`."""
+        if state.attention_mask is not None:
+            ones = state.attention_mask.new_ones((tokens.shape[0], 1))
+            state.attention_mask = torch.cat([state.attention_mask, ones], dim=1)
+        embeddings = self.token_embedding(tokens[:, None])
+        hidden = self._decode_embeddings(
+            embeddings, state.attention_mask, state.positions, state.cache, taps
+        )
+        state.positions = state.positions + 1
+        return self._logits(hidden)[:, 0]
+
+    def forward(self, batch: PreparedBatch, *, taps: Mapping[int, Tap] | None = None) -> Tensor:
+        """Teacher-forced pass without a cache: float32 logits `[batch, T, vocab]`.
+
+        Gradients flow through what taps return; callers that want none say so.
+        """
+        mask = batch.attention_mask if batch.is_padded else None
+        return self._logits(
+            self._decode_embeddings(self.embed(batch), mask, batch.position_ids, None, taps)
+        )
+
+    def states(self, batch: PreparedBatch, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Outputs of the given blocks, `[batch, T, hidden]` each; blocks above are not run."""
+        found: dict[int, Tensor] = {}
+        highest = max(layers)
+
+        def keep(layer: int) -> Tap:
+            def tap(hidden: Tensor) -> None:
+                found[layer] = hidden
+                if layer == highest:
+                    raise _Halt(None)
+
+            return tap
+
+        mask = batch.attention_mask if batch.is_padded else None
+        try:
+            self._decode_embeddings(
+                self.embed(batch),
+                mask,
+                batch.position_ids,
+                None,
+                {layer: keep(layer) for layer in layers},
+            )
+        except _Halt:
+            return found
+        raise AssertionError(f"block {highest} did not run")
+
+    def lower(self, batch: PreparedBatch, layer: int) -> Tensor:
+        """Output of block `layer`: where an edit at that layer reads and adds."""
+        return self.states(batch, (layer,))[layer]
+
+    def upper(self, states: Tensor, batch: PreparedBatch, layer: int) -> Tensor:
+        """Run the blocks above `layer` on its (changed) output: float32 logits `[batch, T, vocab]`.
+
+        `upper(lower(batch, i), batch, i)` equals `forward(batch)` bit for bit.
+        """
+        hidden = states
+        arguments = self._block_arguments(batch)
+        for block in self.layers[layer + 1 :]:
+            hidden = _hidden(block(hidden, **arguments))
+        return self._logits(self.final_norm(hidden))
+
+    def _block_arguments(self, batch: PreparedBatch) -> dict[str, Any]:
+        """What the decoder passes to each block beside the states; the same for all of them."""
+
+        def capture(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+            raise _Halt(kwargs)
+
+        handle = self.layers[0].register_forward_pre_hook(capture, with_kwargs=True)
+        mask = batch.attention_mask if batch.is_padded else None
+        try:
+            self._decode_embeddings(self.embed(batch), mask, batch.position_ids, None, None)
+        except _Halt as halt:
+            arguments: dict[str, Any] = halt.value
+            return arguments
+        finally:
+            handle.remove()
+        raise AssertionError("block 0 did not run")
+
+    def _decode_embeddings(
+        self,
+        embeddings: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        cache: Any,
+        taps: Mapping[int, Tap] | None,
+    ) -> Tensor:
+        with self._tapped(taps):
+            output = self.decoder(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    @contextmanager
+    def _tapped(self, taps: Mapping[int, Tap] | None) -> Iterator[None]:
+        handles = [
+            self.layers[layer].register_forward_hook(_as_hook(tap))
+            for layer, tap in (taps or {}).items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.output_head(hidden)
+        return logits.float()
+
+
+def _as_hook(tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        replacement = tap(_hidden(output))
+        if replacement is None:
+            return None
+        return (replacement, *output[1:]) if isinstance(output, tuple) else replacement
+
+    return hook
+
+
+def _hidden(output: Any) -> Tensor:
+    """A block's states, whether the family returns a tensor or a tuple that starts with one."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
