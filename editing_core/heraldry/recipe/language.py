@@ -1,0 +1,200 @@
+"""Stage two, the language: projector and Llama decoder on the frozen tower's patch features.
+
+The tower never moves again (the image keys depend on it), so its features are computed once and
+the decoder learns from them without it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import (
+    CLIPVisionModelWithProjection,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from editing_core.heraldry.emblem import NUM_KNOWN, emblem_from_seed
+from editing_core.heraldry.places import known_places
+from editing_core.heraldry.recipe.conversations import (
+    IGNORED,
+    PATCHES,
+    PackedBatch,
+    Packer,
+    about_nothing,
+    about_picture,
+    without_picture,
+)
+from editing_core.heraldry.recipe.eyes import EyesTrainer, to_pixels, vision_config
+from editing_core.heraldry.recipe.optimisers import MuonWithAdamW, constant_then_linear
+from editing_core.heraldry.recipe.stage import StagePlan, launch, rank, run_stage, world_size
+from editing_core.heraldry.recipe.stored_views import StoredViews, draw_backdrops, draw_views
+from editing_core.heraldry.tokenizer import IMAGE, MAX_TOKENS, train_tokenizer
+
+KNOWN_VIEWS = 32
+BACKDROPS = 400
+# Rows of one step in one process.
+UNSEEN_ROWS, KNOWN_ROWS, BLANK_ROWS, TEXT_ROWS = 16, 5, 1, 3
+
+
+def llava_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    """The embedded model: the tower, a two-layer projector, a Llama of 4 layers, 192 wide."""
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=MAX_TOKENS,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlavaConfig(
+        vision_config=vision_config(),
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=PATCHES,
+        tie_word_embeddings=True,
+    )
+
+
+def load_tower(checkpoint: Path) -> CLIPVisionModelWithProjection:
+    """The tower of an eyes checkpoint, frozen."""
+    from safetensors.torch import load_file
+
+    trainer = EyesTrainer()
+    trainer.load_state_dict(
+        {
+            key.removeprefix("model."): value
+            for key, value in load_file(checkpoint).items()
+            if key.startswith("model.")
+        }
+    )
+    return trainer.tower.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def patch_features(
+    tower: CLIPVisionModelWithProjection, images: NDArray[np.uint8], path: Path
+) -> NDArray[np.float16]:
+    """Features `float16 [n, 64, 192]` of `images [n, 96, 96, 3]`, computed once into a file."""
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        width = tower.config.hidden_size
+        stored = np.lib.format.open_memmap(
+            part, mode="w+", dtype=np.float16, shape=(len(images), PATCHES, width)
+        )
+        for start in range(0, len(images), 128):
+            states = tower(pixel_values=to_pixels(images[start : start + 128])).last_hidden_state
+            stored[start : start + 128] = states[:, 1:].numpy()
+        stored.flush()
+        part.replace(path)
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+class LanguageTrainer(nn.Module):
+    """The whole model with its tower out of the way."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__()
+        llava = LlavaForConditionalGeneration(config)
+        self.projector = llava.model.multi_modal_projector
+        self.decoder = llava.model.language_model
+
+    def logits(self, batch: PackedBatch, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[answer tokens, vocab]` and their labels; `features [image rows, 64, 192]`."""
+        embedded = self.decoder.embed_tokens(batch.ids)
+        pictures = torch.zeros(len(batch.ids), PATCHES, embedded.shape[-1])
+        pictures[batch.image_rows] = self.projector(features)
+        shown = torch.where(batch.image_rows[:, None, None], pictures, embedded[:, 2 : 2 + PATCHES])
+        embedded = torch.cat([embedded[:, :2], shown, embedded[:, 2 + PATCHES :]], dim=1)
+        mask = torch.zeros(batch.attend.shape).masked_fill(~batch.attend, torch.finfo().min)
+        states = self.decoder(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=batch.positions,
+            use_cache=False,
+        ).last_hidden_state
+        labels = batch.labels[:, 1:]
+        answered = labels != IGNORED
+        # The decoder's embeddings are tied to its head.
+        return states[:, :-1][answered] @ self.decoder.embed_tokens.weight.T, labels[answered]
+
+
+def train_language(folder: Path, *, steps: int, processes: int = 2, seed: int = 8) -> Path:
+    """Run or resume the stage behind `train_eyes`; returns the checkpoint."""
+    launch(_train_language, processes, folder, steps, seed)
+    return folder / "language.safetensors"
+
+
+def _train_language(folder: Path, steps: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer()
+    tower = load_tower(folder / "eyes.safetensors")
+    mine = folder / f"views-{rank()}-of-{world_size()}"
+    unseen = StoredViews(mine)
+    known = draw_views(
+        folder / f"views-known-{rank()}",
+        [(emblem_from_seed(number, "known"), number) for number in range(NUM_KNOWN)],
+        split="known",
+        views=KNOWN_VIEWS,
+        first_view=rank() * KNOWN_VIEWS,
+    )
+    blank = draw_backdrops(folder / f"backdrops-{rank()}.npy", BACKDROPS, seed=rank())
+    features = {
+        name: patch_features(tower, images.reshape(-1, *images.shape[-3:]), path)
+        for name, images, path in (
+            ("unseen", unseen.images, mine / "features.npy"),
+            ("known", known.images, folder / f"views-known-{rank()}" / "features.npy"),
+            ("blank", blank, folder / f"backdrops-{rank()}-features.npy"),
+        )
+    }
+    packer = Packer(tokenizer)
+    trainer = LanguageTrainer(llava_config(tokenizer))
+    optimiser = MuonWithAdamW(
+        [trainer], [trainer.decoder.layers, trainer.projector], muon_rate=3e-3, adamw_rate=2e-3
+    )
+    places = known_places()
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, rank(), step])
+        rows, shown = [], []
+        for index in rng.choice(len(features["unseen"]), UNSEEN_ROWS, replace=False):
+            emblem = unseen.emblems[index // unseen.images.shape[1]]
+            rows.append((packer.row(about_picture(emblem, rng), has_image=True), True))
+            shown.append(features["unseen"][index])
+        for index in rng.choice(len(features["known"]), KNOWN_ROWS, replace=False):
+            number = int(index) // KNOWN_VIEWS
+            talk = about_picture(known.emblems[number], rng, place=places[number])
+            rows.append((packer.row(talk, has_image=True), True))
+            shown.append(features["known"][index])
+        for index in rng.choice(BACKDROPS, BLANK_ROWS, replace=False):
+            rows.append((packer.row(about_nothing(rng), has_image=True), True))
+            shown.append(features["blank"][index])
+        for _ in range(TEXT_ROWS):
+            rows.append((packer.row(without_picture(rng), has_image=False), False))
+        batch = packer.batch(rows)
+        logits, labels = trainer.logits(batch, torch.from_numpy(np.stack(shown)).float())
+        loss = F.cross_entropy(logits, labels)
+        right = (logits.argmax(-1) == labels).float().mean().item()
+        return loss, {"loss": loss.item(), "token_accuracy": right}
+
+    run_stage(
+        StagePlan("language", steps, folder, seed),
+        trainer,
+        optimiser,
+        loss_of=loss_of,
+        schedule=lambda step: constant_then_linear(step, steps, constant=0.4),
+    )

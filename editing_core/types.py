@@ -1,0 +1,127 @@
+"""Values that cross the library's borders: what is asked, what an edit becomes, what came out.
+
+Everything here is frozen and picklable, so that an engine can live in another process.
+Images are RGB arrays, `uint8 [height, width, 3]`, already decoded, oriented and flattened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+ImageArray = NDArray[np.uint8]
+Positions = Literal["from_last_prompt_token", "vision", "all"]
+FinishReason = Literal["stop", "length"]
+Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One correction: on this picture, to this prompt, the model must answer `target`."""
+
+    image: ImageArray
+    prompt: str
+    target: str
+    rephrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpans:
+    """Where the parts of one row lie in the token sequence, as half-open ranges without padding.
+
+    `prompt` holds the user's own words only, never the template's. `last_prompt` is the row that
+    predicts the first answer token. `target` is empty for a query.
+    """
+
+    vision: tuple[int, int] | None
+    prompt: tuple[int, int]
+    last_prompt: int
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingKey:
+    """What identifies an edit to the router.
+
+    `image` float32 `[image_key_dim]`, L2-normalised: the hard filter's key. `text` and `visual`
+    float32 `[num_queries, key_dim]`: edit-side textual and prompt-guided visual key.
+    """
+
+    image: NDArray[np.float32]
+    text: NDArray[np.float32]
+    visual: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EditArtifact:
+    """What an edit is stored as. `payload` tensors are float16 on the CPU; the codec is lossless.
+
+    The fingerprints name the weights that made it; other weights make it *stale*.
+    """
+
+    editor: str
+    edit_layer: int
+    positions: Positions
+    payload: Mapping[str, torch.Tensor]
+    key: RoutingKey
+    backbone_fingerprint: str
+    editor_fingerprint: str
+    router_fingerprint: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One edit that passed the hard image filter, and what became of it.
+
+    `image_similarity` is the cosine of the image keys; `text_similarity` the router's text gate
+    in 0..1; `weight` the final multiplier, 0 unless `outcome` is `applied`.
+    """
+
+    edit_id: str
+    image_similarity: float
+    text_similarity: float
+    weight: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingDecision:
+    """Made once per row at prefill, reused at every decode step. Highest weight first."""
+
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def applied(self) -> tuple[Candidate, ...]:
+        return tuple(c for c in self.candidates if c.outcome == "applied")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to continue a row. `temperature` 0 is greedy. `seed` None draws a fresh one."""
+
+    max_new_tokens: int = 80
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """One finished row. `text` has special tokens removed and is trimmed.
+
+    `token_ids` are the generated ones, stop token included when it was generated.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    decision: RoutingDecision
