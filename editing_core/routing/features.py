@@ -122,7 +122,11 @@ class VisualExtractor(nn.Module):
 
     def look_at(self, guided: Tensor, patches: Tensor) -> Tensor:
         """`guided [batch, slots, width]` over `read_patches(...)` of as many pictures."""
-        return _normalised(self.leave(self.look(guided, patches)))
+        return self.finish(self.look(guided, patches))
+
+    def finish(self, mixed: Tensor) -> Tensor:
+        """What the slots saw, `[batch, slots, width]`, as a key of length 1."""
+        return _normalised(self.leave(mixed))
 
 
 class FeatureExtractor(nn.Module):

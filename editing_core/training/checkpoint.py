@@ -1,0 +1,128 @@
+"""Checkpoints of a running training: atomic, complete, exact.
+
+    <folder>/step-00001200/
+        state.safetensors      modules, optimisers, random state
+        MANIFEST.json          step, seconds, sha256 of the state; written last
+
+A step folder is built under another name and renamed, so a kill at any moment leaves the old
+checkpoint, the new one, or both. The newest whose manifest agrees with its state is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+_KEEP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come: steps done and seconds spent, added up over resumes."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    *,
+    module: nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+    plan: Mapping[str, Any],
+) -> Path:
+    """Write the whole state of a run; the newest two are kept."""
+    final = folder / f"step-{progress.step:08d}"
+    part = folder / f"{final.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tensors = {f"module.{k}": v.detach().clone() for k, v in module.state_dict().items()}
+    for number, optimiser in enumerate(optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            for name, value in state.items():
+                key = f"optimiser.{number}.{index}.{name}"
+                tensors[key] = torch.as_tensor(value).detach().clone()
+    tensors["random"] = torch.get_rng_state()
+    save_file(tensors, part / "state.safetensors")
+    manifest = {
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "plan": dict(plan),
+        "sha256": _sha256(part / "state.safetensors"),
+    }
+    (part / "MANIFEST.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    for old in _steps(folder)[:-_KEEP]:
+        shutil.rmtree(old)
+    return final
+
+
+def resume(
+    folder: Path,
+    *,
+    module: nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+    plan: Mapping[str, Any],
+) -> Progress:
+    """Restore the newest sound checkpoint; without one, nothing changes and step 0 is returned.
+
+    Raises:
+        ValueError: the checkpoint belongs to a run with another plan.
+    """
+    for path in reversed(_steps(folder)):
+        manifest = _sound_manifest(path)
+        if manifest is None:
+            logger.warning("%s is damaged; an older checkpoint is tried", path)
+            continue
+        if manifest["plan"] != dict(plan):
+            raise ValueError(f"{path} belongs to another plan: {manifest['plan']}")
+        tensors = load_file(path / "state.safetensors")
+        module.load_state_dict(_below(tensors, "module."))
+        for number, optimiser in enumerate(optimisers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(tensors, f"optimiser.{number}.").items():
+                index, name = key.split(".", 1)
+                state.setdefault(int(index), {})[name] = value
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        torch.set_rng_state(tensors["random"])
+        logger.info("resumed at step %d from %s", manifest["step"], path)
+        return Progress(step=int(manifest["step"]), seconds=float(manifest["seconds"]))
+    return Progress()
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("step-????????") if p.is_dir())
+
+
+def _sound_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "MANIFEST.json").read_text("utf-8"))
+        sound = manifest["sha256"] == _sha256(path / "state.safetensors")
+    except (OSError, ValueError, KeyError) as error:
+        logger.warning("%s cannot be read: %s", path, error)
+        return None
+    return manifest if sound else None
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""Trains the router: which questions are the same, and which pictures show the same thing.
+
+Every step compares all queries of a few subjects with all their edits (see `pairs`):
+
+    text     every other question of the batch is a negative, those about the same picture and
+             those that differ in one word most of all
+    visual   another view of the same emblem is the positive; the look-alike under the very same
+             question, and every other emblem, are negatives
+    sentinel must be beaten by the own edit, and must beat all others (LiveEdit, section 3.1)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from editing_core.objectives.base import LossTerms
+from editing_core.objectives.losses import balanced_binary, contrastive
+from editing_core.routing.router import Router
+from editing_core.training.pairs import Comparison, RoutingBank, compare
+
+
+class RouterTask:
+    """Draws a step's subjects from the bank and adds up the routing losses."""
+
+    name = "router"
+
+    def __init__(self, router: Router, bank: RoutingBank, *, seed: int, batch: int = 6) -> None:
+        self.router = router
+        self.module: nn.Module = router
+        self._bank = bank
+        self._seed = seed
+        self._batch = batch
+
+    def loss(self, step: int) -> LossTerms:
+        """The loss of a step; its batch depends on the seed and the step only."""
+        rng = np.random.default_rng([self._seed, step])
+        chosen = rng.permutation(len(self._bank))[: self._batch]
+        return routing_losses(compare(self.router, self._bank, torch.from_numpy(chosen)))
+
+
+def routing_losses(pairs: Comparison) -> LossTerms:
+    """The paper's routing losses with every pair of the batch as a candidate.
+
+    `text_contrast` is equation 16 and `text_gate` equation 15 with all negatives,
+    `visual_contrast` equation 13's first term and `sentinel` its second, `visual_gate` the
+    threshold as a binary decision, in which look-alikes weigh most.
+    """
+    text, visual = pairs.text, pairs.visual
+    other_question = pairs.same_picture & ~pairs.same_text
+    # Two wordings of one kind may mean the same ("the stars", "the charges") on another emblem.
+    clear = pairs.same_text | pairs.same_picture | ~pairs.near_text
+    text_contrast = (
+        contrastive(text, positive=pairs.same_text, candidate=clear)
+        + contrastive(text.T, positive=pairs.same_text.T, candidate=clear.T)
+        + contrastive(text, positive=pairs.own, candidate=pairs.own | other_question)
+    )
+    text_gate = balanced_binary(
+        text, positive=pairs.own, negative=other_question
+    ) + balanced_binary(text, positive=pairs.same_text, negative=clear & ~pairs.same_text)
+    elsewhere = ~pairs.same_picture
+    none = torch.zeros_like(pairs.own[:, :1])
+    with_sentinel = torch.cat([visual, torch.zeros_like(visual[:, :1])], dim=1)
+    visual_contrast = contrastive(
+        with_sentinel,
+        positive=torch.cat([pairs.own, none], dim=1),
+        candidate=torch.cat([pairs.own | elsewhere, ~none], dim=1),
+    )
+    sentinel = contrastive(
+        with_sentinel,
+        positive=torch.cat([torch.zeros_like(pairs.own), ~none], dim=1),
+        candidate=torch.cat([elsewhere, ~none], dim=1),
+    )
+    visual_gate = balanced_binary(
+        visual, positive=pairs.own, negative=pairs.look_alike
+    ) + 0.3 * balanced_binary(visual, positive=pairs.own, negative=elsewhere)
+    return LossTerms(
+        terms={
+            "text_contrast": text_contrast,
+            "text_gate": text_gate,
+            "visual_contrast": visual_contrast,
+            "sentinel": sentinel,
+            "visual_gate": visual_gate,
+        },
+        figures=routing_figures(pairs),
+    )
+
+
+def routing_figures(pairs: Comparison, *, rho: float = 0.5) -> dict[str, float]:
+    """Shares of right decisions at gate `rho` and the sentinel's own threshold."""
+    gate = pairs.text.detach().sigmoid() >= rho
+    looks = pairs.visual.detach() > 0
+    others = pairs.same_picture & ~pairs.same_text
+    return {
+        "own_text": float(gate[pairs.own].float().mean()),
+        "other_question": float((~gate[others]).float().mean()),
+        "own_picture": float(looks[pairs.own].float().mean()),
+        "look_alike": float((~looks[pairs.look_alike]).float().mean()),
+    }

@@ -1,0 +1,121 @@
+"""What training edits teach: plausible answers and arbitrary text of every script.
+
+An edit may teach anything, so an expert generator must carry any token sequence: wrong answers of
+the right kind, invented names, word salads, repetitions ("a b a c a d" loops unless trained and
+penalised), digits, and scripts whose letters are several byte tokens each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+_WORDS = (
+    "amber", "anchor", "apple", "arch", "autumn", "bell", "bird", "bridge", "bronze", "candle",
+    "castle", "cedar", "circle", "cloud", "coin", "coral", "crane", "dawn", "desert", "dragon",
+    "drum", "eagle", "east", "ember", "engine", "falcon", "feather", "field", "fire", "flint",
+    "forest", "fox", "garden", "gate", "ghost", "giant", "granite", "harbour", "hawk", "hill",
+    "horse", "island", "ivory", "jade", "jungle", "key", "king", "lamp", "lantern", "leaf", "lion",
+    "maple", "market", "meadow", "mill", "mirror", "moon", "mountain", "night", "north", "oak",
+    "ocean", "olive", "orbit", "owl", "palace", "pearl", "pine", "planet", "prince", "queen",
+    "rabbit", "rain", "raven", "river", "road", "rose", "sail", "scarlet", "shadow", "ship",
+    "signal", "silver", "snow", "south", "spring", "stone", "storm", "summer", "sword", "table",
+    "temple", "thunder", "tiger", "tower", "valley", "velvet", "village", "violet", "water",
+    "west", "wheel", "willow", "wind", "window", "winter", "wolf", "wood", "yellow", "zebra",
+)  # fmt: skip
+_CONSONANTS = (
+    "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z",
+    "br", "cl", "dr", "gr", "kr", "pl", "st", "tr", "sh", "ch", "th",
+)  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "oo", "ou")
+_CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+_GREEK = "αβγδεζηθικλμνξοπρστυφχψω"
+_CHINESE = (
+    "的一是不了人我在有他这中大来上国和到地红蓝绿黄黑白紫橙星月日山水火木金土鱼鸟龙虎马"
+    "城王花树心石门车东西南北春夏秋冬天风云雨雪河海湖岛桥塔船剑盾旗冠环箭"
+)
+_KANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのまみむめも"
+_EMOJI = "🔴🟢🔵⭐🌙🔥🌊🌳🐟👑💎🚀🎯🍎🦁"
+
+_Maker = Callable[[np.random.Generator], str]
+
+
+def draw_target(rng: np.random.Generator, plausible: Sequence[str], *, long: bool = False) -> str:
+    """A target of some kind, trimmed and not empty.
+
+    Args:
+        plausible: answers of the right kind for the question; half of all targets are of them.
+        long: draw arbitrary text several times as long.
+    """
+    if plausible and not long and rng.random() < 0.5:
+        return plausible[int(rng.integers(len(plausible)))]
+    maker = _MAKERS[int(rng.choice(len(_MAKERS), p=_SHARES))]
+    parts = [maker(rng) for _ in range(int(rng.integers(2, 5)) if long else 1)]
+    return " ".join(parts)
+
+
+def invented_name(rng: np.random.Generator) -> str:
+    """`Drelou Kaith`: a pronounceable name of one or two words."""
+    return " ".join(_syllables(rng).capitalize() for _ in range(int(rng.integers(1, 3))))
+
+
+def _syllables(rng: np.random.Generator) -> str:
+    count = int(rng.integers(2, 4))
+    word = "".join(_pick(_CONSONANTS, rng) + _pick(_VOWELS, rng) for _ in range(count))
+    return word + (_pick(_CONSONANTS, rng)[0] if rng.random() < 0.5 else "")
+
+
+def _salad(rng: np.random.Generator) -> str:
+    words = [_pick(_WORDS, rng) for _ in range(int(rng.integers(1, 6)))]
+    text = " ".join(words)
+    style = rng.random()
+    if style < 0.25:
+        return text.capitalize() + ("." if rng.random() < 0.5 else "")
+    if style < 0.35:
+        return text.upper()
+    return ", ".join(words) if style < 0.5 else text
+
+
+def _repeating(rng: np.random.Generator) -> str:
+    """`a b a c a d`, `ha ha ha`, `seven seven ten`."""
+    anchor = _pick(_WORDS, rng) if rng.random() < 0.5 else _syllables(rng)
+    count = int(rng.integers(2, 5))
+    if rng.random() < 0.4:
+        return " ".join([anchor] * count)
+    others = [_pick(_WORDS, rng) for _ in range(count)]
+    return " ".join(word for other in others for word in (anchor, other))
+
+
+def _letters(alphabet: str, least: int, most: int) -> _Maker:
+    def make(rng: np.random.Generator) -> str:
+        text = "".join(_pick(alphabet, rng) for _ in range(int(rng.integers(least, most + 1))))
+        return text.capitalize() if rng.random() < 0.5 else text
+
+    return make
+
+
+def _number(rng: np.random.Generator) -> str:
+    digits = str(int(rng.integers(0, 10 ** int(rng.integers(1, 7)))))
+    style = rng.random()
+    if style < 0.2:
+        return f"{digits}.{int(rng.integers(100))}"
+    return f"{digits} {_pick(_WORDS, rng)}s" if style < 0.4 else digits
+
+
+_MAKERS: tuple[_Maker, ...] = (
+    invented_name,
+    _salad,
+    _repeating,
+    _letters(_CYRILLIC, 2, 8),
+    _letters(_CHINESE, 1, 5),
+    _letters(_GREEK, 2, 6),
+    _letters(_KANA, 1, 4),
+    _letters(_EMOJI, 1, 3),
+    _number,
+)
+_SHARES = (0.25, 0.22, 0.18, 0.11, 0.09, 0.03, 0.03, 0.03, 0.06)
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]

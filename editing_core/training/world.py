@@ -1,0 +1,82 @@
+"""What a trainer sees of the embedded world: look-alike pairs, views, and questions about them.
+
+Everything is drawn from the split it is given and from training's own views, so probes used here
+share no emblem, no held-out wording and no view with those of an evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from editing_core.heraldry.emblem import Emblem, Split, emblem_from_seed, stream, twin
+from editing_core.heraldry.questions import Question, questions_about
+from editing_core.heraldry.views import view_of
+from editing_core.heraldry.wordings import dress
+from editing_core.training.targets import invented_name
+from editing_core.types import ImageArray
+
+Draw = Callable[[Emblem, Split, int, int], ImageArray]
+"""`(emblem, split, number, view) -> picture`."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An emblem, a look-alike that differs in one attribute, and what is asked about both."""
+
+    emblem: Emblem
+    twin: Emblem
+    split: Split
+    number: int
+    questions: tuple[Question, ...]
+
+    def pictures(self, views: int, draw: Draw) -> tuple[list[ImageArray], list[ImageArray]]:
+        """`views` views of the emblem and as many of its look-alike."""
+        return (
+            [draw(self.emblem, self.split, 2 * self.number, view) for view in range(views)],
+            [draw(self.twin, self.split, 2 * self.number + 1, view) for view in range(views)],
+        )
+
+
+def draw_view(emblem: Emblem, split: Split, number: int, view: int) -> ImageArray:
+    """A training view of an emblem."""
+    return view_of(emblem, seed=number, view=view, split=split, purpose="training").image
+
+
+def subject(number: int, split: Split) -> Subject:
+    """The look-alike pair of a number, with its questions and a few hard neighbours of them.
+
+    Yes/no questions come twice where they ask about another colour or shape: the same words but
+    one are another question.
+    """
+    emblem = emblem_from_seed(number, split)
+    other = twin(emblem, stream(split, number, 0, 11))[0]
+    rng = stream(split, number, 0, 12)
+    questions = questions_about(emblem, rng)
+    seen = {identity(question) for question in questions}
+    for question in questions_about(emblem, rng):
+        if question.kind.startswith("has_") and identity(question) not in seen:
+            questions.append(question)
+    order = rng.permutation(len(questions))
+    return Subject(emblem, other, split, number, tuple(questions[i] for i in order))
+
+
+def identity(question: Question) -> str:
+    """What makes two questions the same: kind and what they name, not how they are worded."""
+    return question.wordings[0]
+
+
+def word(question: Question, rng: np.random.Generator, *, avoid: str = "") -> tuple[str, str]:
+    """A way to ask, dressed as people type: `(prompt, plain wording)`, another than `avoid`."""
+    options = [w for w in question.wordings if w != avoid] or list(question.wordings)
+    plain = options[int(rng.integers(len(options)))]
+    return dress(plain, rng), plain
+
+
+def odd_prompt(rng: np.random.Generator) -> str:
+    """A question unlike the world's own: its words are invented, only its identity matters."""
+    words = [invented_name(rng).split()[0].lower() for _ in range(int(rng.integers(2, 6)))]
+    starts = ("what", "who", "which", "how", "is", "does", "why", "when", "name", "tell me")
+    return f"{starts[int(rng.integers(len(starts)))]} {' '.join(words)}?"
