@@ -240,7 +240,8 @@ TEXT_HELD_OUT: dict[str, tuple[str, ...]] = {
 _OPENERS = (
     "please", "hello", "look", "say", "quick question", "well", "now", "dear friend",
     "for my notes", "I wonder", "look closely", "just curious", "one more thing",
-    "help me out", "can you say", "do you know", "I would like to know", "next", "so", "look at the picture", "in short",
+    "help me out", "can you say", "do you know", "I would like to know", "next", "so",
+    "look at the picture", "in short",
     "I need to know", "could you say", "be so kind", "excuse me", "right", "see here",
 )  # fmt: skip
 _CLOSERS = (
