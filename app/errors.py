@@ -24,17 +24,17 @@ Every class is mapped to HTTP once, in `app/handlers.py`. The answer is general,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 
 class ServiceError(Exception):
     """An answer of the form `{"error": {...}}`. `hint` says what to do and is never empty."""
 
-    status: ClassVar[int] = 500
-    kind: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal_error"
-    retryable: ClassVar[bool] = False
-    default_hint: ClassVar[str] = "See the server's log under this request id."
+    status: int = 500
+    kind: str = "server_error"
+    code: str = "internal_error"
+    retryable: bool = False
+    default_hint: str = "See the server's log under this request id."
 
     def __init__(
         self,

@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     migrate: bool = Field(True, description="Bring the database's schema up to date at start.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where it runs.")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Precision.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: torch's.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of the model; default: torch's."
+    )
     editor: str = Field("liveedit", min_length=1, description="Editor used where none is named.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")
@@ -129,7 +131,9 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     given = {name for name in environment if name.upper().startswith(ENV_PREFIX)}
     problems = [
-        _unknown(name, known) for name in sorted(given - CLIENT_VARIABLES) if name.upper() not in known
+        _unknown(name, known)
+        for name in sorted(given - CLIENT_VARIABLES)
+        if name.upper() not in known
     ]
     if problems:
         raise StartupError("\n".join(problems))

@@ -81,7 +81,9 @@ class Database:
             present = MigrationContext.configure(connection).get_current_revision()
         if present == newest:
             return
-        if present is not None and present not in {step.revision for step in scripts.walk_revisions()}:
+        if present is not None and present not in {
+            step.revision for step in scripts.walk_revisions()
+        }:
             raise StartupError(
                 f"the database {self.url} has schema {present}, and this program knows up to "
                 f"{newest}: it was written by a newer version of Errata; install that one"

@@ -6,7 +6,8 @@ the lock); readers are free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -40,14 +41,22 @@ class StoredResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """What is known only at the end of a transaction: how long it took, and how it is answered."""
+
+    timings_ms: Mapping[str, float]
+    response: StoredResponse
+
+
+@dataclass(frozen=True, slots=True)
 class NewEdit:
-    """All that comes into being with one edit."""
+    """All that comes into being with one edit. `finish` is called last, before the commit."""
 
     record: EditRecord
     artifact: bytes
     image: StoredImage
+    finish: Callable[[], Finished]
     idempotency_key: str | None = None
-    response: StoredResponse | None = None
 
 
 class EditLog:
@@ -81,9 +90,7 @@ class EditLog:
         ledger = Ledger()
         last: Event | None = None
         with self._database.read() as connection:
-            places = {
-                record.version: record.place for record in _all_records(connection)
-            }
+            places = {record.version: record.place for record in _all_records(connection)}
             for row in connection.execute(_ordered(tables.events)).mappings():
                 try:
                     event = Event.from_row(row)
@@ -102,9 +109,11 @@ class EditLog:
 
     def record(self, edit_id: str) -> EditRecord | None:
         with self._database.read() as connection:
-            row = connection.execute(
-                sa.select(tables.edits).where(tables.edits.c.id == edit_id)
-            ).mappings().one_or_none()
+            row = (
+                connection.execute(sa.select(tables.edits).where(tables.edits.c.id == edit_id))
+                .mappings()
+                .one_or_none()
+            )
         return EditRecord.from_row(row) if row else None
 
     def records(
@@ -114,9 +123,9 @@ class EditLog:
         text: str | None = None,
         tag: str | None = None,
         limit: int,
-        keep: Callable[[EditRecord], bool],
+        among: Set[str],
     ) -> list[EditRecord]:
-        """Up to `limit` records that `keep` accepts, newest first, older than version `below`."""
+        """Up to `limit` records of the ids `among`, newest first, older than version `below`."""
         found: list[EditRecord] = []
         query = sa.select(tables.edits).order_by(tables.edits.c.version.desc())
         if below is not None:
@@ -124,7 +133,7 @@ class EditLog:
         with self._database.read() as connection:
             rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
             for record in map(EditRecord.from_row, rows):
-                if _matches(record, text, tag) and keep(record):
+                if record.id in among and _matches(record, text, tag):
                     found.append(record)
                     if len(found) == limit:
                         break
@@ -141,11 +150,15 @@ class EditLog:
 
     def stored_response(self, key: str) -> StoredResponse | None:
         with self._database.read() as connection:
-            row = connection.execute(
-                sa.select(tables.idempotency).where(
-                    tables.idempotency.c.api_key == "", tables.idempotency.c.key == key
+            row = (
+                connection.execute(
+                    sa.select(tables.idempotency).where(
+                        tables.idempotency.c.api_key == "", tables.idempotency.c.key == key
+                    )
                 )
-            ).mappings().one_or_none()
+                .mappings()
+                .one_or_none()
+            )
         if row is None:
             return None
         return StoredResponse(row["request_digest"], row["status"], row["body"])
@@ -153,9 +166,11 @@ class EditLog:
     def image(self, digest: str) -> bytes | None:
         """The PNG bytes of a stored picture; None when it is missing or damaged."""
         with self._database.read() as connection:
-            row = connection.execute(
-                sa.select(tables.images).where(tables.images.c.digest == digest)
-            ).mappings().one_or_none()
+            row = (
+                connection.execute(sa.select(tables.images).where(tables.images.c.digest == digest))
+                .mappings()
+                .one_or_none()
+            )
         if row is None or digest_of(row["png"]) != row["png_digest"]:
             return None
         return bytes(row["png"])
@@ -231,14 +246,20 @@ def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
             edit_id=new.record.id, data=new.artifact, digest=digest_of(new.artifact)
         )
     )
-    if new.idempotency_key is not None and new.response is not None:
+    finished = new.finish()
+    connection.execute(
+        sa.update(tables.edits)
+        .where(tables.edits.c.id == new.record.id)
+        .values(timings_ms=json.dumps(dict(finished.timings_ms)))
+    )
+    if new.idempotency_key is not None:
         connection.execute(
             sa.insert(tables.idempotency).values(
                 api_key="",
                 key=new.idempotency_key,
-                request_digest=new.response.request_digest,
-                status=new.response.status,
-                body=new.response.body,
+                request_digest=finished.response.request_digest,
+                status=finished.response.status,
+                body=finished.response.body,
                 edit_id=new.record.id,
                 created_at=new.record.created_at,
             )

@@ -72,8 +72,7 @@ class Ledger:
         return [
             edit.id
             for edit in self._edits.values()
-            if edit.version <= version
-            and self._status(edit.id, rolled_back, version) == "active"
+            if edit.version <= version and self._status(edit.id, rolled_back, version) == "active"
         ]
 
     # --- plans: what an event would change, in the order of commits -------------------------
@@ -151,9 +150,7 @@ class Ledger:
             return "rolled_back"
         edit = self._edits[edit_id]
         newer = (
-            other
-            for other in self._by_slot[edit.slot]
-            if self._edits[other].version > edit.version
+            other for other in self._by_slot[edit.slot] if self._edits[other].version > edit.version
         )
         if any(
             self._edits[other].version <= version and other not in rolled_back

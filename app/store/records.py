@@ -27,6 +27,7 @@ class EditRecord:
     after: str | None
     verified: bool | None
     verified_version: int | None
+    damaged: tuple[Mapping[str, str], ...] = ()
     refinement_steps: int = 0
     rephrases: tuple[str, ...] = ()
     supersedes: tuple[str, ...] = ()
@@ -52,7 +53,7 @@ class EditRecord:
         return row | {"slot_prompt": slot_prompt(self.prompt)}
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> EditRecord:
+    def from_row(cls, row: Mapping[Any, Any]) -> EditRecord:
         values = {name: row[name] for name in cls.__slots__}
         for name in _JSON_COLUMNS:
             loaded = json.loads(values[name])
@@ -66,7 +67,7 @@ class EditRecord:
         return digest_of(canonical(row))
 
 
-_JSON_COLUMNS = ("rephrases", "supersedes", "tags", "timings_ms")
+_JSON_COLUMNS = ("damaged", "rephrases", "supersedes", "tags", "timings_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Event:
         }
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Event:
+    def from_row(cls, row: Mapping[Any, Any]) -> Event:
         values = {name: row[name] for name in cls.__slots__}
         values["changes"] = tuple(
             Change(c["edit_id"], cast("Status | None", c["from"]), cast("Status", c["to"]))

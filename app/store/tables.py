@@ -56,6 +56,7 @@ edits = Table(
     Column("after", Text),
     Column("verified", Boolean),
     Column("verified_version", Integer),
+    Column("damaged", Text, nullable=False),
     Column("refinement_steps", Integer, nullable=False),
     Column("rephrases", Text, nullable=False),
     Column("supersedes", Text, nullable=False),

@@ -1,0 +1,143 @@
+"""`errata serve`: the server as a process, from the lock to the last drained request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from app.errors import StartupError
+from app.main import create_app
+from app.observability import configure_logging
+from app.runtime import Runtime
+from app.settings import Settings
+from editing_core.errors import EditingError
+
+app = typer.Typer(add_completion=False)
+
+LAST_WORDS_S = 5
+"""How long uvicorn waits for connections after draining, before it cuts them."""
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="heraldry, a hub id, or a folder.")] = None,
+    host: Annotated[str | None, typer.Option(help="Loopback address. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one. [8000]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="All that is written. [./data]")] = None,
+    database_url: Annotated[str | None, typer.Option(help="Default: in the data dir.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the model.")] = None,
+    editor: Annotated[str | None, typer.Option(help="Default editor. [liveedit]")] = None,
+    migrate: Annotated[
+        bool | None, typer.Option("--migrate/--no-migrate", help="Update the schema at start.")
+    ] = None,
+    allowed_hosts: Annotated[
+        list[str] | None, typer.Option("--allowed-host", help="Further host name of this server.")
+    ] = None,
+    queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
+    decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
+    drain_timeout_s: Annotated[float | None, typer.Option(help="Seconds for SIGTERM. [25]")] = None,
+    store_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a lock. [5]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
+) -> None:
+    """Serve the model and its edits over HTTP. Every option is also ERRATA_... and errata.toml."""
+    given = {**locals(), "allowed_hosts": tuple(allowed_hosts) if allowed_hosts else None}
+    try:
+        settings = Settings.load(**given)
+        configure_logging(settings.log_level)
+        runtime = Runtime.open(settings)
+    except StartupError as error:
+        typer.echo(f"errata: {error}", err=True)
+        raise typer.Exit(1) from error
+    raise typer.Exit(asyncio.run(_serve(settings, runtime)))
+
+
+async def _serve(settings: Settings, runtime: Runtime) -> int:
+    """Serve until told to stop; the process's exit status."""
+    server = _Server(settings, runtime)
+    loading = asyncio.ensure_future(_load(settings, runtime, server))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop_soon)
+    try:
+        # uvicorn ends the process itself when it cannot bind; say why in our own words first.
+        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((settings.host, settings.port))
+            server.port = listener.getsockname()[1]
+            await server.serve(sockets=[listener])
+    except OSError as error:
+        typer.echo(f"errata: cannot listen on {settings.host}:{settings.port}: {error}", err=True)
+        return 1
+    finally:
+        await asyncio.wait({loading})
+        await runtime.close()
+    return 1 if runtime.failure is not None else 0
+
+
+async def _load(settings: Settings, runtime: Runtime, server: _Server) -> None:
+    """Load, then announce it; or say what is wrong and stop the server."""
+    try:
+        await runtime.load()
+    except (StartupError, EditingError, OSError, LookupError, ValueError, RuntimeError) as error:
+        hint = getattr(error, "hint", "")
+        typer.echo(f"errata: cannot start: {error}{' ' if hint else ''}{hint}", err=True)
+        server.should_exit = True
+        return
+    await server.listening.wait()
+    if runtime.state != "ready":
+        return
+    history = runtime.service.history
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    typer.echo(
+        f"errata: ready on http://{host}:{server.port} (model {settings.model_name}, "
+        f"version {history.head}, {len(history.snapshot.entries)} active edits)",
+        err=True,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, drained by us: while it drains it still answers, with 503 `draining`."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        config = uvicorn.Config(
+            create_app(settings, runtime=runtime),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=LAST_WORDS_S,
+        )
+        super().__init__(config)
+        self.port = settings.port
+        self.listening = asyncio.Event()
+        self._runtime = runtime
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ours are installed on the loop; uvicorn's would end the process by the signal."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    def stop_soon(self) -> None:
+        """Drain, then exit. Told twice: exit at once."""
+        if self._draining is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        await self._runtime.drain()
+        self.should_exit = True

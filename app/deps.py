@@ -1,0 +1,139 @@
+"""What routes ask for: the service, who calls, a strictly read body, a strictly read query."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import Depends
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from app.errors import (
+    BadRequest,
+    ContentTypeUnsupported,
+    InvalidField,
+    InvalidJson,
+    MissingField,
+    UnknownField,
+)
+from app.handlers import request_id_of
+from app.history import Caller
+from app.runtime import Runtime
+from app.service import EditingService
+from app.strict_json import parse
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_LARGE_BODY = 256 * 1024
+
+
+def runtime_of(request: Request) -> Runtime:
+    return cast(Runtime, request.app.state.runtime)
+
+
+def service_of(request: Request) -> EditingService:
+    """The service, once it is ready and until it drains."""
+    return runtime_of(request).service
+
+
+def caller_of(request: Request) -> Caller:
+    return Caller(request_id_of(request.scope))
+
+
+CurrentRuntime = Annotated[Runtime, Depends(runtime_of)]
+CurrentService = Annotated[EditingService, Depends(service_of)]
+CurrentCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def body_of(model: type[Model], *, optional: bool = False) -> Callable[[Request], Awaitable[Model]]:
+    """A dependency that reads the body as `model`; an absent one is `{}` if it is `optional`."""
+
+    async def read(request: Request) -> Model:
+        _check_content_type(request)
+        body = await request.body()
+        if not body and optional:
+            return validate(model, {})
+        if not body:
+            raise InvalidJson("The body is empty.")
+        if len(body) < _LARGE_BODY:
+            return validate(model, parse(body))
+        return validate(model, await run_in_threadpool(parse, body))
+
+    return read
+
+
+def query_of(model: type[Model]) -> Callable[[Request], Model]:
+    """A dependency that reads the query string as `model`, repeats and unknown names refused."""
+
+    def read(request: Request) -> Model:
+        pairs = request.query_params.multi_items()
+        values = dict(pairs)
+        for name in values:
+            if sum(name == other for other, _ in pairs) > 1:
+                raise InvalidField(f"{name} is given more than once.", param=name)
+        return validate(model, values)
+
+    return read
+
+
+def described(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """`openapi_extra` for a body that FastAPI does not read itself."""
+    schema = model.model_json_schema()
+    return {
+        "requestBody": {"content": {"application/json": {"schema": schema}}, "required": required}
+    }
+
+
+def described_query(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` for a query that FastAPI does not read itself."""
+    fields = model.model_json_schema()["properties"]
+    return {
+        "parameters": [{"name": name, "in": "query", "schema": fields[name]} for name in fields]
+    }
+
+
+def validate(model: type[Model], value: Any) -> Model:
+    """`value` as a `model`. Raises the first mistake: missing, then wrong, then unknown fields."""
+    if not isinstance(value, dict):
+        raise InvalidField("The body must be a JSON object.")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise min((_mistake(item) for item in error.errors()), key=_rank) from error
+
+
+def _mistake(item: Any) -> BadRequest:
+    param = ".".join(str(part) for part in item["loc"] if not _is_branch(part)) or None
+    if item["type"] == "missing":
+        return MissingField(f"{param} is missing.", param=param)
+    if item["type"] == "extra_forbidden":
+        return UnknownField(f"There is no field {param!r} here.", param=param)
+    message = item["msg"].removeprefix("Value error, ")
+    return InvalidField(f"{param}: {message}.", param=param)
+
+
+def _rank(mistake: BadRequest) -> int:
+    return [MissingField, InvalidField, UnknownField].index(type(mistake))
+
+
+def _is_branch(part: object) -> bool:
+    """Pydantic names the branch of a union in the location; a field name holds no bracket."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "constrained-str"))
+
+
+def _check_content_type(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise ContentTypeUnsupported(
+            f"A body with Content-Encoding {encoding} is not read.", param="Content-Encoding"
+        )
+    declared = request.headers.get("content-type")
+    if declared is None:
+        return
+    kind = declared.partition(";")[0].strip().lower()
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        raise ContentTypeUnsupported(f"A body of type {kind} is not read.", param="Content-Type")

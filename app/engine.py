@@ -1,0 +1,158 @@
+"""One device thread behind a bounded queue. Nothing else touches the model.
+
+A request takes a *ticket* before it does anything costly; tickets are what the queue is bounded
+by. Under one ticket it submits *jobs*, which the device thread runs one after another. A job is
+plain data in and plain data out, with rows that each carry their own snapshot, so that a
+scheduler may later run the rows of several jobs in one batch, or in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import QueueFull
+from editing_core.editable_model import EditableModel, GenerationRow
+from editing_core.errors import GenerationCancelled
+from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+OnTokens = Callable[[int, str], None]
+
+_SMOOTHING = 0.2
+_FIRST_GUESS_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadStatus:
+    """How busy the engine is. `wait_s` estimates how long a new request would wait."""
+
+    waiting: int
+    limit: int
+    wait_s: float
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting >= self.limit
+
+
+@dataclass(slots=True)
+class _Job(Generic[Result]):
+    work: Callable[[], Result]
+    cancelled: threading.Event
+    future: Future[Result] = field(default_factory=Future)
+
+    def run(self) -> None:
+        if self.cancelled.is_set():
+            self.future.set_exception(GenerationCancelled("cancelled before it began"))
+            return
+        try:
+            self.future.set_result(self.work())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the job's owner
+            self.future.set_exception(error)
+
+
+class InferenceEngine:
+    """Runs jobs on `model` in one thread. `start` it before use, `stop` it after.
+
+    The async methods belong on the event loop's thread and never block it.
+    """
+
+    def __init__(self, model: EditableModel, *, queue_limit: int) -> None:
+        self.model = model
+        self._limit = queue_limit
+        self._tickets = 0
+        self._ticket_s = _FIRST_GUESS_S
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread. Blocks; safe to call twice."""
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def overload_status(self) -> OverloadStatus:
+        return OverloadStatus(self._tickets, self._limit, self._tickets * self._ticket_s)
+
+    @contextmanager
+    def ticket(self) -> Iterator[None]:
+        """A place in the queue for as long as the block runs. Raises `QueueFull`."""
+        status = self.overload_status()
+        if status.is_full:
+            raise QueueFull(
+                f"{status.waiting} requests are waiting or running, and {status.limit} may.",
+                retry_after_s=max(1, math.ceil(status.wait_s)),
+            )
+        self._tickets += 1
+        ahead, began = self._tickets, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._tickets -= 1
+            share = (time.perf_counter() - began) / ahead
+            self._ticket_s += _SMOOTHING * (share - self._ticket_s)
+
+    async def encode(self, request: EditRequest, *, editor: str) -> EditArtifact:
+        """Validate and encode one edit. Raises the library's `RequestError`s."""
+
+        return await self._submit(lambda: self.model.encode(request, editor=editor))
+
+    async def image_key(self, image: ImageArray) -> NDArray[np.float32]:
+        return await self._submit(lambda: self.model.image_key(image))
+
+    async def generate(
+        self, rows: Sequence[GenerationRow], *, on_tokens: OnTokens | None = None
+    ) -> list[GenerationResult]:
+        """Answer every row. Cancelling the awaiting task stops the device within one step.
+
+        `on_tokens(row, text)` is called on the device thread.
+        """
+        cancelled = threading.Event()
+        try:
+            return await self._submit(
+                lambda: self.model.generate(
+                    rows, on_tokens=on_tokens, is_cancelled=cancelled.is_set
+                ),
+                cancelled,
+            )
+        finally:
+            cancelled.set()
+
+    async def _submit(
+        self, work: Callable[[], Result], cancelled: threading.Event | None = None
+    ) -> Result:
+        job = _Job(work, cancelled or threading.Event())
+        self._jobs.put(job)
+        try:
+            return await asyncio.wrap_future(job.future)
+        finally:
+            job.cancelled.set()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if job.future.set_running_or_notify_cancel():
+                job.run()
+            del job  # holds a picture
+        logger.debug("device thread ends")

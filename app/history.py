@@ -1,0 +1,193 @@
+"""The state that events make: ledger, snapshot, and the one place where both move forward.
+
+Everything of the next version is prepared before its transaction; after the commit there is
+nothing left that could fail, and the new snapshot is in place before anybody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import EditNotFound, VersionNotFound, VersionNotReached
+from app.recovery import Recovered
+from app.schemas import EditStatus
+from app.store.edit_log import EditLog, NewEdit
+from app.store.ledger import Change, EventType, LedgerEdit
+from app.store.records import Event
+from app.ulid import UlidSequence
+from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.index.base import canonical_scores
+
+Result = TypeVar("Result")
+
+MIN_VERSION_WAIT_S = 2.0
+_PINNED_VERSIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, for the audit trail."""
+
+    request_id: str
+    actor: str = "local"
+
+
+class History:
+    """Lives on the event loop's thread. Whoever commits holds `lock`; readers need nothing."""
+
+    def __init__(self, log: EditLog, recovered: Recovered) -> None:
+        self.log = log
+        self.lock = asyncio.Lock()
+        self.ledger = recovered.ledger
+        self.snapshot = recovered.snapshot
+        self._shelf = recovered.shelf
+        self._ids = UlidSequence(after=recovered.last_edit_id)
+        self._last_digest = recovered.last_digest
+        self._empty = recovered.empty
+        self._past: OrderedDict[int, Snapshot] = OrderedDict()
+        self._moved = asyncio.Event()
+
+    @property
+    def head(self) -> int:
+        return self.ledger.head
+
+    def next_id(self) -> str:
+        return self._ids.next()
+
+    def require(self, edit_id: str, *, param: str = "id") -> LedgerEdit:
+        if edit_id not in self.ledger:
+            raise EditNotFound(f"There is no edit {edit_id!r}.", param=param)
+        return self.ledger[edit_id]
+
+    def status(self, edit_id: str) -> EditStatus:
+        """The ledger's word, unless the edit's bytes are unfit to serve."""
+        status = self.ledger.status(edit_id)
+        if status == "rolled_back":
+            return status
+        return self._shelf.unfit.get(edit_id, status)
+
+    # --- snapshots --------------------------------------------------------------------------
+
+    def require_version(self, version: int, *, param: str) -> None:
+        if version > self.head:
+            raise VersionNotFound(
+                f"Version {version} does not exist; the newest is {self.head}.", param=param
+            )
+
+    async def wait_for(self, version: int) -> None:
+        """Return once `version` is served here. Raises `VersionNotReached` after two seconds."""
+        try:
+            async with asyncio.timeout(MIN_VERSION_WAIT_S):
+                while self.head < version:
+                    await self._moved.wait()
+        except TimeoutError as error:
+            raise VersionNotReached(
+                f"Version {version} has not been reached; this server is at {self.head}.",
+                param="min_version",
+                retry_after_s=1,
+            ) from error
+
+    async def snapshot_at(self, version: int) -> Snapshot:
+        """The snapshot of any version up to now."""
+        self.require_version(version, param="at_version")
+        if version == self.head:
+            return self.snapshot
+        if version not in self._past:
+            self._past[version] = await self._rebuild(version)
+            while len(self._past) > _PINNED_VERSIONS:
+                self._past.popitem(last=False)
+        self._past.move_to_end(version)
+        return self._past[version]
+
+    async def _rebuild(self, version: int) -> Snapshot:
+        if version == 0:
+            return self._empty
+        edit_ids = self.ledger.active(version)
+        held = dict(self.snapshot.entries)
+        missing = [edit_id for edit_id in edit_ids if edit_id not in held]
+        held.update({e.edit_id: e for e in await asyncio.to_thread(self._shelf.load, missing)})
+        entries = [held[edit_id] for edit_id in edit_ids if edit_id in held]
+        return await asyncio.to_thread(self._empty.evolve, version, activate=entries)
+
+    def inactive_near(
+        self, image_key: NDArray[np.float32], tau: float, snapshot: Snapshot
+    ) -> list[tuple[str, float]]:
+        """Edits known to `snapshot`'s version but not active in it, with cosine >= `tau`."""
+        keys = {
+            edit_id: key
+            for edit_id, key in self._shelf.image_keys.items()
+            if edit_id not in snapshot.entries and self.ledger[edit_id].version <= snapshot.version
+        }
+        if not keys:
+            return []
+        scores = canonical_scores(np.stack(list(keys.values())), image_key)
+        near = [(i, float(s)) for i, s in zip(keys, scores, strict=True) if s >= tau]
+        return sorted(near, key=lambda pair: (-pair[1], pair[0]))
+
+    # --- the one way forward ----------------------------------------------------------------
+
+    async def commit(
+        self,
+        kind: EventType,
+        changes: Sequence[Change],
+        *,
+        caller: Caller,
+        reason: str | None = None,
+        from_version: int | None = None,
+        new: NewEdit | None = None,
+        entry: MemoryEntry | None = None,
+        record_digest: str | None = None,
+    ) -> None:
+        """Write one version and publish it. The caller holds `lock` and planned under it.
+
+        `new` and `entry` are the edit an `edit_created` brings. Raises `StoreUnavailable`; then
+        nothing has changed.
+        """
+        version = self.head + 1
+        revived = [c.edit_id for c in changes if c.before is not None and c.after == "active"]
+        retired = [c.edit_id for c in changes if c.edit_id in self.snapshot.entries]
+        entries = await asyncio.to_thread(self._shelf.load, revived)
+        if entry is not None:
+            entries.append(entry)
+        snapshot = await asyncio.to_thread(
+            self.snapshot.evolve, version, activate=entries, deactivate=retired
+        )
+        event = Event(
+            version=version,
+            type=kind,
+            at=new.record.created_at if new else now(),
+            actor=caller.actor,
+            request_id=caller.request_id,
+            reason=reason,
+            from_version=from_version,
+            changes=tuple(changes),
+            record_digest=record_digest,
+            previous_digest=self._last_digest,
+        )
+        await asyncio.to_thread(self.log.append, event, new=new)
+        self.ledger.apply(version, changes, created=new.record.place if new else None)
+        if entry is not None:
+            self._shelf.add(entry)
+        self._last_digest = event.digest
+        self.snapshot = snapshot
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+async def to_the_end(story: Coroutine[Any, Any, Result]) -> Result:
+    """Run `story` to its end even if whoever waits for it goes away: a commit is not left halfway
+    between database and memory."""
+    return await asyncio.shield(asyncio.ensure_future(story))
+
+
+def now() -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,69 @@
+"""From disk to a state that can serve: fold the log, verify artifacts, build the first snapshot.
+
+Everything in memory is a function of the log and the loaded weights, so a restart changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from app.store.artifacts import ArtifactShelf, Fingerprints
+from app.store.edit_log import EditLog
+from app.store.ledger import Ledger
+from editing_core.editable_model import EditableModel
+from editing_core.experts.memory import Snapshot
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Where the writer goes on. `last_digest` is that of the newest event, None before any."""
+
+    ledger: Ledger
+    last_digest: str | None
+    last_edit_id: str | None
+    shelf: ArtifactShelf
+    empty: Snapshot
+    snapshot: Snapshot
+
+
+def recover(log: EditLog, model: EditableModel) -> Recovered:
+    """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged artifact only
+    takes its own edit out of service."""
+    ledger, last = log.fold()
+    shelf = ArtifactShelf(log, fingerprints_of(model))
+    edit_ids = ledger.ids()
+    active = set(ledger.active())
+    entries = [
+        entry
+        for start in range(0, len(edit_ids), _BATCH)
+        for entry in shelf.load(edit_ids[start : start + _BATCH])
+        if entry.edit_id in active
+    ]
+    empty = model.empty_snapshot()
+    snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
+    logger.info(
+        "recovered version %d: %d edits, %d active, %d unfit",
+        ledger.head,
+        len(edit_ids),
+        len(entries),
+        len(shelf.unfit),
+    )
+    return Recovered(
+        ledger,
+        last.digest if last else None,
+        edit_ids[-1] if edit_ids else None,
+        shelf,
+        empty,
+        snapshot,
+    )
+
+
+def fingerprints_of(model: EditableModel) -> Fingerprints:
+    return Fingerprints(
+        model.backbone_fingerprint, model.router_fingerprint, model.editor_fingerprints
+    )

@@ -1,0 +1,38 @@
+"""Ask the model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from app.deps import CurrentService, body_of, described, query_of
+from app.schemas import GenerateRequest, GenerateView, NoQuery
+from app.streaming import EventStream, while_connected
+
+router = APIRouter(tags=["generate"])
+
+
+@router.post(
+    "/generate",
+    response_model=GenerateView,
+    summary="Ask a question about a picture",
+    openapi_extra=described(GenerateRequest),
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def generate(
+    request: Request,
+    service: CurrentService,
+    ask: Annotated[GenerateRequest, Depends(body_of(GenerateRequest))],
+) -> Response:
+    """The model's answer, and which edits took part in it.
+
+    With `stream`, server-sent events: `{"delta": "..."}` as text comes, then all other fields,
+    then `[DONE]`.
+    """
+    if ask.stream:
+        return await EventStream.begin(request, lambda emit: service.generate(ask, on_tokens=emit))
+    answer = await while_connected(request, service.generate(ask))
+    request.state.log.update(answer.noted())
+    return JSONResponse(answer.wire())

@@ -1,0 +1,34 @@
+"""Probes. Live: the process works. Ready: it can serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from app.deps import CurrentRuntime
+from app.errors import Starting
+from app.handlers import error_body, error_response, request_id_of
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live", summary="Is the process alive?")
+async def live(runtime: CurrentRuntime, request: Request) -> JSONResponse:
+    if not runtime.is_alive:
+        dead = Starting("The device thread has ended; restart the server.", retry_after_s=30)
+        return error_response(dead, request_id_of(request.scope))
+    return JSONResponse({"status": "live"})
+
+
+@router.get("/ready", summary="Can it serve?")
+async def ready(runtime: CurrentRuntime, request: Request) -> JSONResponse:
+    """200 once it serves; before and after, 503 with the reasons."""
+    refusal = runtime.refusal()
+    if refusal is None:
+        history = runtime.service.history
+        return JSONResponse({"status": "ready", "version": history.head, "reasons": []})
+    body: dict[str, Any] = {"status": runtime.state, "reasons": [refusal.message]}
+    body |= error_body(refusal, request_id_of(request.scope))
+    return JSONResponse(body, 503, {"Retry-After": str(refusal.retry_after_s)})

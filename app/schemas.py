@@ -1,0 +1,341 @@
+"""What goes over the wire. Requests are strict: no unknown field, no coercion between types."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.store.records import EditRecord, Event
+from editing_core.types import Candidate, GenerationResult, Sampling
+
+EditStatus = Literal[
+    "pending",
+    "active",
+    "superseded",
+    "rolled_back",
+    "stale",
+    "quarantined",
+    "failed",
+    "cancelled",
+]
+Verify = Literal["strict", "report", "off"]
+
+INT64 = 2**63 - 1
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _as_target(text: str) -> str:
+    return _not_blank(unicodedata.normalize("NFC", text).strip())
+
+
+def _unique(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+Prompt = Annotated[str, AfterValidator(_not_blank)]
+Target = Annotated[str, AfterValidator(_as_target)]
+Reason = Annotated[str, Field(max_length=2000)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class EditCreate(Request):
+    """A correction: on this picture, to this prompt, the model shall answer `target`."""
+
+    image: str = Field(description="A data URI, or bare base64, of a PNG, JPEG, WebP or GIF.")
+    prompt: Prompt
+    target: Target
+    rephrases: Annotated[list[Prompt], Field(max_length=32)] = []
+    editor: str | None = None
+    verify: Verify = "strict"
+    supersedes: Annotated[list[str], Field(max_length=100), AfterValidator(_unique)] = []
+    note: Annotated[str, Field(max_length=2000)] | None = None
+    tags: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100)]],
+        Field(max_length=32),
+        AfterValidator(_unique),
+    ] = []
+
+
+class GenerateRequest(Request):
+    """One user message: the picture, if any, then the prompt."""
+
+    prompt: Prompt
+    image: str | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 80
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=-INT64 - 1, le=INT64)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
+    ) = []
+    stream: bool = False
+    edits: Literal["on", "off"] = "on"
+    at_version: Annotated[int, Field(ge=0, le=INT64)] | None = None
+    min_version: Annotated[int, Field(ge=0, le=INT64)] | None = None
+    explain: bool = False
+
+    @property
+    def sampling(self) -> Sampling:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed, stop)
+
+
+class RollbackRequest(Request):
+    reason: Reason | None = None
+
+
+class ReinstateRequest(Request):
+    reason: Reason | None = None
+    force: bool = False
+
+
+class RestoreRequest(Request):
+    to_version: Annotated[int, Field(ge=0, le=INT64)]
+    reason: Reason | None = None
+
+
+class Query(BaseModel):
+    """Query strings: texts that are converted, but no unknown name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EditsQuery(Query):
+    status: EditStatus | Literal["all"] = "all"
+    q: str | None = None
+    tag: str | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    after: str | None = None
+
+
+class EventsQuery(Query):
+    after: Annotated[int, Field(ge=0, le=INT64)] = 0
+    limit: Annotated[int, Field(ge=1, le=200)] = 100
+
+
+class NoQuery(Query):
+    pass
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+class ErrorDetail(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    hint: str
+    retryable: bool
+    request_id: str
+
+
+class ErrorBody(BaseModel):
+    """The one shape of every error."""
+
+    error: ErrorDetail
+
+
+class ChangeView(BaseModel):
+    edit_id: str
+    from_: EditStatus | None = Field(alias="from")
+    to: EditStatus
+
+
+class EventView(BaseModel):
+    version: int
+    type: Literal["edit_created", "rolled_back", "reinstated", "restored", "imported", "reencoded"]
+    at: str
+    actor: str
+    request_id: str
+    reason: str | None
+    from_version: int | None
+    changes: list[ChangeView]
+    record_digest: str | None
+    previous_digest: str | None
+    digest: str
+
+    @classmethod
+    def of(cls, event: Event) -> EventView:
+        return cls.model_validate(event.wire() | {"digest": event.digest})
+
+
+class EditView(BaseModel):
+    id: str
+    version: int | None
+    status: EditStatus
+    editor: str
+    prompt: str
+    target: str
+    image_digest: str
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: list[dict[str, str]]
+    refinement_steps: int
+    rephrases: list[str]
+    supersedes: list[str]
+    created_at: str
+    created_by: str
+    note: str | None
+    tags: list[str]
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, record: EditRecord, status: EditStatus, **more: Any) -> EditView:
+        fields = {name: getattr(record, name) for name in EditRecord.__slots__}
+        return cls(status=status, **fields, **more)
+
+
+class EditWithHistory(EditView):
+    history: list[EventView]
+
+
+class EditList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[EditView]
+    has_more: bool
+    last_id: str | None
+
+
+class EventList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[EventView]
+    has_more: bool
+    last_version: int
+
+
+class AppliedView(BaseModel):
+    edit_id: str
+    image_similarity: float
+    text_similarity: float
+    weight: float
+
+
+class CandidateView(AppliedView):
+    outcome: Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
+
+
+class UsageView(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class GenerateTail(BaseModel):
+    """All of an answer but its text: also the last object of a stream."""
+
+    id: str
+    finish_reason: Literal["stop", "length"]
+    model: str
+    version: int
+    applied: list[AppliedView]
+    candidates: list[CandidateView] | None = None
+    usage: UsageView
+    timings_ms: dict[str, float]
+
+    def wire(self) -> dict[str, Any]:
+        """Without `candidates` unless they were asked for."""
+        return self.model_dump(exclude={"candidates"} if self.candidates is None else None)
+
+
+class GenerateView(GenerateTail):
+    text: str
+
+    def noted(self) -> dict[str, Any]:
+        """What the log says of it: never the text."""
+        return {
+            "version": self.version,
+            "edits": [applied.edit_id for applied in self.applied],
+            "tokens": self.usage.total_tokens,
+        }
+
+
+class EditChanged(BaseModel):
+    version: int
+    changed: bool
+    edit: EditView
+
+
+class Restored(BaseModel):
+    version: int
+    changed: bool
+    rolled_back: list[str]
+    reinstated: list[str]
+    superseded: list[str]
+
+
+class BackboneView(BaseModel):
+    name: str
+    fingerprint: str
+    device: str
+    dtype: str
+
+
+class RouterView(BaseModel):
+    fingerprint: str
+    tau: float
+    rho: float
+    false_fire_rate: float | None
+    image_key_model: str
+
+
+class EditorView(BaseModel):
+    fingerprint: str
+    default: bool
+
+
+class Versions(BaseModel):
+    version: int
+    active_edits: int
+    backbone: BackboneView
+    router: RouterView
+    editors: dict[str, EditorView]
+
+
+def usage_of(result: GenerationResult) -> UsageView:
+    return UsageView(
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=result.completion_tokens,
+        total_tokens=result.prompt_tokens + result.completion_tokens,
+    )
+
+
+def applied_of(candidates: Iterable[Candidate]) -> list[AppliedView]:
+    return [
+        AppliedView(
+            edit_id=c.edit_id,
+            image_similarity=c.image_similarity,
+            text_similarity=c.text_similarity,
+            weight=c.weight,
+        )
+        for c in candidates
+    ]
+
+
+def candidates_of(candidates: Iterable[Candidate]) -> list[CandidateView]:
+    return [
+        CandidateView(
+            edit_id=c.edit_id,
+            image_similarity=c.image_similarity,
+            text_similarity=c.text_similarity,
+            weight=c.weight,
+            outcome=c.outcome,
+        )
+        for c in candidates
+    ]

@@ -1,0 +1,214 @@
+"""The service's stories: correct an answer, answer, take back, read. Routes are thin around it.
+
+Lives on the event loop's thread; what blocks runs elsewhere (`app/engine.py`, worker threads).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from app.creation import Answer, EditCreation
+from app.engine import InferenceEngine
+from app.errors import VersionMismatch
+from app.history import Caller, History, to_the_end
+from app.images import DecodedImage, ImageDecoder
+from app.schemas import (
+    EditCreate,
+    EditsQuery,
+    EditView,
+    EventsQuery,
+    GenerateRequest,
+    GenerateView,
+    ReinstateRequest,
+    RestoreRequest,
+    RollbackRequest,
+    applied_of,
+    candidates_of,
+    usage_of,
+)
+from app.store.ledger import Change, EventType
+from app.store.records import EditRecord, Event
+from app.timing import Stopwatch
+from app.ulid import new_ulid
+from editing_core.editable_model import GenerationRow
+from editing_core.experts.memory import Snapshot
+from editing_core.types import Candidate, GenerationResult
+
+
+class EditingService:
+    """Everything the API can do. One per process."""
+
+    def __init__(
+        self,
+        *,
+        engine: InferenceEngine,
+        decoder: ImageDecoder,
+        history: History,
+        model_name: str,
+        default_editor: str,
+    ) -> None:
+        self.engine = engine
+        self.history = history
+        self.model_name = model_name
+        self.default_editor = default_editor
+        self._decoder = decoder
+        self._creation = EditCreation(
+            engine=engine, decoder=decoder, history=history, default_editor=default_editor
+        )
+
+    # --- correct ----------------------------------------------------------------------------
+
+    async def create_edit(
+        self, draft: EditCreate, *, idempotency_key: str | None, caller: Caller
+    ) -> Answer:
+        return await self._creation.create(draft, key=idempotency_key, caller=caller)
+
+    # --- answer -----------------------------------------------------------------------------
+
+    async def generate(
+        self, ask: GenerateRequest, *, on_tokens: Callable[[int, str], None] | None = None
+    ) -> GenerateView:
+        """Answer on one pinned snapshot. `on_tokens` is called on the device thread."""
+        watch = Stopwatch()
+        if ask.min_version is not None:
+            await self.history.wait_for(ask.min_version)
+        if ask.at_version is not None:
+            self.history.require_version(ask.at_version, param="at_version")
+        with self.engine.ticket():
+            async with self._image(ask.image) as image:
+                snapshot = await self._snapshot(ask)
+                row = GenerationRow(
+                    ask.prompt,
+                    image.pixels if image else None,
+                    ask.sampling,
+                    snapshot if ask.edits == "on" else None,
+                )
+                with watch.lap("generate"):
+                    (result,) = await self.engine.generate([row], on_tokens=on_tokens)
+                candidates = await self._explain(row, result) if ask.explain else None
+        return GenerateView(
+            id=new_ulid(),
+            text=result.text,
+            finish_reason=result.finish_reason,
+            model=self.model_name,
+            version=snapshot.version,
+            applied=applied_of(result.decision.applied),
+            candidates=None if candidates is None else candidates_of(candidates),
+            usage=usage_of(result),
+            timings_ms=watch.read(),
+        )
+
+    @asynccontextmanager
+    async def _image(self, field: str | None) -> AsyncIterator[DecodedImage | None]:
+        if field is None:
+            yield None
+        else:
+            async with self._decoder.open(field) as image:
+                yield image
+
+    async def _snapshot(self, ask: GenerateRequest) -> Snapshot:
+        if ask.at_version is None:
+            return self.history.snapshot
+        return await self.history.snapshot_at(ask.at_version)
+
+    async def _explain(self, row: GenerationRow, result: GenerationResult) -> list[Candidate]:
+        """The router's candidates, then edits that would pass the image filter if active."""
+        candidates = list(result.decision.candidates)
+        if row.image is None or row.snapshot is None:
+            return candidates
+        key = await self.engine.image_key(row.image)
+        tau = self.engine.model.router.tau
+        near = self.history.inactive_near(key, tau, row.snapshot)
+        return candidates + [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
+
+    # --- take back --------------------------------------------------------------------------
+
+    async def roll_back(
+        self, edit_id: str, body: RollbackRequest, caller: Caller
+    ) -> tuple[int, bool, EditView]:
+        """Take one edit out of service. Idempotent: (head, whether it changed, the edit)."""
+        return await to_the_end(self._switch(edit_id, "rolled_back", body.reason, caller))
+
+    async def reinstate(
+        self, edit_id: str, body: ReinstateRequest, caller: Caller
+    ) -> tuple[int, bool, EditView]:
+        """Put one edit back to where it would be, had it never been rolled back. Idempotent."""
+        return await to_the_end(self._switch(edit_id, "reinstated", body.reason, caller))
+
+    async def _switch(
+        self, edit_id: str, kind: EventType, reason: str | None, caller: Caller
+    ) -> tuple[int, bool, EditView]:
+        async with self.history.lock:
+            self.history.require(edit_id)
+            ledger = self.history.ledger
+            plan = ledger.plan_roll_back if kind == "rolled_back" else ledger.plan_reinstate
+            changes = plan(edit_id)
+            if changes:
+                await self.history.commit(kind, changes, caller=caller, reason=reason)
+            return self.history.head, bool(changes), await self.edit(edit_id)
+
+    async def restore(
+        self, body: RestoreRequest, caller: Caller, *, if_match: int | None
+    ) -> tuple[int, Sequence[Change]]:
+        """Bring back what was active at an earlier version, as a new one: (head, changes)."""
+        return await to_the_end(self._restore(body, caller, if_match))
+
+    async def _restore(
+        self, body: RestoreRequest, caller: Caller, if_match: int | None
+    ) -> tuple[int, Sequence[Change]]:
+        async with self.history.lock:
+            head = self.history.head
+            if if_match is not None and if_match != head:
+                raise VersionMismatch(f"The version is {head}, not {if_match}.", param="If-Match")
+            self.history.require_version(body.to_version, param="to_version")
+            changes = self.history.ledger.plan_restore(body.to_version)
+            if changes:
+                await self.history.commit(
+                    "restored",
+                    changes,
+                    caller=caller,
+                    reason=body.reason,
+                    from_version=body.to_version,
+                )
+            return self.history.head, changes
+
+    # --- read -------------------------------------------------------------------------------
+
+    async def edit(self, edit_id: str) -> EditView:
+        self.history.require(edit_id)
+        record = await asyncio.to_thread(self.history.log.record, edit_id)
+        if record is None:  # the ledger is made of the same rows
+            raise LookupError(f"edit {edit_id} vanished from the database")
+        return self._view(record)
+
+    async def edit_events(self, edit_id: str) -> list[Event]:
+        """An edit's history, oldest first."""
+        log = self.history.log
+        return await asyncio.to_thread(log.events, limit=self.history.head, edit_id=edit_id)
+
+    async def edits(self, query: EditsQuery) -> tuple[list[EditView], bool]:
+        """One page, newest first, and whether there are more."""
+        history = self.history
+        below = history.require(query.after, param="after").version if query.after else None
+        wanted = {i for i in history.ledger.ids() if query.status in ("all", history.status(i))}
+        records = await asyncio.to_thread(
+            history.log.records,
+            below=below,
+            text=query.q,
+            tag=query.tag,
+            limit=query.limit + 1,
+            among=wanted,
+        )
+        return [self._view(record) for record in records[: query.limit]], len(records) > query.limit
+
+    async def events(self, query: EventsQuery) -> tuple[list[Event], bool]:
+        """One page, oldest first, and whether there are more."""
+        events = await asyncio.to_thread(
+            self.history.log.events, after=query.after, limit=query.limit + 1
+        )
+        return events[: query.limit], len(events) > query.limit
+
+    def _view(self, record: EditRecord) -> EditView:
+        return EditView.of(record, self.history.status(record.id))

@@ -1,0 +1,125 @@
+"""Answers that take time: stopped when the client goes away, streamed if it wants that.
+
+The status of a stream is decided by its first event, so a request that is refused gets a proper
+error and not a stream that breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.handlers import as_service_error, error_body
+from app.schemas import GenerateView
+
+Result = TypeVar("Result")
+Emit = Callable[[int, str], None]
+
+
+async def while_connected(request: Request, story: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `story`, cancelled if the client goes away first (`ClientDisconnect`)."""
+    task = asyncio.ensure_future(story)
+    watch = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        watch.cancel()
+        task.cancel()
+
+
+class EventStream(Response):
+    """Server-sent events of one answer."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, task: asyncio.Task[GenerateView], deltas: asyncio.Queue[str | None], first: str | None
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._task = task
+        self._deltas = deltas
+        self._first = first
+
+    @classmethod
+    async def begin(
+        cls, request: Request, story: Callable[[Emit], Coroutine[Any, Any, GenerateView]]
+    ) -> EventStream:
+        """Start `story` and wait for its first text, or its end. Raises what it raises till then.
+
+        `story` is given a function that takes (row, text) on any thread.
+        """
+        loop = asyncio.get_running_loop()
+        deltas: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def emit(_row: int, text: str) -> None:
+            loop.call_soon_threadsafe(deltas.put_nowait, text)
+
+        task = asyncio.ensure_future(story(emit))
+        task.add_done_callback(lambda _: deltas.put_nowait(None))
+        first = await while_connected(request, _first(task, deltas))
+        return cls(task, deltas, first)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.ensure_future(_disconnected(receive))
+        watch.add_done_callback(lambda _: self._task.cancel())
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._send_all(scope, send)
+        finally:
+            watch.cancel()
+            self._task.cancel()
+
+    async def _send_all(self, scope: Scope, send: Send) -> None:
+        async def event(data: Any) -> None:
+            text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+            body = f"data: {text}\n\n".encode()
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        delta = self._first
+        while delta is not None:
+            await event({"delta": delta})
+            delta = await self._deltas.get()
+        if self._task.cancelled():
+            raise ClientDisconnect
+        if (error := self._task.exception()) is not None:
+            assert isinstance(error, Exception)
+            told = as_service_error(error)
+            await event(error_body(told, scope["state"]["request_id"]))
+        else:
+            answer = self._task.result()
+            tail = answer.wire()
+            del tail["text"]
+            scope["state"]["log"].update(
+                version=answer.version, tokens=tail["usage"]["total_tokens"]
+            )
+            await event(tail)
+            await event("[DONE]")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _first(task: asyncio.Task[GenerateView], deltas: asyncio.Queue[str | None]) -> str | None:
+    """The first text; None if the answer is complete without one."""
+    try:
+        first = await deltas.get()
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if first is None:
+        task.result()
+    return first
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,34 @@
+"""Where a request's time went, in milliseconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Named laps, added up, and the total since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._laps: dict[str, float] = {}
+        self._running: dict[str, float] = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        self._running[name] = time.perf_counter()
+        try:
+            yield
+        finally:
+            began = self._running.pop(name)
+            self._laps[name] = self._laps.get(name, 0.0) + time.perf_counter() - began
+
+    def read(self) -> dict[str, float]:
+        """Laps as they stand now, running ones too, and the total."""
+        now = time.perf_counter()
+        seconds = dict(self._laps)
+        for name, began in self._running.items():
+            seconds[name] = seconds.get(name, 0.0) + now - began
+        seconds["total"] = now - self._began
+        return {name: round(1000 * value, 3) for name, value in seconds.items()}
