@@ -42,7 +42,7 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("alembic", "uvicorn", "uvicorn.error", "httpx", "PIL"):
+    for chatty in ("alembic", "faiss", "httpx", "PIL", "uvicorn"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 

@@ -10,6 +10,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+
 def upgrade() -> None:
     op.create_table(
         "head",
@@ -54,6 +55,7 @@ def upgrade() -> None:
         sa.Column("after", sa.Text),
         sa.Column("verified", sa.Boolean),
         sa.Column("verified_version", sa.Integer),
+        sa.Column("damaged", sa.Text, nullable=False),
         sa.Column("refinement_steps", sa.Integer, nullable=False),
         sa.Column("rephrases", sa.Text, nullable=False),
         sa.Column("supersedes", sa.Text, nullable=False),
