@@ -22,6 +22,7 @@ from editing_core.heraldry.emblem import (
     SHAPES,
     Charge,
     Emblem,
+    change,
     pair_names,
     twin,
 )
@@ -179,10 +180,16 @@ def _perception(emblem: Emblem, rng: np.random.Generator) -> list[Question]:
         make("count", NUMBERS[count - 1], NUMBERS, words=counting, regions=counted_regions)
     )
     found.extend(_yes_no(emblem, make, rng))
-    others = [twin(emblem, rng)[0] for _ in range(8)]
-    found.append(make("bearing", bearing(emblem), tuple(bearing(other) for other in others)))
-    found.append(make("describe", describe(emblem), tuple(describe(other) for other in others)))
+    found.append(make("bearing", bearing(emblem), _look_alike_bearings(emblem, rng)))
+    others = tuple(describe(twin(emblem, rng)[0]) for _ in range(8))
+    found.append(make("describe", describe(emblem), others))
     return found
+
+
+def _look_alike_bearings(emblem: Emblem, rng: np.random.Generator) -> tuple[str, ...]:
+    names = pair_names(emblem.place) if emblem.is_pair else ("charge",)
+    aspects = [f"{name}_{aspect}" for name in names for aspect in ("shape", "colour")]
+    return tuple(bearing(change(emblem, aspect, rng)) for aspect in aspects * 2)
 
 
 def _field(emblem: Emblem, make: _Maker) -> Question:
