@@ -173,7 +173,7 @@ class EditCreation:
         async with history.lock:
             if found is not None and self._is_outdated(attempt, base):
                 return None
-            new, bodies = self._new_edit(attempt, base, found)
+            new, bodies = self._new_edit(attempt, found)
             with attempt.watch.lap("commit"):
                 await history.commit(
                     "edit_created",
@@ -212,7 +212,7 @@ class EditCreation:
             before=found.before if found else None,
             after=found.after if found else None,
             verified=found.verified if found else None,
-            verified_version=base.version if found else None,
+            verified_version=found.version if found else None,
             rephrases=tuple(draft.rephrases),
             supersedes=tuple(draft.supersedes),
             note=draft.note,

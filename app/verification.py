@@ -17,8 +17,12 @@ from editing_core.types import EditRequest, GenerationResult, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The answers before and after, each by greedy generation under real routing."""
+    """The answers before and after, each by greedy generation under real routing.
 
+    It holds beside the active edits of `version`.
+    """
+
+    version: int
     before: str
     after: str
     verified: bool
@@ -30,7 +34,7 @@ async def verify(
     """Ask the edit's own question of `base`, and of `candidate`, which holds the edit."""
     before = await _answer(engine, request, base)
     after = await _answer(engine, request, candidate)
-    return Verification(before.text, after.text, _is_target(after, request.target))
+    return Verification(base.version, before.text, after.text, _is_target(after, request.target))
 
 
 async def _answer(

@@ -14,6 +14,7 @@ from app.errors import ServiceError, StartupError
 from app.images import decode_png, digest_of
 from app.settings import Settings
 from app.store.database import Database
+from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
 
 app = typer.Typer(add_completion=False)
@@ -35,6 +36,9 @@ def doctor(
 
 
 def _examine(url: str) -> list[str]:
+    file = database_file(url)
+    if file is not None and not file.is_file():
+        return [f"there is no database at {file}"]
     database = Database.open(url, migrate=False)
     try:
         log = EditLog(database)
