@@ -14,6 +14,7 @@ after a restart, and beside other vectors.
 
 from __future__ import annotations
 
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,13 +53,26 @@ class VectorIndex(ABC):
         """All ids, in the order in which they were added."""
 
     @abstractmethod
+    def vectors(self) -> NDArray[np.float32]:
+        """All vectors `[n, dim]`, in the order of `ids`. Read them only."""
+
     def save(self, path: Path) -> None:
-        """Write to one file, replacing it."""
+        """Write to one file, replacing it. Whatever an index builds is built again by `load`."""
+        with path.open("wb") as stream:
+            np.savez(stream, ids=np.array(self.ids(), dtype=np.str_), vectors=self.vectors())
 
     @classmethod
-    @abstractmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises `OSError` or `ValueError` on a damaged file."""
+        """Read what `save` wrote. Raises `OSError` or `ValueError` on a missing or damaged file."""
+        with path.open("rb") as stream:
+            try:
+                stored = np.load(stream, allow_pickle=False)
+                ids, vectors = stored["ids"], stored["vectors"]
+            except (zipfile.BadZipFile, KeyError, EOFError, IndexError, TypeError) as error:
+                raise ValueError(f"{path} holds no index: {error!r}") from error
+        index = cls(vectors.shape[-1])
+        index.add([str(name) for name in ids], vectors)
+        return index
 
     def __len__(self) -> int:
         return len(self.ids())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +31,5 @@ class ExactIndex(VectorIndex):
     def ids(self) -> tuple[str, ...]:
         return self._ids
 
-    def save(self, path: Path) -> None:
-        with path.open("wb") as stream:
-            np.savez(stream, ids=np.array(self._ids, dtype=np.str_), vectors=self._vectors)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        with np.load(path, allow_pickle=False) as stored:
-            index = cls(stored["vectors"].shape[1])
-            index.add([str(name) for name in stored["ids"]], stored["vectors"])
-        return index
+    def vectors(self) -> NDArray[np.float32]:
+        return self._vectors

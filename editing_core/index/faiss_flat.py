@@ -6,9 +6,9 @@ by the most its rounding can matter, and every hit is scored again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import faiss
 import numpy as np
@@ -24,8 +24,6 @@ class FaissFlatIndex(VectorIndex):
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        # One query at a time: more threads than one only take cores from the model.
-        faiss.omp_set_num_threads(1)
         self._index: Any = faiss.IndexFlatIP(dim)
         self._ids: tuple[str, ...] = ()
         self._largest_norm = 0.0
@@ -41,38 +39,20 @@ class FaissFlatIndex(VectorIndex):
         row = np.ascontiguousarray(query, dtype=np.float32).reshape(1, -1)
         if row.shape[1] != self.dim:
             raise ValueError(f"expected a query [{self.dim}], got {list(np.shape(query))}")
-        _, _, found = self._index.range_search(row, threshold - self._rounding(row))
+        with _one_thread():
+            _, _, found = self._index.range_search(row, threshold - self._rounding(row))
         positions = np.sort(found)
-        vectors = self._vectors()[positions]
+        nearby = self.vectors()[positions]
         names = [self._ids[position] for position in positions]
-        return select(names, canonical_scores(vectors, row[0]), threshold)
+        return select(names, canonical_scores(nearby, row[0]), threshold)
 
     def ids(self) -> tuple[str, ...]:
         return self._ids
 
-    def save(self, path: Path) -> None:
-        with path.open("wb") as stream:
-            np.savez(
-                stream,
-                ids=np.array(self._ids, dtype=np.str_),
-                index=faiss.serialize_index(self._index),
-            )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        with np.load(path, allow_pickle=False) as stored:
-            ids = [str(name) for name in stored["ids"]]
-            try:
-                raw = faiss.deserialize_index(stored["index"])
-            except RuntimeError as error:
-                raise ValueError(f"{path} holds no index: {error}") from error
-        index = cls(int(raw.d))
-        # Added anew, not adopted: what was checked once at `add` is checked here too.
-        index.add(ids, raw.reconstruct_n(0, int(raw.ntotal)))
-        return index
-
-    def _vectors(self) -> NDArray[np.float32]:
-        """A view of the vectors inside FAISS, valid until the next `add`."""
+    def vectors(self) -> NDArray[np.float32]:
+        """A view into FAISS, valid until the next `add`."""
+        if not self._ids:
+            return np.empty((0, self.dim), dtype=np.float32)
         flat: NDArray[np.float32] = faiss.rev_swig_ptr(
             self._index.get_xb(), len(self._ids) * self.dim
         )
@@ -82,3 +62,18 @@ class FaissFlatIndex(VectorIndex):
         """Bound on |float32 inner product - canonical one|, with a factor of two to spare."""
         largest = self._largest_norm * float(np.linalg.norm(row.astype(np.float64)))
         return 2.0 * self.dim * float(np.finfo(np.float32).eps) * largest + 1e-30
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep a single query on one thread, and the model's setting as it was.
+
+    The setting belongs to OpenMP, of which FAISS and torch may share one copy; it is the calling
+    thread's own, so others do not see the change.
+    """
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
