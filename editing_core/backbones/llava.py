@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import (
     AutoImageProcessor,
@@ -90,6 +91,12 @@ class LlavaBackbone(Backbone):
         )
         if self.chat.image_token_id != self._config.image_token_id:
             raise CheckpointCorrupt("processor and model disagree about the image token")
+        made = self._pixels(self._image_processor, Image.new("RGB", (8, 8))).shape[-2:]
+        if tuple(made) != (vision.image_size, vision.image_size):
+            raise CheckpointCorrupt(
+                f"the processor makes pictures of {tuple(made)} pixels, the vision tower reads "
+                f"{vision.image_size} by {vision.image_size}"
+            )
 
     @classmethod
     def load(

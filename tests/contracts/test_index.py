@@ -27,7 +27,8 @@ def index_class(request: pytest.FixtureRequest) -> type[VectorIndex]:
 
 def vectors(count: int, *, seed: int = 0, dim: int = DIM) -> NDArray[np.float32]:
     drawn = np.random.default_rng(seed).standard_normal((count, dim))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    return drawn.astype(np.float32)
 
 
 def names(count: int) -> list[str]:

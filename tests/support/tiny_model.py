@@ -174,13 +174,13 @@ def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> P
                 LiveEditConfig(hidden, edit_layer=1, form=form, width=16, heads=4),
                 backbone_fingerprint=backbone.fingerprint,
             )
-            _enlarge(editor.module)
+            _enlarge(editor.module, 3.0 if form == "aligned" else 12.0)
             editor.save(folder / f"{name}.safetensors", folder / f"{name}.json")
     write_manifest(folder)
     return folder
 
 
-def _enlarge(module: nn.Module, factor: float = 3.0) -> None:
+def _enlarge(module: nn.Module, factor: float) -> None:
     """Make a random expert strong enough to change what the model says."""
     with torch.no_grad():
         for parameter in module.parameters():

@@ -38,8 +38,8 @@ def test_what_was_encoded_comes_back() -> None:
 def test_the_bytes_are_the_same_every_time() -> None:
     reordered = replace(
         ARTIFACT,
-        payload=dict(reversed(ARTIFACT.payload.items())),
-        metadata=dict(reversed(ARTIFACT.metadata.items())),
+        payload=dict(reversed(list(ARTIFACT.payload.items()))),
+        metadata=dict(reversed(list(ARTIFACT.metadata.items()))),
     )
     assert encode_artifact(reordered) == DATA
     assert encode_artifact(decode_artifact(DATA)) == DATA

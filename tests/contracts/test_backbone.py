@@ -1,0 +1,307 @@
+"""Every backbone, on tiny random weights of the real class, against the library that made it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
+
+from editing_core.backbones.base import Backbone
+from editing_core.backbones.batch import PromptRow
+from editing_core.backbones.images import to_pil
+from editing_core.backbones.loading import find_checkpoint, load_backbone
+from editing_core.backbones.passes import Tap
+from editing_core.backbones.weights import resolve_module
+from editing_core.checkpoint import write_manifest
+from editing_core.config import Placement
+from editing_core.errors import (
+    CheckpointCorrupt,
+    CheckpointMissing,
+    ContextTooLong,
+    UnknownArchitecture,
+)
+from tests.support.plain_llava import save_plain_llava
+from tests.support.tiny_model import tiny_image
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backbone beside the stock model and processor of the same folder."""
+
+    backbone: Backbone
+    model: Any
+    processor: Any
+    write: Callable[[str, bool], str]
+
+    def stock_inputs(self, prompt: str, image: Any) -> Any:
+        text = self.write(prompt, image is not None)
+        images = None if image is None else to_pil(image)
+        return self.processor(images=images, text=text, return_tensors="pt")
+
+
+def load(folder: Path) -> Backbone:
+    return load_backbone(find_checkpoint(folder), Placement.resolve())
+
+
+def stock_case(folder: Path, model_folder: Path, write: Callable[[str, bool], str]) -> Case:
+    model = LlavaForConditionalGeneration.from_pretrained(model_folder).eval()
+    return Case(load(folder), model, AutoProcessor.from_pretrained(model_folder), write)
+
+
+@pytest.fixture(scope="module", params=["laid out", "plain"])
+def case(
+    request: pytest.FixtureRequest,
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Case:
+    if request.param == "plain":
+        folder = save_plain_llava(tmp_path_factory.mktemp("plain"))
+        return stock_case(
+            folder,
+            folder,
+            lambda prompt, seen: f"USER: {'<image>' * seen}{chr(10) * seen}{prompt} ASSISTANT:",
+        )
+    return stock_case(
+        tiny_checkpoint,
+        tiny_checkpoint / "model",
+        lambda prompt, seen: (
+            f"<|user|>\n{'<image>' * seen}{chr(10) * seen}{prompt}<|end|>\n<|assistant|>\n"
+        ),
+    )
+
+
+ROWS = [
+    PromptRow("Is the star blue?", tiny_image(0)),
+    PromptRow("the", tiny_image(1, height=20, width=70)),
+    PromptRow("No picture here, only a long question about nothing", None),
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_tokens_and_logits_are_those_of_the_stock_model(case: Case, row: PromptRow) -> None:
+    batch = case.backbone.prepare([row])
+    inputs = case.stock_inputs(row.prompt, row.image)
+    assert batch.input_ids.tolist() == inputs["input_ids"].tolist()
+    with torch.no_grad():
+        expected = case.model(**inputs).logits
+    assert torch.equal(case.backbone.forward(batch), expected)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_greedy_decoding_is_that_of_the_stock_model(case: Case, row: PromptRow) -> None:
+    inputs = case.stock_inputs(row.prompt, row.image)
+    expected = case.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    logits, state = case.backbone.prefill(case.backbone.prepare([row]))
+    tokens: list[int] = []
+    while len(tokens) < 12:
+        tokens.append(int(logits[0].argmax()))
+        if tokens[-1] in case.backbone.stop_token_ids:
+            break
+        logits = case.backbone.decode(torch.tensor(tokens[-1:]), state)
+    assert tokens == expected[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_padding_changes_no_answer(case: Case) -> None:
+    batch = case.backbone.prepare(ROWS)
+    assert batch.is_padded
+    together, state = case.backbone.prefill(batch)
+    following = case.backbone.decode(together.argmax(-1), state)
+    for b, row in enumerate(ROWS):
+        alone, own = case.backbone.prefill(case.backbone.prepare([row]))
+        assert torch.allclose(together[b], alone[0], atol=1e-4)
+        after = case.backbone.decode(alone.argmax(-1), own)
+        assert torch.allclose(following[b], after[0], atol=1e-4)
+
+
+def test_the_two_halves_are_the_whole_bit_for_bit(case: Case) -> None:
+    for rows in ([ROWS[0]], ROWS):
+        batch = case.backbone.prepare(rows)
+        whole = case.backbone.forward(batch)
+        for layer in range(case.backbone.num_layers):
+            halves = case.backbone.upper(case.backbone.lower(batch, layer), batch, layer)
+            assert torch.equal(halves, whole)
+
+
+def test_states_are_those_that_taps_see(case: Case) -> None:
+    batch = case.backbone.prepare(ROWS[:1])
+    seen: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Tap:
+        return lambda hidden: seen.update({layer: hidden})
+
+    case.backbone.forward(batch, taps={i: keep(i) for i in range(case.backbone.num_layers)})
+    found = case.backbone.states(batch, (0, case.backbone.num_layers - 1))
+    for layer, states in found.items():
+        assert torch.equal(states, seen[layer])
+    assert set(found) == {0, case.backbone.num_layers - 1}
+
+
+def test_taps_change_what_follows_and_then_are_gone(case: Case) -> None:
+    batch = case.backbone.prepare(ROWS[:1])
+    plain = case.backbone.forward(batch)
+    zeroed = case.backbone.forward(batch, taps={0: torch.zeros_like})
+    assert not torch.equal(zeroed, plain)
+    assert torch.equal(
+        zeroed,
+        case.backbone.upper(torch.zeros_like(case.backbone.lower(batch, 0)), batch, 0),
+    )
+
+    def fails(hidden: Tensor) -> None:
+        raise RuntimeError("a tap broke")
+
+    with pytest.raises(RuntimeError, match="a tap broke"):
+        case.backbone.prefill(batch, taps={1: fails})
+    assert torch.equal(case.backbone.forward(batch), plain)
+    for layer in case.backbone.layers:
+        assert not layer._forward_hooks
+        assert not layer._forward_pre_hooks
+
+
+def test_gradients_reach_the_states_but_not_the_weights(case: Case) -> None:
+    batch = case.backbone.prepare(ROWS)
+    states = case.backbone.lower(batch, 0).requires_grad_()
+    loss = case.backbone.upper(states, batch, 0).square().mean()
+    (gradient,) = torch.autograd.grad(loss, states)
+    assert float(gradient.abs().sum()) > 0
+    assert not any(p.requires_grad for p in case.backbone.decoder.parameters())
+
+
+def test_spans_say_where_things_are(case: Case) -> None:
+    row = PromptRow("Is the <image> blue?", tiny_image(0), target="the blue")
+    prepared = case.backbone.prepare([row]).rows[0]
+    spans, ids = prepared.spans, prepared.ids
+    assert spans.vision is not None
+    start, stop = spans.vision
+    assert stop - start == case.backbone.num_image_tokens
+    assert set(ids[start:stop]) == {case.backbone.image_token_id}
+    assert case.backbone.image_token_id not in ids[:start] + ids[stop:]
+    assert case.backbone.text_of(ids[slice(*spans.prompt)]) == "Is the <image> blue?"
+    assert case.backbone.text_of(ids[slice(*spans.target)]) == "the blue"
+    assert spans.target == (spans.last_prompt + 1, len(ids))
+    assert list(ids[slice(*spans.target)]) == case.backbone.encode_target("the blue")
+    assert ids[-1] in case.backbone.stop_token_ids
+
+
+def test_a_query_is_the_beginning_of_its_teacher_forced_row(case: Case) -> None:
+    query = case.backbone.prepare([PromptRow("Is it blue?", tiny_image(0))]).rows[0]
+    edit = case.backbone.prepare([PromptRow("Is it blue?", tiny_image(0), target="no")]).rows[0]
+    assert edit.ids[: len(query.ids)] == query.ids
+    assert edit.spans.prompt == query.spans.prompt
+    assert edit.spans.last_prompt == query.spans.last_prompt == len(query.ids) - 1
+    assert query.spans.target == (len(query.ids), len(query.ids))
+
+
+def test_targets_are_text_or_tokens_not_both(case: Case) -> None:
+    with pytest.raises(ValueError, match="either"):
+        case.backbone.prepare([PromptRow("a", None, target="b", target_ids=(5,))])
+
+
+def test_the_context_has_an_end(case: Case) -> None:
+    room = case.backbone.max_positions - len(
+        case.backbone.prepare([PromptRow("", tiny_image(0))]).rows[0].ids
+    )
+    fits = "?" * (room - 2)
+    assert case.backbone.lay_out(fits, has_image=True, target_ids=(5,)).ids
+    with pytest.raises(ContextTooLong):
+        case.backbone.lay_out(fits, has_image=True, target_ids=(5,) * 4)
+    with pytest.raises(ContextTooLong):
+        case.backbone.prepare([PromptRow("?" * (room + 1), tiny_image(0))])
+
+
+def test_pictures_are_seen_one_by_one_and_remembered(case: Case) -> None:
+    images = [tiny_image(seed) for seed in range(4)]
+    together = case.backbone.image_features(images)
+    for image, features in zip(images, together, strict=True):
+        assert case.backbone.image_features([image.copy()])[0] is features
+        fresh = case.backbone.compute_features(image)
+        assert torch.equal(fresh.patches, features.patches)
+        assert np.array_equal(fresh.key, features.key)
+        assert features.key.dtype == np.float32
+        assert features.key.shape == (case.backbone.image_key_dim,)
+        assert np.linalg.norm(features.key) == pytest.approx(1.0, abs=1e-6)
+        assert features.patches.shape == (
+            case.backbone.num_image_tokens,
+            case.backbone.hidden_size,
+        )
+
+
+def test_features_may_be_handed_in(case: Case) -> None:
+    features = case.backbone.image_features([tiny_image(0)])[0]
+    shown = case.backbone.prepare([PromptRow("a", tiny_image(0))])
+    given = case.backbone.prepare([PromptRow("a", features)])
+    assert torch.equal(case.backbone.embed(given), case.backbone.embed(shown))
+
+
+def test_image_keys_are_the_projection_of_the_model_beside_it(tiny_checkpoint: Path) -> None:
+    clip = CLIPModel.from_pretrained(tiny_checkpoint / "clip").eval()
+    backbone = load(tiny_checkpoint)
+    pixels = AutoProcessor.from_pretrained(tiny_checkpoint / "model").image_processor(
+        images=to_pil(tiny_image(3)), return_tensors="pt"
+    )["pixel_values"]
+    with torch.no_grad():
+        expected = clip.get_image_features(pixels).pooler_output[0].numpy()
+    key = backbone.image_features([tiny_image(3)])[0].key
+    assert np.allclose(key, expected / np.linalg.norm(expected), atol=1e-6)
+    assert backbone.image_key_model == "clip"
+
+
+def test_a_tower_of_its_own_makes_the_keys_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A LLaVA whose tower drifted from the CLIPModel beside it still has that model's keys."""
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "drifted"))
+    model = LlavaForConditionalGeneration.from_pretrained(folder / "model")
+    with torch.no_grad():
+        model.model.vision_tower.pre_layrnorm.weight.mul_(1.5)
+    model.save_pretrained(folder / "model")
+    write_manifest(folder)
+    drifted = load(folder).image_features([tiny_image(3)])[0]
+    original = load(tiny_checkpoint).image_features([tiny_image(3)])[0]
+    assert np.array_equal(drifted.key, original.key)
+    assert not torch.equal(drifted.patches, original.patches)
+
+
+def test_without_a_model_beside_it_the_tower_itself_makes_the_keys(tmp_path: Path) -> None:
+    folder = save_plain_llava(tmp_path)
+    backbone = load(folder)
+    stock = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    pixels = AutoProcessor.from_pretrained(folder).image_processor(
+        images=to_pil(tiny_image(3)), return_tensors="pt"
+    )["pixel_values"]
+    with torch.no_grad():
+        expected = stock.model.vision_tower(pixels).pooler_output[0].numpy()
+    key = backbone.image_features([tiny_image(3)])[0].key
+    assert np.allclose(key, expected / np.linalg.norm(expected), atol=1e-6)
+    assert backbone.image_key_model == "tower-pooled"
+
+
+def test_half_precision_runs(tiny_checkpoint: Path) -> None:
+    backbone = load_backbone(find_checkpoint(tiny_checkpoint), Placement.resolve("cpu", "bf16"))
+    logits, _ = backbone.prefill(backbone.prepare(ROWS))
+    assert logits.dtype is torch.float32
+    assert bool(logits.isfinite().all())
+
+
+def test_a_configuration_that_lies_about_its_pictures_is_refused(tmp_path: Path) -> None:
+    folder = save_plain_llava(tmp_path, image_size=60)
+    with pytest.raises(CheckpointCorrupt, match=r"48.*60"):
+        load(folder)
+
+
+def test_a_part_that_is_not_there_is_named() -> None:
+    with pytest.raises(UnknownArchitecture, match=r"Linear has no model\.layers"):
+        resolve_module(torch.nn.Linear(1, 1), "model.layers")
+    with pytest.raises(UnknownArchitecture, match="ModuleList"):
+        resolve_module(torch.nn.Sequential(torch.nn.Linear(1, 1)), "0", torch.nn.ModuleList)
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "no such model", "/no/such/folder"])
+def test_a_checkpoint_that_is_not_there_is_refused_by_name(name: str) -> None:
+    with pytest.raises(CheckpointMissing, match=name):
+        find_checkpoint(name)
