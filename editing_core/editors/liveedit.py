@@ -91,12 +91,18 @@ class LiveEdit(Editor):
         return expert.payload(), expert.metadata()
 
     def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
-        """Fuse one row's experts; see `Editor.intervention`."""
+        """Fuse one row's experts, on the device of the module; see `Editor.intervention`."""
+        device = next(self.module.parameters()).device
         if self.config.form == "aligned":
             return AlignedIntervention(
-                [(SlotExpert.from_payload(a.payload, a.metadata), w) for a, w in experts]
+                [
+                    (SlotExpert.from_payload(a.payload, a.metadata, device=device), weight)
+                    for a, weight in experts
+                ]
             )
-        return FreeIntervention([(FreeExpert.from_payload(a.payload), w) for a, w in experts])
+        return FreeIntervention(
+            [(FreeExpert.from_payload(a.payload, device=device), weight) for a, weight in experts]
+        )
 
     def trainable_modules(self) -> tuple[nn.Module, ...]:
         """What a trainer may change."""
