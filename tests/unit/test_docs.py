@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import app.errors
 import editing_core.errors
 from app.cli import COMMANDS
+from app.main import create_app
 from app.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,3 +102,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = _LINK.findall(page.read_text(encoding="utf-8"))
 
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_route_is_documented(tmp_path: Path) -> None:
+    page = read("api.md")
+    application = create_app(Settings(data_dir=tmp_path))
+    paths = application.openapi()["paths"]
+    asyncio.run(application.state.runtime.close())
+    routes = [f"{method.upper()} {path}" for path in paths for method in paths[path]]
+
+    assert "POST /edits" in routes
+    assert [route for route in routes if f"`{route}" not in page] == []
