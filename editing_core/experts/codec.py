@@ -97,11 +97,13 @@ def _read_description(data: bytes) -> dict[str, Any]:
     if not body.endswith(b"}"):
         raise ArtifactCorrupt("the artifact's header is damaged", field="header")
     try:
-        description = json.loads(json.loads(body)["__metadata__"][_SLOT])
+        text = json.loads(body)["__metadata__"][_SLOT]
+        description = json.loads(text)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactCorrupt(f"the artifact's header is damaged: {error!r}") from error
-    if not isinstance(description, dict):
-        raise ArtifactCorrupt("the artifact's description is not an object", field="header")
+    # JSON can say one thing in several ways; only ours was written.
+    if not isinstance(description, dict) or _canonical(description) != text:
+        raise ArtifactCorrupt("the artifact's description is not canonical", field="header")
     return description
 
 

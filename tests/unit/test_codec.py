@@ -129,6 +129,15 @@ def test_a_description_of_another_form_is_refused(metadata: dict[str, str] | Non
         decode_artifact(save(load(DATA), metadata=metadata))
 
 
+@pytest.mark.parametrize("bit", [1, 2, 4, 8, 16, 32, 64, 128])
+def test_no_flipped_bit_passes_unseen(bit: int) -> None:
+    for position in range(len(DATA)):
+        damaged = bytearray(DATA)
+        damaged[position] ^= bit
+        with pytest.raises(ArtifactCorrupt):
+            decode_artifact(bytes(damaged))
+
+
 def test_a_tensor_too_many_or_too_few_is_refused() -> None:
     header = json.loads(DATA[8 : 8 + int.from_bytes(DATA[:8], "little")])
     for change in ({"odd": torch.ones(1)}, {"key.text": None}):
