@@ -25,6 +25,17 @@ def test_nothing_is_cropped_and_the_rest_is_grey(height: int, width: int) -> Non
     assert np.all(square[outside] == 127)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 3_000_000), (3_000_000, 1), (2_000, 6_000)])
+def test_the_square_around_a_long_picture_is_bounded(height: int, width: int) -> None:
+    square = letterbox(np.full((height, width, 3), 200, dtype=np.uint8))
+
+    side = 4096
+    assert square.shape == (side, side, 3)
+    inside = np.all(square == 200, axis=2)
+    assert inside.sum() == side * max(1, round(side * min(height, width) / max(height, width)))
+    assert np.all(square[~inside] == 127)
+
+
 def test_a_three_pixel_image_keeps_its_channels() -> None:
     image = np.zeros((3, 3, 3), dtype=np.uint8)
     image[..., 0] = 200
