@@ -45,8 +45,9 @@ format: $(INSTALLED_DEV)  ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## Measure edited against unedited serving, side by side
-	@$(BIN)/python -m benchmarks.serving_ratios $(ARGS)
+bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an edit takes
+	@$(BIN)/python -m benchmarks.serving_ratios
+	@$(BIN)/python -m benchmarks.edit_latency
 
 clean:  ## Remove .venv and the caches; never the data directory
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
