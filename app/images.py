@@ -14,13 +14,13 @@ import io
 import logging
 import re
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from app.errors import (
     ImageBase64Invalid,
@@ -37,6 +37,8 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_PIXELS = 25_000_000
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
+
+_STRIP_PIXELS = 1_000_000
 
 _DATA_URI = re.compile(r"data:[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -115,15 +117,8 @@ def decode(data: bytes) -> DecodedImage:
     header = read_header(data)
     name = header.format if header else "picture"
     try:
-        with Image.open(io.BytesIO(data), formats=(name,)) as picture:
-            if picture.width * picture.height > MAX_PIXELS:  # a frame larger than its header said
-                raise _undecodable(name)
-            picture.load()
-            flat = _flatten(ImageOps.exif_transpose(picture))
-        pixels = np.asarray(flat)
-    except ImageUndecodable:
-        raise
-    except Exception as error:
+        pixels = _decode(data, name)
+    except Exception as error:  # a hostile file can make a decoder raise anything
         logger.debug("a %s could not be decoded", name, exc_info=True)
         raise _undecodable(name) from error
     return DecodedImage(pixels, digest_of(pixels))
@@ -153,17 +148,61 @@ def data_uri(data: bytes, *, media_type: str = "image/png") -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
-    """RGB, 8 bits, without alpha. Frees each step before the next: pictures are large."""
-    if picture.mode.startswith("I"):  # 16 bit grey; the high byte, as for 16 bit colour
-        deep = np.asarray(picture)
+def _decode(data: bytes, name: str) -> ImageArray:
+    """Pixels, upright. At most one whole picture is held beside the result."""
+    with Image.open(io.BytesIO(data), formats=(name,)) as picture:
+        if picture.width * picture.height > MAX_PIXELS:  # a frame larger than its header said
+            raise ValueError("the frame is larger than the header says")
+        picture.load()
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
+        for left, top, right, bottom in _strips(picture.width, picture.height):
+            strip = picture.crop((left, top, right, bottom))
+            pixels[top:bottom, left:right] = np.asarray(_flatten(strip))
+    upright = np.ascontiguousarray(_UPRIGHT.get(orientation, _as_it_is)(pixels))
+    upright.flags.writeable = False
+    return upright
+
+
+def _strips(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover a picture, each small enough to copy a few times."""
+    if width > height:
+        step = max(1, _STRIP_PIXELS // height)
+        for left in range(0, width, step):
+            yield left, 0, min(left + step, width), height
+    else:
+        step = max(1, _STRIP_PIXELS // width)
+        for top in range(0, height, step):
+            yield 0, top, width, min(top + step, height)
+
+
+def _flatten(strip: Image.Image) -> Image.Image:
+    """RGB, 8 bits, without alpha."""
+    if strip.mode.startswith("I"):  # 16 bit grey; the high byte, as for 16 bit colour
+        deep = np.asarray(strip)
         return Image.fromarray((deep.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
+    if "A" in strip.getbands() or "transparency" in strip.info:
+        layered = strip.convert("RGBA")
         ground = Image.new("RGB", layered.size, "white")
         ground.paste(layered, mask=layered.getchannel("A"))
         return ground
-    return picture.convert("RGB")
+    return strip.convert("RGB")
+
+
+def _as_it_is(pixels: ImageArray) -> ImageArray:
+    return pixels
+
+
+_UPRIGHT: dict[int, Callable[[ImageArray], ImageArray]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, 3),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+"""EXIF orientation -> how the stored pixels are turned upright."""
 
 
 def _too_large() -> ImageTooLarge:
