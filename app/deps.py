@@ -105,7 +105,7 @@ def validate(model: type[Model], value: Any) -> Model:
 
 
 def _mistake(item: Any) -> BadRequest:
-    param = ".".join(str(part) for part in item["loc"] if not _is_branch(part)) or None
+    param = str(item["loc"][0])
     if item["type"] == "missing":
         return MissingField(f"{param} is missing.", param=param)
     if item["type"] == "extra_forbidden":
@@ -116,11 +116,6 @@ def _mistake(item: Any) -> BadRequest:
 
 def _rank(mistake: BadRequest) -> int:
     return [MissingField, InvalidField, UnknownField].index(type(mistake))
-
-
-def _is_branch(part: object) -> bool:
-    """Pydantic names the branch of a union in the location; a field name holds no bracket."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "constrained-str"))
 
 
 def _check_content_type(request: Request) -> None:

@@ -93,6 +93,11 @@ class InferenceEngine:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for the device; the one that runs is not among them."""
+        return self._jobs.qsize()
+
     def overload_status(self) -> OverloadStatus:
         return OverloadStatus(self._tickets, self._limit, self._tickets * self._ticket_s)
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.store.records import EditRecord, Event
 from editing_core.types import Candidate, GenerationResult, Sampling
@@ -34,6 +34,10 @@ def _not_blank(text: str) -> str:
 
 def _as_target(text: str) -> str:
     return _not_blank(unicodedata.normalize("NFC", text).strip())
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 def _unique(values: list[str]) -> list[str]:
@@ -76,10 +80,11 @@ class GenerateRequest(Request):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-INT64 - 1, le=INT64)] | None = None
-    stop: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
-    ) = []
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(max_length=4),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    ] = []
     stream: bool = False
     edits: Literal["on", "off"] = "on"
     at_version: Annotated[int, Field(ge=0, le=INT64)] | None = None
@@ -88,8 +93,9 @@ class GenerateRequest(Request):
 
     @property
     def sampling(self) -> Sampling:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed, stop)
+        return Sampling(
+            self.max_new_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop)
+        )
 
 
 class RollbackRequest(Request):
