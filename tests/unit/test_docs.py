@@ -113,3 +113,10 @@ def test_every_route_is_documented(tmp_path: Path) -> None:
 
     assert "POST /edits" in routes
     assert [route for route in routes if f"`{route}" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_page_is_left_with_blanks(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert re.findall(r"@[A-Z_]+@|\bTODO\b|\bTBD\b|<!-- figures.*-->", text) == []
