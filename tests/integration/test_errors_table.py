@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sqlite3
 import struct
@@ -57,7 +58,7 @@ def check(response: httpx.Response, status: int, code: str, param: str | None) -
 def nothing_is_written(server: LiveServer) -> Iterator[None]:
     def rows() -> list[int]:
         file = server.runtime.settings.data_dir / "errata.db"
-        with sqlite3.connect(file) as connection:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
             tables = ("head", "events", "edits", "artifacts", "images", "idempotency")
             return [
                 *connection.execute("SELECT version FROM head").fetchone(),
@@ -295,7 +296,7 @@ def test_a_locked_database_refuses_writes_and_only_writes(
     server: LiveServer, client: httpx.Client
 ) -> None:
     file = server.runtime.settings.data_dir / "errata.db"
-    with sqlite3.connect(file, isolation_level=None) as other:
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
 
         check(client.post("/edits", json=correction()), 503, "store_unavailable", None)

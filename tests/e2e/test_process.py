@@ -1,0 +1,98 @@
+"""The server as a process: killed, refused a second time, told to stop in the middle of an answer.
+
+One story in one test, since starting a process costs seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+from typer.testing import CliRunner
+
+from app.cli import app
+from tests.support.server import ServerProcess, picture, png
+from tests.support.tiny_model import tiny_image
+
+
+def test_an_acknowledged_edit_survives_a_kill_and_a_stop_cuts_nothing(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    arguments = ("--model", tiny_checkpoint, "--data-dir", data, "--device", "cpu")
+    correction = {"image": picture(1), "prompt": "q", "target": "blue", "verify": "off"}
+    question = {"image": picture(1), "prompt": "q", "max_new_tokens": 12}
+    key = {"Idempotency-Key": "once"}
+
+    with ServerProcess(*arguments, cwd=tmp_path) as first:
+        made = first.request("POST", "/edits", json=correction, headers=key)
+        first.process.kill()
+        assert made.status_code == 201, made.text
+
+    with ServerProcess(*arguments, cwd=tmp_path) as second:
+        edit = made.json()
+        assert second.request("GET", f"/edits/{edit['id']}").json()["status"] == "active"
+        answer = second.request("POST", "/generate", json=question).json()
+        assert [a["edit_id"] for a in answer["applied"]] == [edit["id"]]
+        replay = second.request("POST", "/edits", json=correction, headers=key)
+        assert replay.content == made.content
+
+        refused = CliRunner().invoke(app, ["serve", *map(str, arguments), "--port", "0"])
+        assert refused.exit_code == 1
+        assert f"the data directory {data} is in use by another server" in refused.output
+        assert f"process {second.process.pid}" in refused.output
+        _commands_talk_to_it(second.url, tmp_path)
+        checked = CliRunner().invoke(app, ["doctor", "--data-dir", str(data)])
+        assert (checked.exit_code, "0 problems" in checked.output) == (0, True)
+
+        lines = _stop_in_mid_stream(second, question | {"max_new_tokens": 120, "stream": True})
+        assert lines[-1] == "data: [DONE]"
+        assert len(lines) > 2
+        assert second.process.returncode == 0
+
+    announced = [line for line in second.lines if not line.startswith("{")]
+    assert len(announced) == 1
+    assert announced[0].startswith(f"errata: ready on {second.url} (model ")
+    logged = "".join(second.lines)
+    assert json.loads(second.lines[0])["level"]
+    assert correction["image"][-40:] not in logged
+    assert "blue" not in logged
+
+
+def _commands_talk_to_it(url: str, folder: Path) -> None:
+    image = folder / "picture.png"
+    image.write_bytes(png(tiny_image(5)))
+    made = CliRunner().invoke(
+        app, ["edit", str(image), "q", "blue", "--verify", "off", "--url", url]
+    )
+    assert made.exit_code == 0, made.output
+    asked = CliRunner().invoke(app, ["ask", str(image), "q", "--url", url, "--explain"])
+    applied = json.loads(asked.stdout)["applied"]
+    assert [a["edit_id"] for a in applied] == [made.stdout.strip()]
+    refused = CliRunner().invoke(app, ["edit", str(image), "q", " ", "--url", url])
+    assert (refused.exit_code, "invalid_field" in refused.output) == (1, True)
+
+
+def _stop_in_mid_stream(server: ServerProcess, body: dict[str, Any]) -> list[str]:
+    """The lines of a stream, with SIGTERM sent after the first."""
+    lines: list[str] = []
+    stopper = threading.Thread(target=server.terminate)
+    with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=120) as response:
+        for line in response.iter_lines():
+            if line and not lines:
+                stopper.start()
+            lines += [line] if line else []
+    stopper.join()
+    return lines
+
+
+def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+    with ServerProcess("--model", tmp_path / "nowhere", "--data-dir", "d", cwd=tmp_path) as server:
+        assert server.process.wait(120) == 1
+    told = [line for line in server.lines if not line.startswith("{")]
+    assert len(told) == 1
+    assert told[0].startswith("errata: cannot start: ")
+    assert "nowhere" in told[0]
