@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from editing_core.states import EditStates, Intervention, RowStates
 from editing_core.types import EditArtifact, Positions
@@ -40,3 +40,7 @@ class Editor(ABC):
     @abstractmethod
     def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
         """Fuse one row's experts with the weights that the router gave them."""
+
+    def trainable_modules(self) -> tuple[nn.Module, ...]:
+        """What a trainer may change and a device must hold; none for an editor without weights."""
+        return ()

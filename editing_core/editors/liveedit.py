@@ -57,14 +57,13 @@ class LiveEditConfig:
 class LiveEdit(Editor):
     """The editor of either form. Immutable once loaded; `module` is what a trainer trains."""
 
-    name = "liveedit"
-
     def __init__(self, config: LiveEditConfig, *, backbone_fingerprint: str = "") -> None:
         self.config = config
+        self.name = "liveedit" if config.form == "aligned" else "liveedit-paper"
         self.edit_layer = config.edit_layer
         self.backbone_fingerprint = backbone_fingerprint
         self.positions: Positions
-        self.module: nn.Module
+        self.module: AlignedGenerator | FreeGenerator
         if config.form == "aligned":
             self.positions = "from_last_prompt_token"
             self.module = AlignedGenerator(config.hidden, heads=config.heads)
@@ -107,6 +106,10 @@ class LiveEdit(Editor):
     def trainable_modules(self) -> tuple[nn.Module, ...]:
         """What a trainer may change."""
         return (self.module,)
+
+    def start_from(self, edits: Sequence[EditStates]) -> None:
+        """Fit the size of untrained experts to the states of a few edits."""
+        self.module.start_from(torch.cat([edit.predicting for edit in edits]))
 
     def generate(self, edits: Sequence[EditStates]) -> list[Any]:
         """The experts of several edits at once, differentiably, in float32."""

@@ -87,15 +87,21 @@ def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), last)
 
 
+def _set_scale(log_scale: nn.Parameter, states: Tensor) -> None:
+    with torch.no_grad():
+        log_scale.copy_(states.float().pow(2).mean().sqrt().log())
+
+
 class AlignedGenerator(nn.Module):
     """One slot per target token. With `x = LN(h[p_i])` and `e` the embedding of token `i`:
 
         u_i = ( W_u x + MLP_u(x) + CA(x; [h_v; h_p; h_o]) ) / sqrt(hidden)
-        v_i = W_v e + MLP_v([e; x])
+        v_i = s ( W_v e + MLP_v([e; x]) )
 
     The learned null logit and the affine part of the norm are folded into the expert, so `down`
     and `bias` are read with the parameter-free norm (see `slots`). Embeddings are standardised
-    first: their scale differs between models by orders of magnitude.
+    and `s` starts at the size of the states, because both differ between models by orders of
+    magnitude.
     """
 
     def __init__(self, hidden: int, *, heads: int = 8, gamma: float = 2.0) -> None:
@@ -110,9 +116,14 @@ class AlignedGenerator(nn.Module):
         self.write = nn.Linear(hidden, hidden, bias=False)
         self.write_mlp = _mlp(2 * hidden, 2 * hidden, hidden)
         self.log_gamma = nn.Parameter(torch.tensor(gamma).log())
+        self.log_scale = nn.Parameter(torch.zeros(()))
         self.null = nn.Parameter(torch.zeros(()))
         nn.init.eye_(self.look.weight)
         nn.init.eye_(self.write.weight)
+
+    def start_from(self, states: Tensor) -> None:
+        """Begin with experts as strong as the states `[rows, hidden]` they are added to."""
+        _set_scale(self.log_scale, states)
 
     def forward(self, batch: EditBatch) -> list[SlotExpert]:
         """Generate the experts of every edit in the batch, differentiably."""
@@ -122,6 +133,7 @@ class AlignedGenerator(nn.Module):
         look = look + self.look_around(seen, batch.signal, batch.signal_mask)
         look = look / self.hidden**0.5
         up = self.write(tokens) + self.write_mlp(torch.cat([tokens, seen], dim=-1))
+        up = self.log_scale.exp() * up
         # norm(h) . look  =  standardise(h) . (weight * look) + bias . look
         down = look * self.norm.weight
         bias = look @ self.norm.bias - self.null
@@ -136,6 +148,7 @@ class FreeGenerator(nn.Module):
     """The paper's generator: `U = c CA_U(Q_U; LN_U(s))`, `V = c CA_V(Q_V; LN_V(s))`, rank 4.
 
     `s` is image, prompt and answer rows; `Q` are learned `[rank, width]`; `c = 1 / (5 sqrt(rank))`.
+    `V` is learned in units of the states' size, which the paper leaves to the optimiser.
     `LN_x`, the norm that reads a query's rows, is shared by all experts and folded into them.
     """
 
@@ -143,6 +156,7 @@ class FreeGenerator(nn.Module):
         super().__init__()
         self.scale = 1.0 / (5.0 * rank**0.5)
         self.norm = nn.LayerNorm(hidden)
+        self.log_scale = nn.Parameter(torch.zeros(()))
         self.down_queries = nn.Parameter(torch.randn(rank, width))
         self.up_queries = nn.Parameter(torch.randn(rank, width))
         self.down_attention = CrossAttention(
@@ -152,14 +166,22 @@ class FreeGenerator(nn.Module):
             width, hidden, width=width, out_width=hidden, heads=heads
         )
 
+    def start_from(self, states: Tensor) -> None:
+        """Begin with experts in proportion to the states `[rows, hidden]` they are added to."""
+        _set_scale(self.log_scale, states)
+
     def forward(self, batch: EditBatch) -> list[FreeExpert]:
         """Generate the experts of every edit in the batch, differentiably."""
         count = len(batch.counts)
         down = self.scale * self.down_attention(
             self.down_queries.expand(count, -1, -1), batch.signal, batch.signal_mask
         )
-        up = self.scale * self.up_attention(
-            self.up_queries.expand(count, -1, -1), batch.signal, batch.signal_mask
+        up = (
+            self.scale
+            * self.log_scale.exp()
+            * self.up_attention(
+                self.up_queries.expand(count, -1, -1), batch.signal, batch.signal_mask
+            )
         )
         bias = down @ self.norm.bias
         down = down * self.norm.weight

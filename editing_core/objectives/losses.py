@@ -7,7 +7,7 @@ marked by `IGNORED` in the targets.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the customary name
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100

@@ -18,7 +18,7 @@ the query's own prompt. An edit must look more like the query than the sentinel 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the customary name
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 

@@ -237,10 +237,14 @@ class Router(nn.Module):
 
     def with_thresholds(self, **changes: Any) -> Router:
         """The same weights under other thresholds; shares the modules with this one."""
+        return self.with_figures(self.figures, **changes)
+
+    def with_figures(self, figures: Mapping[str, float], **changes: Any) -> Router:
+        """As `with_thresholds`, with what was measured under the new ones."""
         twin = Router(
             self.config,
             thresholds=replace(self.thresholds, **changes),
-            figures=self.figures,
+            figures=figures,
             backbone_fingerprint=self.backbone_fingerprint,
         )
         twin.edit_side, twin.query_side = self.edit_side, self.query_side

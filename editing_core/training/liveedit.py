@@ -9,7 +9,7 @@ with the edit's expert switched on: a second line of defence behind the router.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,10 @@ from editing_core.heraldry.emblem import Split
 from editing_core.objectives.base import IN_SCOPE, LossTerms, Objective, ProbeBatch, Residual
 from editing_core.objectives.losses import IGNORED, token_accuracy
 from editing_core.training.frozen import FrozenDecoder
-from editing_core.training.scenes import Asked, Stage
+from editing_core.training.scenes import Asked, Picture, Stage
 from editing_core.training.targets import draw_target
+from editing_core.training.trainer import Notify
 from editing_core.training.world import Draw, draw_view, odd_prompt, subject, word
-
-Notify = Callable[[str, int, int], None]
-"""`(what, done, total)`: how far the preparation has come."""
 
 MAX_TOKENS = 24
 MAX_LONG_TOKENS = 48
@@ -81,7 +79,7 @@ def _prepare(
 ) -> list[tuple[Teachable, ...]]:
     subjects = [subject(number, split) for number in numbers]
     pictures = stage.show([image for s in subjects for image in s.pictures(2, draw)[0]])
-    to_ask = []
+    to_ask: list[tuple[Picture, str]] = []
     for i, item in enumerate(subjects):
         rng = np.random.default_rng([29, item.number])
         first, second = pictures[2 * i : 2 * i + 2]
@@ -178,6 +176,9 @@ class LiveEditTask:
             for i, (item, ids) in enumerate(zip(chosen, targets, strict=True))
         ]
         weights = torch.from_numpy(_mixing(count, len(others), rng)).float()
+        if self.editor.positions == "all":
+            # The paper's weights are shrunk by the text gate as well; see `scores.WeightRule`.
+            weights = weights * float(rng.uniform(0.8, 1.0))
 
         def edited_logits(residual: Residual) -> Tensor:
             if self.editor.positions == "all":

@@ -7,7 +7,7 @@ each the same questions, worded differently. One view of each emblem plays the e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from editing_core.heraldry.emblem import Split
 from editing_core.routing.features import VisualExtractor
 from editing_core.routing.router import Router
 from editing_core.training.scenes import Picture, Stage
+from editing_core.training.trainer import Notify
 from editing_core.training.world import (
     Draw,
     Subject,
@@ -30,9 +31,6 @@ from editing_core.training.world import (
     subject,
     word,
 )
-
-Notify = Callable[[str, int, int], None]
-"""`(what, done, total)`: how far the preparation has come."""
 
 VIEWS = 4
 # Own view for edits, own view for queries, the look-alike's view for edits and for queries.
@@ -121,9 +119,11 @@ def _prepare(
     asked = stage.ask(to_ask)
     shape = (len(subjects), VIEWS, count)
     words = pad_sequence([a.word_states for a in asked], batch_first=True)
+    states = torch.stack([p.image_states for p in pictures])
+    keys = torch.from_numpy(np.stack([p.key for p in pictures]))
     return {
-        "images": torch.stack([p.image_states for p in pictures]).unflatten(0, (-1, VIEWS)),
-        "keys": torch.from_numpy(np.stack([p.key for p in pictures])).unflatten(0, (-1, VIEWS)),
+        "images": states.view(-1, VIEWS, *states.shape[1:]),
+        "keys": keys.view(-1, VIEWS, keys.shape[1]),
         "words": words.view(*shape, *words.shape[1:]),
         "lengths": torch.tensor([len(a.word_states) for a in asked]).view(shape),
         "same": _numbers(same).view(len(subjects), count),
@@ -163,9 +163,9 @@ class Comparison:
 
     All `[queries, edits]`. `text`, `visual` are scores before their sigmoid and threshold, `image`
     the cosine of the image keys. `own` marks an edit's own question on another view of its emblem;
-    `same_text` pairs that ask the same; `same_picture` pairs about one emblem; `look_alike` pairs
-    that ask the same about an emblem and its look-alike; `near_text` pairs of one kind that name
-    different things.
+    `same_text` pairs that ask the same; `same_picture` pairs about one emblem, `same_subject`
+    also those with its look-alike; `look_alike` pairs that ask the same about the two;
+    `near_text` pairs of one kind that name different things.
     """
 
     text: Tensor
@@ -174,6 +174,7 @@ class Comparison:
     own: Tensor
     same_text: Tensor
     same_picture: Tensor
+    same_subject: Tensor
     look_alike: Tensor
     near_text: Tensor
 
@@ -206,6 +207,7 @@ def compare(router: Router, bank: RoutingBank, subjects: Tensor) -> Comparison:
         own=asks_same & same_side,
         same_text=same_text,
         same_picture=same_subject & same_side,
+        same_subject=same_subject,
         look_alike=asks_same & ~same_side,
         near_text=(kind[:, None] == kind[None]) & ~same_text,
     )

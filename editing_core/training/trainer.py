@@ -64,6 +64,10 @@ class TrainingPlan:
         return warm * min(1.0, (1.0 - share) / (1.0 - self.constant))
 
 
+Notify = Callable[[str, int, int], None]
+"""`(what, done, total)`: how far a preparation has come."""
+
+
 class Task(Protocol):
     """What is trained. `module` is checkpointed; `loss` draws the step's own batch."""
 

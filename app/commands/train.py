@@ -1,0 +1,159 @@
+"""`errata train`: an editor, or the router, on a frozen backbone."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from editing_core.training.trainer import Notify, Report
+
+app = typer.Typer(add_completion=False)
+
+_FORMS = ("aligned", "paper")
+
+
+@app.command()
+def train(
+    backbone: Annotated[
+        str, typer.Option(help="Checkpoint to train on: 'heraldry', a folder, or a hub id.")
+    ] = "heraldry",
+    editor: Annotated[str, typer.Option(help="Editor to train.")] = "liveedit",
+    router: Annotated[
+        bool, typer.Option("--router", help="Train the backbone's router instead of an editor.")
+    ] = False,
+    form: Annotated[
+        str, typer.Option(help="'aligned' (a slot per target token) or 'paper' (as published).")
+    ] = "aligned",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe: configs/<editor>/<recipe>.yaml.")
+    ] = "heraldry",
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Length by the clock.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length in steps; repeatable.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder to write into; default: the backbone's.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for states and checkpoints.")] = Path("runs"),
+    resume: Annotated[
+        bool, typer.Option(help="Go on where an earlier run stopped, or begin again.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Two steps on a handful of emblems; write nothing.")
+    ] = False,
+) -> None:
+    """Train, calibrate and write one part of a checkpoint. Kill it and run it again: it resumes.
+
+    Examples:
+
+        errata train --router
+
+        errata train --editor liveedit
+
+        errata train --editor liveedit --form paper --minutes 20
+    """
+    if form not in _FORMS:
+        raise typer.BadParameter(f"give one of: {', '.join(_FORMS)}", param_hint="--form")
+    if steps is not None and minutes is not None:
+        raise typer.BadParameter("give --steps or --minutes, not both", param_hint="--steps")
+
+    import torch
+
+    from editing_core.backbones.loading import find_checkpoint, load_backbone
+    from editing_core.checkpoint import write_manifest
+    from editing_core.config import Placement
+    from editing_core.training.recipes import (
+        EditorRecipe,
+        RouterRecipe,
+        read_recipe,
+        train_liveedit,
+        train_router,
+    )
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    part = "router" if router else form
+    try:
+        settings = read_recipe(editor, recipe, part, steps=steps, minutes=minutes)
+    except LookupError as error:
+        raise typer.BadParameter(str(error), param_hint="--editor") from error
+    layout = find_checkpoint(backbone)
+    base = load_backbone(layout, Placement.resolve())
+    target = out or layout.root
+    folder = work / part
+    if dry_run:
+        folder = work / f"{part}-dry-run"
+        settings = _small(settings, is_router=router)
+    if dry_run or not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    # Parts are written here first, so that the checkpoint changes at one moment only.
+    finished = folder / "finished"
+    with _bars() as (notify, report):
+        if router:
+            train_router(
+                base,
+                RouterRecipe(**settings),
+                out=finished,
+                work=folder,
+                notify=notify,
+                report=report,
+            )
+        else:
+            train_liveedit(
+                base,
+                EditorRecipe(**settings),
+                out=finished,
+                work=folder,
+                notify=notify,
+                report=report,
+            )
+    if dry_run:
+        shutil.rmtree(folder)
+        typer.echo("dry run: nothing was written")
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(finished.iterdir()):
+        shutil.copy2(file, target / file.name)
+        typer.echo(f"wrote {target / file.name}")
+    if target == layout.root and layout.manifest.is_file():
+        write_manifest(target)
+        typer.echo(f"wrote {layout.manifest}")
+
+
+def _small(settings: dict[str, object], *, is_router: bool) -> dict[str, object]:
+    """The recipe cut down to what shows that it runs."""
+    plan = settings["plan"]
+    assert isinstance(plan, dict)
+    plan.pop("minutes", None)
+    plan["steps"] = 2
+    small = {"subjects": 8, "batch": 4, "plan": plan}
+    if is_router:
+        return {**settings, **small, "calibration_subjects": 4, "calibration_pictures": 8}
+    return {**settings, **small, "check_batches": 1}
+
+
+@contextmanager
+def _bars() -> Iterator[tuple[Notify, Report]]:
+    """Progress on the terminal: one bar for what is prepared, one for the training."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        tasks: dict[str, int] = {}
+
+        def notify(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        def report(share: float, step: int, figures: Mapping[str, float]) -> None:
+            notify("training", round(1000 * share), 1000)
+            shown = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
+            progress.console.print(f"step {step:6d}  {shown}")
+
+        yield notify, report
