@@ -27,6 +27,7 @@ from app.store.records import EditRecord, digest_of, slot_prompt
 from app.strict_json import canonical
 from app.timing import Stopwatch
 from app.verification import Verification, verify
+from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.types import EditRequest
@@ -141,7 +142,13 @@ class EditCreation:
     async def _encode(
         self, request: EditRequest, image: DecodedImage, editor: str
     ) -> tuple[MemoryEntry, bytes]:
-        data = encode_artifact(await self._engine.encode(request, editor=editor))
+        try:
+            data = encode_artifact(await self._engine.encode(request, editor=editor))
+        except ArtifactCorrupt as error:  # numbers too large to be stored: no such edit can exist
+            raise EditNotEffective(
+                f"No usable edit came out: {error.message}.",
+                details={"before": None, "after": None},
+            ) from error
         edit_id = self._history.next_id()
         return MemoryEntry(edit_id, decode_artifact(data), image.digest, request.prompt), data
 

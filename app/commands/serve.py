@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from app.settings import Settings
 from editing_core.errors import EditingError
 
 app = typer.Typer(add_completion=False)
+logger = logging.getLogger(__name__)
 
 LAST_WORDS_S = 5
 """How long uvicorn waits for connections after draining, before it cuts them."""
@@ -63,34 +65,41 @@ def serve(
 
 async def _serve(settings: Settings, runtime: Runtime) -> int:
     """Serve until told to stop; the process's exit status."""
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        typer.echo(f"errata: cannot listen on {settings.host}:{settings.port}: {error}", err=True)
+        await runtime.close()
+        return 1
     server = _Server(settings, runtime)
-    loading = asyncio.ensure_future(_load(settings, runtime, server))
+    loading = asyncio.ensure_future(_load(settings, runtime, server, listener.getsockname()[1]))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop_soon)
-    try:
-        # uvicorn ends the process itself when it cannot bind; say why in our own words first.
-        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((settings.host, settings.port))
-            server.port = listener.getsockname()[1]
-            await server.serve(sockets=[listener])
-    except OSError as error:
-        typer.echo(f"errata: cannot listen on {settings.host}:{settings.port}: {error}", err=True)
-        return 1
-    finally:
-        await asyncio.wait({loading})
-        await runtime.close()
+    with listener:
+        await server.serve(sockets=[listener])
+    await asyncio.wait({loading})
+    await runtime.close()
     return 1 if runtime.failure is not None else 0
 
 
-async def _load(settings: Settings, runtime: Runtime, server: _Server) -> None:
+def _listen(settings: Settings) -> socket.socket:
+    """The socket, before anything slow: a port that is taken is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+
+
+async def _load(settings: Settings, runtime: Runtime, server: _Server, port: int) -> None:
     """Load, then announce it; or say what is wrong and stop the server."""
     try:
         await runtime.load()
-    except (StartupError, EditingError, OSError, LookupError, ValueError, RuntimeError) as error:
+    except (StartupError, EditingError, OSError, LookupError, ValueError) as error:
         hint = getattr(error, "hint", "")
         typer.echo(f"errata: cannot start: {error}{' ' if hint else ''}{hint}", err=True)
+        server.should_exit = True
+        return
+    except Exception:
+        logger.exception("cannot start")
         server.should_exit = True
         return
     await server.listening.wait()
@@ -99,7 +108,7 @@ async def _load(settings: Settings, runtime: Runtime, server: _Server) -> None:
     history = runtime.service.history
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(
-        f"errata: ready on http://{host}:{server.port} (model {settings.model_name}, "
+        f"errata: ready on http://{host}:{port} (model {settings.model_name}, "
         f"version {history.head}, {len(history.snapshot.entries)} active edits)",
         err=True,
     )
@@ -117,7 +126,6 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=LAST_WORDS_S,
         )
         super().__init__(config)
-        self.port = settings.port
         self.listening = asyncio.Event()
         self._runtime = runtime
         self._draining: asyncio.Task[None] | None = None

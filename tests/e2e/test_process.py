@@ -14,7 +14,7 @@ import httpx
 from typer.testing import CliRunner
 
 from app.cli import app
-from tests.support.server import ServerProcess, picture, png
+from tests.support.server import ServerProcess, logging_restored, picture, png
 from tests.support.tiny_model import tiny_image
 
 
@@ -40,7 +40,8 @@ def test_an_acknowledged_edit_survives_a_kill_and_a_stop_cuts_nothing(
         replay = second.request("POST", "/edits", json=correction, headers=key)
         assert replay.content == made.content
 
-        refused = CliRunner().invoke(app, ["serve", *map(str, arguments), "--port", "0"])
+        with logging_restored():
+            refused = CliRunner().invoke(app, ["serve", *map(str, arguments), "--port", "0"])
         assert refused.exit_code == 1
         assert f"the data directory {data} is in use by another server" in refused.output
         assert f"process {second.process.pid}" in refused.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from app.settings import Settings
 from editing_core.checkpoint import write_manifest
 from editing_core.editable_model import EditableModel
 from tests.integration.test_errors_table import check
-from tests.support.server import LiveServer, eventually, picture
+from tests.support.server import LiveServer, eventually, logging_restored, picture
 from tests.support.tiny_model import save_tiny_checkpoint
 
 
@@ -119,12 +120,22 @@ def test_a_wrong_setting_is_refused_in_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    result = CliRunner().invoke(app, ["serve", *flags], env=environment)
+    with logging_restored():
+        result = CliRunner().invoke(app, ["serve", *flags], env=environment)
 
     assert result.exit_code == 1
     assert message in result.output
     assert "secret" not in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with logging_restored(), socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = CliRunner().invoke(app, ["serve", "--port", port, "--data-dir", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.output
 
 
 def test_flags_beat_the_environment_beats_the_file_beats_the_default(
