@@ -39,3 +39,11 @@ def tiny_model(tiny_checkpoint: Path) -> EditableModel:
     from editing_core.editable_model import EditableModel
 
     return EditableModel.load(tiny_checkpoint, editors=("liveedit", "liveedit-paper"))
+
+
+@pytest.fixture(scope="session")
+def embedded_model() -> EditableModel:
+    """The model that ships, with both forms of the editor: it really answers."""
+    from editing_core.editable_model import EditableModel
+
+    return EditableModel.load(editors=("liveedit", "liveedit-paper"))
