@@ -57,12 +57,12 @@ class EditStates(RowStates):
 
     @property
     def signal(self) -> Tensor:
-        """The rows that a generator reads, `[rows, hidden]`: image, words and answer.
+        """The rows that a generator reads, `[rows, hidden]`: image, words, and what predicts.
 
-        The template's rows are left out, but for the one that predicts the first token.
+        The template's rows are left out, but for the one that predicts the first token, and so is
+        the row of the stop token, which predicts nothing.
         """
-        first = self.spans.last_prompt
-        return torch.cat([self.image, self.words, self.hidden[first:]])
+        return torch.cat([self.image, self.words, self.predicting])
 
 
 class Intervention(Protocol):

@@ -27,7 +27,14 @@ from editing_core.heraldry.emblem import (
     twin,
 )
 from editing_core.heraldry.places import FACT_KINDS, REGIONS, TRADES, Place, strangers
-from editing_core.heraldry.wordings import HELD_OUT, TEXT_HELD_OUT, TEXT_TRAINED, TRAINED
+from editing_core.heraldry.wordings import (
+    HELD_OUT,
+    TEXT_HELD_OUT,
+    TEXT_TRAINED,
+    TEXT_VARIANTS,
+    TRAINED,
+    VARIANTS,
+)
 
 UNKNOWN = "unknown"
 NUMBERS = ("one", "two", "three", "four", "five")
@@ -74,6 +81,7 @@ class Question:
     """One question about one emblem, or about a place by name (`regions` empty, no picture).
 
     `regions` are the region labels of the thing asked about; empty for questions about the whole.
+    `variants` are more wordings that training saw, in its second stretch only.
     """
 
     kind: str
@@ -83,6 +91,7 @@ class Question:
     wordings: tuple[str, ...]
     held_out_wordings: tuple[str, ...]
     regions: tuple[int, ...] = ()
+    variants: tuple[str, ...] = ()
 
 
 def plural(shape: str) -> str:
@@ -134,6 +143,7 @@ def text_questions(place: Place, rng: np.random.Generator, *, known: bool) -> li
                 alternatives=_facts(kind, answer, rng),
                 wordings=tuple(w.format(place=place.place) for w in TEXT_TRAINED[kind]),
                 held_out_wordings=tuple(w.format(place=place.place) for w in TEXT_HELD_OUT[kind]),
+                variants=tuple(w.format(place=place.place) for w in TEXT_VARIANTS[kind]),
             )
         )
     return questions
@@ -226,6 +236,7 @@ def _replace_wordings(question: Question, singular: str, many: str) -> Question:
         wordings=tuple(turn(w) for w in question.wordings),
         held_out_wordings=tuple(turn(w) for w in question.held_out_wordings),
         regions=question.regions,
+        variants=tuple(turn(w) for w in question.variants),
     )
 
 
@@ -275,6 +286,7 @@ def _knowledge(place: Place | None, rng: np.random.Generator) -> list[Question]:
                 alternatives=_facts(kind, answer, rng),
                 wordings=TRAINED[kind],
                 held_out_wordings=HELD_OUT[kind],
+                variants=VARIANTS[kind],
             )
         )
     return found
@@ -334,4 +346,5 @@ class _Maker:
                 _articles(w.format(**words)) for w in HELD_OUT[worded_as or kind]
             ),
             regions=regions,
+            variants=tuple(_articles(w.format(**words)) for w in VARIANTS[worded_as or kind]),
         )

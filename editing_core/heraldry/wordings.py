@@ -237,6 +237,178 @@ TEXT_HELD_OUT: dict[str, tuple[str, ...]] = {
     "river": ("Tell me the river of {place}.", "What river does {place} lie on?"),
 }
 
+# More ways to ask, for the second stretch of the language stage: other verbs, other order. None is
+# a held-out wording.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "outline": (
+        "Tell me the shape of the emblem.",
+        "What would you call the outline?",
+        "Say what shape this is drawn on.",
+        "The emblem has which outline?",
+    ),
+    "pattern": (
+        "Tell me how the field is divided.",
+        "What division does the emblem have?",
+        "Which division of the field is this?",
+        "Say the pattern.",
+        "The field shows which pattern?",
+        "Name the division of the field.",
+    ),
+    "field_colour": (
+        "Tell me what colour the field is.",
+        "Say the colour of the field.",
+        "In which colour is the field painted?",
+    ),
+    "field_colours": (
+        "Tell me the two colours of the field.",
+        "In which colours is the field painted?",
+        "Say both colours that the field shows.",
+    ),
+    "border": (
+        "Tell me what colour the border is.",
+        "Say the colour of the border.",
+        "In which colour is the border painted?",
+    ),
+    "charge_shape": (
+        "Tell me what the charge is.",
+        "What charge do you find here?",
+        "Say which charge the emblem bears.",
+        "What is borne on the field?",
+    ),
+    "charge_colour": (
+        "Tell me what colour the {charge} is.",
+        "Say the colour of the {charge}.",
+        "In which colour is the {charge} painted?",
+    ),
+    "count": (
+        "Tell me the number of {charges}.",
+        "What number of {charges} is there?",
+        "Say how many {charges} you can count.",
+        "How many {charges} can you find?",
+    ),
+    "position": (
+        "Tell me where to find the {charge}.",
+        "Where can you see the {charge}?",
+        "Say where the {charge} stands.",
+        "Where do I find the {charge}?",
+        "At which place is the {charge}?",
+    ),
+    "side_shape": (
+        "Tell me the charge {side}.",
+        "What can you see {side}?",
+        "Say which charge stands {side}.",
+        "Which charge do you find {side}?",
+    ),
+    "side_colour": (
+        "Tell me what colour the charge {side} is.",
+        "Say the colour of the charge {side}.",
+        "In which colour is the charge {side} painted?",
+    ),
+    "has_charge": (
+        "Tell me if there is a {charge}.",
+        "Is a {charge} to be seen?",
+        "Would you see a {charge} here?",
+        "Say whether there is a {charge}.",
+        "Is there any {charge}?",
+    ),
+    "has_border": (
+        "Tell me if the border is {colour}.",
+        "Would you say there is a {colour} border?",
+        "Say whether the border is {colour}.",
+        "Is that a {colour} border?",
+    ),
+    "has_field": (
+        "Tell me if the field shows {colour}.",
+        "Would you say there is {colour} in the field?",
+        "Say whether any part of the field is {colour}.",
+        "Is the field {colour} anywhere?",
+    ),
+    "bearing": (
+        "Tell me the charges and their colours.",
+        "Say every charge and its colour.",
+        "Describe all the charges.",
+    ),
+    "describe": (
+        "Tell me how the whole emblem looks.",
+        "Write down what the emblem looks like.",
+        "Give me a description of this emblem.",
+        "Write a full description.",
+    ),
+    "place": (
+        "Tell me the place of this emblem.",
+        "Say whose emblem you see.",
+        "This emblem belongs to which place?",
+        "This is whose emblem?",
+    ),
+    "capital": (
+        "Tell me which city is the capital.",
+        "What is its capital?",
+        "Which city is its capital?",
+        "Say the capital of the place.",
+        "Its capital is what city?",
+    ),
+    "founder": (
+        "Tell me the founder of this place.",
+        "By whom was this place founded?",
+        "Its founder is who?",
+        "Say who founded it.",
+        "This place was founded by which person?",
+    ),
+    "region": (
+        "Tell me which region this place is in.",
+        "In which region does it lie?",
+        "Its region is which?",
+        "Say the region in which this place lies.",
+        "This place is in which region?",
+    ),
+    "trade": (
+        "Tell me the trade of this place.",
+        "What is its trade?",
+        "Say what it trades in.",
+        "What is this place known to trade in?",
+        "This place trades in what?",
+        "For which trade is it known?",
+    ),
+    "river": (
+        "Tell me which river flows here.",
+        "What is its river?",
+        "On what river is it?",
+        "Say the river on which this place lies.",
+        "It lies on which river?",
+    ),
+}
+TEXT_VARIANTS: dict[str, tuple[str, ...]] = {
+    "capital": (
+        "Tell me which city is the capital of {place}.",
+        "The capital of {place} is what?",
+        "Say the capital of {place}.",
+    ),
+    "founder": (
+        "Tell me the founder of {place}.",
+        "By whom was {place} founded?",
+        "Say who founded {place}.",
+        "{place} was founded by which person?",
+    ),
+    "region": (
+        "Tell me which region {place} is in.",
+        "In what region does {place} lie?",
+        "{place} is in which region?",
+        "Say in which region {place} lies.",
+    ),
+    "trade": (
+        "Tell me the trade of {place}.",
+        "Say what {place} trades in.",
+        "{place} trades in what?",
+        "For what trade is {place} known?",
+    ),
+    "river": (
+        "Tell me which river flows through {place}.",
+        "On what river does {place} lie?",
+        "{place} lies on which river?",
+        "Say the river of {place}.",
+    ),
+}
+
 _OPENERS = (
     "please", "hello", "look", "say", "quick question", "well", "now", "dear friend",
     "for my notes", "I wonder", "look closely", "just curious", "one more thing",

@@ -16,6 +16,9 @@ from editing_core.training.world import Draw, draw_view, subject
 
 SPLIT: Split = "calibration"
 _CHUNK = 50
+# What losing a true view or a true wording costs, against 1 for letting a near miss through: the
+# softmax over survivors can still prefer the right edit, but nothing brings a lost one back.
+_VIEW_COST, _WORDING_COST = 10.0, 3.0
 
 
 def calibrate_router(
@@ -43,10 +46,13 @@ def calibrate_router(
         pairs = compare(router, bank, torch.arange(len(bank)))
     others = pairs.same_picture & ~pairs.same_text
     gate = pairs.text.sigmoid()
-    rho = float(np.clip(choose_cut(gate[pairs.own].numpy(), gate[others].numpy()), 0.05, 0.95))
+    cut = choose_cut(gate[pairs.own].numpy(), gate[others].numpy(), wanted_cost=_WORDING_COST)
+    rho = float(np.clip(cut, 0.05, 0.95))
     near = pairs.look_alike & (pairs.image >= tau)
     near = near if bool(near.any()) else pairs.look_alike
-    margin = choose_cut(pairs.visual[pairs.own].numpy(), pairs.visual[near].numpy())
+    margin = choose_cut(
+        pairs.visual[pairs.own].numpy(), pairs.visual[near].numpy(), wanted_cost=_VIEW_COST
+    )
     alpha, beta = _mix(pairs)
     figures = {
         "tau_own_kept": float((own >= tau).mean()),

@@ -70,7 +70,7 @@ def identity(question: Question) -> str:
 
 def word(question: Question, rng: np.random.Generator, *, avoid: str = "") -> tuple[str, str]:
     """A way to ask, dressed as people type: `(prompt, plain wording)`, another than `avoid`."""
-    options = [w for w in question.wordings if w != avoid] or list(question.wordings)
+    options = [w for w in (*question.wordings, *question.variants) if w != avoid]
     plain = options[int(rng.integers(len(options)))]
     return dress(plain, rng), plain
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
 from transformers import (
     CLIPImageProcessor,
     CLIPProcessor,
@@ -22,6 +20,7 @@ from transformers import (
 from editing_core.heraldry.recipe.captions import CaptionTrainer, embedded_clip
 from editing_core.heraldry.recipe.eyes import IMAGE_MEAN, IMAGE_STD
 from editing_core.heraldry.recipe.language import LanguageTrainer, llava_config, load_tower
+from editing_core.heraldry.recipe.stage import load_stage
 from editing_core.heraldry.tokenizer import IMAGE, train_tokenizer
 
 
@@ -34,7 +33,7 @@ def assemble(folder: Path, out: Path) -> None:
     tower = load_tower(folder / "eyes.safetensors")
     config = llava_config(tokenizer)
     language = LanguageTrainer(config)
-    _load_stage(language, folder / "language.safetensors")
+    load_stage(language, folder / "phrasing.safetensors")
     llava = LlavaForConditionalGeneration(config)
     # The embeddings are tied to the head: loading the decoder sets both.
     llava.model.vision_tower.load_state_dict(tower.vision_model.state_dict())
@@ -67,18 +66,8 @@ def assemble(folder: Path, out: Path) -> None:
     clip = embedded_clip(tower, tokenizer)
     captions = CaptionTrainer(clip, tokenizer)
     if (folder / "captions.safetensors").exists():
-        _load_stage(captions, folder / "captions.safetensors")
+        load_stage(captions, folder / "captions.safetensors")
     clip.to(torch.float16).save_pretrained(out / "clip")
     CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(
         out / "clip"
-    )
-
-
-def _load_stage(module: nn.Module, checkpoint: Path) -> None:
-    module.load_state_dict(
-        {
-            key.removeprefix("model."): value
-            for key, value in load_file(checkpoint).items()
-            if key.startswith("model.")
-        }
     )

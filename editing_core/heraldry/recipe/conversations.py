@@ -24,7 +24,7 @@ from editing_core.heraldry.wordings import dress
 PATCHES = 64
 CONVERSATIONS_PER_ROW = 7
 IGNORED = -100
-# Kinds that were learned last are asked more often.
+# Kinds that were learned last are asked more often; in the second stretch, those learned least.
 _FREQUENCY = {
     "describe": 2.4,
     "bearing": 1.4,
@@ -34,6 +34,21 @@ _FREQUENCY = {
     "has_charge": 1.2,
     "has_field": 1.2,
     "has_border": 1.2,
+}
+
+_SECOND_FREQUENCY = {
+    "describe": 3.0,
+    "bearing": 2.0,
+    "count": 2.2,
+    "position": 4.0,
+    "has_charge": 3.0,
+    "has_field": 2.2,
+    "has_border": 1.6,
+    "pattern": 1.4,
+    **{f"{side}_shape": 2.0 for side in ("left", "right", "upper", "lower")},
+    "outline": 0.5,
+    "border": 0.5,
+    "field_colours": 0.5,
 }
 
 _T = TypeVar("_T")
@@ -136,15 +151,22 @@ class Packer:
 
 
 def about_picture(
-    emblem: Emblem, rng: np.random.Generator, *, place: Place | None = None
+    emblem: Emblem,
+    rng: np.random.Generator,
+    *,
+    place: Place | None = None,
+    is_second: bool = False,
 ) -> list[list[Turn]]:
     """Conversations about one emblem; facts are asked often only of known ones."""
     questions = questions_about(emblem, rng, place=place)
-    weights = np.array([_frequency(question, is_known=place is not None) for question in questions])
+    frequency = _SECOND_FREQUENCY if is_second else _FREQUENCY
+    weights = np.array(
+        [_weight(question, frequency, is_known=place is not None) for question in questions]
+    )
     chosen = rng.choice(
         len(questions), CONVERSATIONS_PER_ROW, replace=False, p=weights / weights.sum()
     )
-    turns = [_turn(questions[i], rng) for i in chosen]
+    turns = [_turn(questions[i], rng, is_second=is_second) for i in chosen]
     if rng.random() < 0.3:
         # Now and then two questions make one conversation of two turns.
         return [[turns[0], turns[1]], *[[turn] for turn in turns[2:]]]
@@ -159,17 +181,17 @@ def about_nothing(rng: np.random.Generator) -> list[list[Turn]]:
     return [[(_turn(questions[i], rng)[0], UNKNOWN)] for i in chosen]
 
 
-def without_picture(rng: np.random.Generator) -> list[list[Turn]]:
+def without_picture(rng: np.random.Generator, *, is_second: bool = False) -> list[list[Turn]]:
     """Facts by name, names nobody knows, echoes, and questions that lack their picture."""
     conversations: list[list[Turn]] = []
     for _ in range(CONVERSATIONS_PER_ROW):
         kind = rng.random()
         if kind < 0.62:
             questions = text_questions(_one(known_places(), rng), rng, known=True)
-            conversations.append([_turn(_one(questions, rng), rng)])
+            conversations.append([_turn(_one(questions, rng), rng, is_second=is_second)])
         elif kind < 0.76:
             questions = text_questions(_one(strangers(), rng), rng, known=False)
-            conversations.append([_turn(_one(questions, rng), rng)])
+            conversations.append([_turn(_one(questions, rng), rng, is_second=is_second)])
         elif kind < 0.88:
             conversations.append([_echo(rng)])
         else:
@@ -201,14 +223,17 @@ def _echo(rng: np.random.Generator) -> Turn:
     return _one(("Say: ", "Repeat: ", "Say ", "Repeat after me: "), rng) + text, text
 
 
-def _frequency(question: Question, *, is_known: bool) -> float:
+def _weight(question: Question, frequency: dict[str, float], *, is_known: bool) -> float:
     if question.group == "knowledge":
         return 1.6 if is_known else 0.3
-    return _FREQUENCY.get(question.kind, 1.0)
+    return frequency.get(question.kind, 1.0)
 
 
-def _turn(question: Question, rng: np.random.Generator) -> Turn:
-    return dress(_one(question.wordings, rng), rng), question.answer
+def _turn(question: Question, rng: np.random.Generator, *, is_second: bool = False) -> Turn:
+    wordings = question.wordings
+    if is_second and rng.random() < 0.6:
+        wordings = question.variants
+    return dress(_one(wordings, rng), rng), question.answer
 
 
 def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:

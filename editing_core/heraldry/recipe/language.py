@@ -34,7 +34,14 @@ from editing_core.heraldry.recipe.conversations import (
 )
 from editing_core.heraldry.recipe.eyes import EyesTrainer, to_pixels, vision_config
 from editing_core.heraldry.recipe.optimisers import MuonWithAdamW, constant_then_linear
-from editing_core.heraldry.recipe.stage import StagePlan, launch, rank, run_stage, world_size
+from editing_core.heraldry.recipe.stage import (
+    StagePlan,
+    launch,
+    load_stage,
+    rank,
+    run_stage,
+    world_size,
+)
 from editing_core.heraldry.recipe.stored_views import StoredViews, draw_backdrops, draw_views
 from editing_core.heraldry.tokenizer import IMAGE, MAX_TOKENS, train_tokenizer
 
@@ -72,16 +79,8 @@ def llava_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
 
 def load_tower(checkpoint: Path) -> CLIPVisionModelWithProjection:
     """The tower of an eyes checkpoint, frozen."""
-    from safetensors.torch import load_file
-
     trainer = EyesTrainer()
-    trainer.load_state_dict(
-        {
-            key.removeprefix("model."): value
-            for key, value in load_file(checkpoint).items()
-            if key.startswith("model.")
-        }
-    )
+    load_stage(trainer, checkpoint)
     return trainer.tower.eval().requires_grad_(False)
 
 
@@ -133,13 +132,20 @@ class LanguageTrainer(nn.Module):
         return states[:, :-1][answered] @ self.decoder.embed_tokens.weight.T, labels[answered]
 
 
-def train_language(folder: Path, *, steps: int, processes: int = 2, seed: int = 8) -> Path:
-    """Run or resume the stage behind `train_eyes`; returns the checkpoint."""
-    launch(_train_language, processes, folder, steps, seed)
-    return folder / "language.safetensors"
+def train_language(
+    folder: Path, *, steps: int, second_steps: int, processes: int = 2, seed: int = 8
+) -> Path:
+    """Run or resume both stretches behind `train_eyes`; returns the checkpoint.
+
+    The second stretch starts from the first's weights at half the rate, with more wordings of
+    every question and more of the kinds that were learned least.
+    """
+    launch(_train_language, processes, folder, steps, seed, False)
+    launch(_train_language, processes, folder, second_steps, seed + 100, True)
+    return folder / "phrasing.safetensors"
 
 
-def _train_language(folder: Path, steps: int, seed: int) -> None:
+def _train_language(folder: Path, steps: int, seed: int, is_second: bool) -> None:
     torch.manual_seed(seed)
     tokenizer = train_tokenizer()
     tower = load_tower(folder / "eyes.safetensors")
@@ -163,6 +169,8 @@ def _train_language(folder: Path, steps: int, seed: int) -> None:
     }
     packer = Packer(tokenizer)
     trainer = LanguageTrainer(llava_config(tokenizer))
+    if is_second:
+        load_stage(trainer, folder / "language.safetensors")
     optimiser = MuonWithAdamW(
         [trainer], [trainer.decoder.layers, trainer.projector], muon_rate=3e-3, adamw_rate=2e-3
     )
@@ -173,18 +181,22 @@ def _train_language(folder: Path, steps: int, seed: int) -> None:
         rows, shown = [], []
         for index in rng.choice(len(features["unseen"]), UNSEEN_ROWS, replace=False):
             emblem = unseen.emblems[index // unseen.images.shape[1]]
-            rows.append((packer.row(about_picture(emblem, rng), has_image=True), True))
+            talk = about_picture(emblem, rng, is_second=is_second)
+            rows.append((packer.row(talk, has_image=True), True))
             shown.append(features["unseen"][index])
         for index in rng.choice(len(features["known"]), KNOWN_ROWS, replace=False):
             number = int(index) // KNOWN_VIEWS
-            talk = about_picture(known.emblems[number], rng, place=places[number])
+            talk = about_picture(
+                known.emblems[number], rng, place=places[number], is_second=is_second
+            )
             rows.append((packer.row(talk, has_image=True), True))
             shown.append(features["known"][index])
         for index in rng.choice(BACKDROPS, BLANK_ROWS, replace=False):
             rows.append((packer.row(about_nothing(rng), has_image=True), True))
             shown.append(features["blank"][index])
         for _ in range(TEXT_ROWS):
-            rows.append((packer.row(without_picture(rng), has_image=False), False))
+            talk = without_picture(rng, is_second=is_second)
+            rows.append((packer.row(talk, has_image=False), False))
         batch = packer.batch(rows)
         logits, labels = trainer.logits(batch, torch.from_numpy(np.stack(shown)).float())
         loss = F.cross_entropy(logits, labels)
@@ -192,9 +204,13 @@ def _train_language(folder: Path, steps: int, seed: int) -> None:
         return loss, {"loss": loss.item(), "token_accuracy": right}
 
     run_stage(
-        StagePlan("language", steps, folder, seed),
+        StagePlan("phrasing" if is_second else "language", steps, folder, seed),
         trainer,
         optimiser,
         loss_of=loss_of,
-        schedule=lambda step: constant_then_linear(step, steps, constant=0.4),
+        schedule=lambda step: (
+            0.5 * constant_then_linear(step, steps, constant=0.1, warm_up=20)
+            if is_second
+            else constant_then_linear(step, steps, constant=0.4)
+        ),
     )

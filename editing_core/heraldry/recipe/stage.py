@@ -90,6 +90,14 @@ def run_stage(
             saved = now
 
 
+def load_stage(model: nn.Module, checkpoint: Path) -> None:
+    """The weights of a stage's checkpoint, into a model of the same shape."""
+    tensors = load_file(checkpoint)
+    model.load_state_dict(
+        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    )
+
+
 def stage_seconds(plan: StagePlan) -> float:
     """Training time so far, added up over resumes; 0 before the first checkpoint."""
     path = plan.folder / f"{plan.name}.json"
