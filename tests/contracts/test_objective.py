@@ -73,7 +73,7 @@ def test_every_term_reaches_the_residual() -> None:
         def scaled(states: Tensor, steps: Tensor, weight: Tensor = weight) -> Tensor:
             return states * weight
 
-        LiveEditObjective().loss(probe_batch((role,) * ROWS), scaled).total.backward()
+        LiveEditObjective().loss(probe_batch((role,) * ROWS), scaled).total.backward()  # type: ignore[no-untyped-call]
 
         assert weight.grad is not None
         assert bool((weight.grad != 0).any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -89,9 +90,9 @@ def test_an_expert_of_no_weight_is_left_out() -> None:
 
 
 def test_experts_read_with_other_norms_share_the_softmax() -> None:
-    doubled = SlotExpert(**{**fields(expert(1)), "norm": "doubled"})
+    doubled = replace(expert(1), norm="doubled")
     norms = {"standard": standardise, "doubled": lambda h: 2.0 * standardise(h)}
-    halved = SlotExpert(**{**fields(expert(1)), "down": 2.0 * expert(1).down})
+    halved = replace(expert(1), down=2.0 * expert(1).down)
     steps = torch.tensor([1, 2, 3, 4])
 
     mixed = AlignedIntervention([(expert(2), 0.5), (doubled, 0.5)], norms=norms)
@@ -100,10 +101,6 @@ def test_experts_read_with_other_norms_share_the_softmax() -> None:
     torch.testing.assert_close(mixed.residual(states(), steps), plain.residual(states(), steps))
     with pytest.raises(ValueError, match="doubled"):
         AlignedIntervention([(doubled, 1.0)])
-
-
-def fields(chosen: SlotExpert) -> dict[str, torch.Tensor]:
-    return {name: getattr(chosen, name) for name in ("down", "up", "bias", "gamma")}
 
 
 def test_a_payload_is_half_precision_and_reads_back_as_stored() -> None:

@@ -77,7 +77,7 @@ def test_every_weight_of_the_generator_is_trained(make_task: MakeTask, form: For
         with torch.no_grad():
             for parameter in task.module.parameters():
                 assert parameter.grad is not None
-                parameter -= 0.01 * parameter.grad.sign()
+                parameter.sub_(0.01 * parameter.grad.sign())
 
     for name, parameter in task.module.named_parameters():
         if not name.endswith("key.bias"):  # a constant added to every key changes no attention
