@@ -133,7 +133,13 @@ def _small(settings: dict[str, object], *, is_router: bool) -> dict[str, object]
     plan["steps"] = 2
     small = {"subjects": 8, "batch": 4, "plan": plan}
     if is_router:
-        return {**settings, **small, "calibration_subjects": 4, "calibration_pictures": 8}
+        return {
+            **settings,
+            **small,
+            "picture_subjects": 0,
+            "calibration_subjects": 4,
+            "calibration_pictures": 8,
+        }
     return {**settings, **small, "check_batches": 1}
 
 

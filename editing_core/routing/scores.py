@@ -5,10 +5,10 @@ and `cos` the cosine of the image keys:
 
     s_p(e) = a <psi, psi_hat_e> + b                                       textual score
     gate   = sigmoid( s_p(e) )                                            dropped below rho
-    s_v(e) = c ( <phi, phi_hat_e> - <phi, theta> ) + d cos(e) - m         dropped unless > 0
+    s_v(e) = c ( <phi, phi_hat_e> - <phi, theta> ) + d ( cos(e) - m )     dropped unless > 0
     w      = softmax over survivors of  s_p + alpha (cos - tau) + beta s_v
 
-`d = m = 0` is the paper's sentinel test (LiveEdit, equation 5), and its soft weights (equation 7)
+`d = 0` is the paper's sentinel test (LiveEdit, equation 5), and its soft weights (equation 7)
 are `sigmoid(s_p) softmax(s_p)`: see `WeightRule`.
 """
 
@@ -24,15 +24,19 @@ WeightRule = Literal["joint", "paper"]
 
 
 class ScoreScales(nn.Module):
-    """The learned scalars above, kept positive where a sign would make no sense."""
+    """The learned scalars above, kept positive where a sign would make no sense.
+
+    Factors are learned as logarithms: the image keys' starts large, because cosines of look-alikes
+    differ by hundredths, and a rate that suits weights would never take it there.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_text = nn.Parameter(torch.tensor(3.0))
         self.text_bias = nn.Parameter(torch.tensor(-10.0))
         self.log_visual = nn.Parameter(torch.tensor(3.0))
-        self.image = nn.Parameter(torch.tensor(5.0))
-        self.image_bias = nn.Parameter(torch.tensor(4.5))
+        self.log_image = nn.Parameter(torch.tensor(4.0))
+        self.image_centre = nn.Parameter(torch.tensor(0.9))
 
     def text(self, cosine: Tensor) -> Tensor:
         """`s_p` of cosines of textual keys."""
@@ -41,7 +45,7 @@ class ScoreScales(nn.Module):
     def visual(self, cosine: Tensor, sentinel: Tensor, image_cosine: Tensor) -> Tensor:
         """`s_v` of cosines of visual keys, of the sentinel's, and of the image keys."""
         learned = self.log_visual.exp() * (cosine - sentinel)
-        return learned + self.image * image_cosine - self.image_bias
+        return learned + self.log_image.exp() * (image_cosine - self.image_centre)
 
 
 def survivor_weights(

@@ -18,7 +18,7 @@ SPLIT: Split = "calibration"
 _CHUNK = 50
 # What losing a true view or a true wording costs, against 1 for letting a near miss through: the
 # softmax over survivors can still prefer the right edit, but nothing brings a lost one back.
-_VIEW_COST, _WORDING_COST = 10.0, 3.0
+_VIEW_COST, _WORDING_COST = 3.0, 3.0
 
 
 def calibrate_router(

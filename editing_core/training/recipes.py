@@ -28,7 +28,7 @@ from editing_core.training.pairs import RoutingBank
 from editing_core.training.router import RouterTask
 from editing_core.training.scenes import Stage
 from editing_core.training.trainer import Notify, Report, TrainingPlan, train
-from editing_core.training.world import Draw, draw_view
+from editing_core.training.world import FIRST_SUBJECT, Draw, draw_view
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -42,6 +42,10 @@ class RouterRecipe:
     subjects: int = 1500
     questions: int = 9
     batch: int = 6
+    picture_subjects: int = 0
+    picture_questions: int = 3
+    picture_batch: int = 14
+    picture_share: float = 0.6
     calibration_subjects: int = 150
     calibration_pictures: int = 1000
     plan: Mapping[str, Any] = field(default_factory=dict)
@@ -96,15 +100,24 @@ def train_router(
     plan = TrainingPlan(**recipe.plan)
     frozen = FrozenDecoder(backbone.decoder, backbone.output_head, layer=recipe.layer)
     stage = Stage(backbone, frozen, all_blocks=False)
-    bank = RoutingBank.prepare(
-        stage,
-        range(recipe.subjects),
-        split="train",
-        questions=recipe.questions,
-        draw=draw,
-        folder=work / "bank",
-        notify=notify,
-    )
+
+    def bank_of(first: int, count: int, questions: int) -> RoutingBank:
+        return RoutingBank.prepare(
+            stage,
+            range(first, first + count),
+            split="train",
+            questions=questions,
+            draw=draw,
+            folder=work / "bank",
+            notify=notify,
+        )
+
+    bank = bank_of(FIRST_SUBJECT, recipe.subjects, recipe.questions)
+    pictures = None
+    if recipe.picture_subjects:
+        pictures = bank_of(
+            FIRST_SUBJECT + recipe.subjects, recipe.picture_subjects, recipe.picture_questions
+        )
     torch.manual_seed(plan.seed)
     router = Router(
         RouterConfig(
@@ -118,7 +131,15 @@ def train_router(
     )
     router.sentinel.start_from(bank.images[:200].flatten(0, 1))
     train(
-        RouterTask(router, bank, seed=plan.seed, batch=recipe.batch),
+        RouterTask(
+            router,
+            bank,
+            seed=plan.seed,
+            batch=recipe.batch,
+            pictures=pictures,
+            picture_batch=recipe.picture_batch,
+            picture_share=recipe.picture_share,
+        ),
         plan,
         work / "checkpoints",
         report=report,
@@ -159,7 +180,7 @@ def train_liveedit(
     def bank(count: int, *, split: Any) -> PrefixBank:
         return PrefixBank.prepare(
             stage,
-            range(count),
+            range(FIRST_SUBJECT, FIRST_SUBJECT + count),
             split=split,
             questions=recipe.questions,
             draw=draw,

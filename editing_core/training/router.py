@@ -22,22 +22,42 @@ from editing_core.training.pairs import Comparison, RoutingBank, compare
 
 
 class RouterTask:
-    """Draws a step's subjects from the bank and adds up the routing losses."""
+    """Draws a step's subjects from the bank and adds up the routing losses.
+
+    `pictures` is a second bank, of many subjects and few questions, for a share of the steps: how
+    to word a question is learned from few emblems, how an emblem looks only from many.
+    """
 
     name = "router"
 
-    def __init__(self, router: Router, bank: RoutingBank, *, seed: int, batch: int = 6) -> None:
+    def __init__(
+        self,
+        router: Router,
+        bank: RoutingBank,
+        *,
+        seed: int,
+        batch: int = 6,
+        pictures: RoutingBank | None = None,
+        picture_batch: int = 14,
+        picture_share: float = 0.6,
+    ) -> None:
         self.router = router
         self.module: nn.Module = router
         self._bank = bank
         self._seed = seed
         self._batch = batch
+        self._pictures = pictures
+        self._picture_batch = picture_batch
+        self._picture_share = picture_share
 
     def loss(self, step: int) -> LossTerms:
         """The loss of a step; its batch depends on the seed and the step only."""
         rng = np.random.default_rng([self._seed, step])
-        chosen = rng.permutation(len(self._bank))[: self._batch]
-        return routing_losses(compare(self.router, self._bank, torch.from_numpy(chosen)))
+        bank, batch = self._bank, self._batch
+        if self._pictures is not None and rng.random() < self._picture_share:
+            bank, batch = self._pictures, self._picture_batch
+        chosen = rng.permutation(len(bank))[:batch]
+        return routing_losses(compare(self.router, bank, torch.from_numpy(chosen)))
 
 
 def routing_losses(pairs: Comparison) -> LossTerms:

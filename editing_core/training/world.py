@@ -18,6 +18,10 @@ from editing_core.heraldry.wordings import dress
 from editing_core.training.targets import invented_name
 from editing_core.types import ImageArray
 
+FIRST_SUBJECT = 100_000
+"""Training's subjects count from here: the vision tower was trained on views of those below, and
+what it makes of views that it has seen is cleaner than what it will make of a user's."""
+
 Draw = Callable[[Emblem, Split, int, int], ImageArray]
 """`(emblem, split, number, view) -> picture`."""
 
