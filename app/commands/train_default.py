@@ -21,10 +21,9 @@ def train_default(
         int, typer.Option(min=1, help="One-thread processes that train together.")
     ] = 2,
     eyes_steps: Annotated[int, typer.Option(help="Steps of stage one, the vision tower.")] = 4800,
-    language_steps: Annotated[int, typer.Option(help="Steps of stage two, the decoder.")] = 1600,
-    phrasing_steps: Annotated[
-        int, typer.Option(help="Steps of its second stretch: more wordings, weak kinds.")
-    ] = 500,
+    language_steps: Annotated[
+        str, typer.Option(help="Steps of stage two's stretches: all, more wordings, more facts.")
+    ] = "1600,500,170",
     caption_steps: Annotated[int, typer.Option(help="Steps of stage three, CLIP's text.")] = 300,
 ) -> None:
     """Train the embedded model: eyes, language, captions, then put the checkpoints together.
@@ -40,7 +39,8 @@ def train_default(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     train_eyes(work, steps=eyes_steps, processes=processes)
-    train_language(work, steps=language_steps, second_steps=phrasing_steps, processes=processes)
+    stretches = [int(steps) for steps in language_steps.split(",")]
+    train_language(work, steps=stretches, processes=processes)
     train_captions(work, steps=caption_steps)
     assemble(work, out)
     typer.echo(f"wrote {out}/model and {out}/clip")

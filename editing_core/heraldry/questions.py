@@ -81,7 +81,7 @@ class Question:
     """One question about one emblem, or about a place by name (`regions` empty, no picture).
 
     `regions` are the region labels of the thing asked about; empty for questions about the whole.
-    `variants` are more wordings that training saw, in its second stretch only.
+    `variants` are more wordings that training saw, in later stretches only.
     """
 
     kind: str

@@ -237,7 +237,7 @@ TEXT_HELD_OUT: dict[str, tuple[str, ...]] = {
     "river": ("Tell me the river of {place}.", "What river does {place} lie on?"),
 }
 
-# More ways to ask, for the second stretch of the language stage: other verbs, other order. None is
+# More ways to ask, for the later stretches of the language stage: other verbs, other order. None is
 # a held-out wording.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "outline": (

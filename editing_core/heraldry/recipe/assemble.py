@@ -19,7 +19,12 @@ from transformers import (
 
 from editing_core.heraldry.recipe.captions import CaptionTrainer, embedded_clip
 from editing_core.heraldry.recipe.eyes import IMAGE_MEAN, IMAGE_STD
-from editing_core.heraldry.recipe.language import LanguageTrainer, llava_config, load_tower
+from editing_core.heraldry.recipe.language import (
+    STRETCHES,
+    LanguageTrainer,
+    llava_config,
+    load_tower,
+)
 from editing_core.heraldry.recipe.stage import load_stage
 from editing_core.heraldry.tokenizer import IMAGE, train_tokenizer
 
@@ -33,7 +38,7 @@ def assemble(folder: Path, out: Path) -> None:
     tower = load_tower(folder / "eyes.safetensors")
     config = llava_config(tokenizer)
     language = LanguageTrainer(config)
-    load_stage(language, folder / "phrasing.safetensors")
+    load_stage(language, folder / f"{STRETCHES[-1].name}.safetensors")
     llava = LlavaForConditionalGeneration(config)
     # The embeddings are tied to the head: loading the decoder sets both.
     llava.model.vision_tower.load_state_dict(tower.vision_model.state_dict())

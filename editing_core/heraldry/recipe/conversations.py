@@ -24,7 +24,7 @@ from editing_core.heraldry.wordings import dress
 PATCHES = 64
 CONVERSATIONS_PER_ROW = 7
 IGNORED = -100
-# Kinds that were learned last are asked more often; in the second stretch, those learned least.
+# Kinds that were learned last are asked more often; in later stretches, those learned least.
 _FREQUENCY = {
     "describe": 2.4,
     "bearing": 1.4,
@@ -36,7 +36,7 @@ _FREQUENCY = {
     "has_border": 1.2,
 }
 
-_SECOND_FREQUENCY = {
+_LATER_FREQUENCY = {
     "describe": 3.0,
     "bearing": 2.0,
     "count": 2.2,
@@ -155,18 +155,18 @@ def about_picture(
     rng: np.random.Generator,
     *,
     place: Place | None = None,
-    is_second: bool = False,
+    is_later: bool = False,
 ) -> list[list[Turn]]:
     """Conversations about one emblem; facts are asked often only of known ones."""
     questions = questions_about(emblem, rng, place=place)
-    frequency = _SECOND_FREQUENCY if is_second else _FREQUENCY
+    frequency = _LATER_FREQUENCY if is_later else _FREQUENCY
     weights = np.array(
         [_weight(question, frequency, is_known=place is not None) for question in questions]
     )
     chosen = rng.choice(
         len(questions), CONVERSATIONS_PER_ROW, replace=False, p=weights / weights.sum()
     )
-    turns = [_turn(questions[i], rng, is_second=is_second) for i in chosen]
+    turns = [_turn(questions[i], rng, is_later=is_later) for i in chosen]
     if rng.random() < 0.3:
         # Now and then two questions make one conversation of two turns.
         return [[turns[0], turns[1]], *[[turn] for turn in turns[2:]]]
@@ -181,17 +181,17 @@ def about_nothing(rng: np.random.Generator) -> list[list[Turn]]:
     return [[(_turn(questions[i], rng)[0], UNKNOWN)] for i in chosen]
 
 
-def without_picture(rng: np.random.Generator, *, is_second: bool = False) -> list[list[Turn]]:
+def without_picture(rng: np.random.Generator, *, is_later: bool = False) -> list[list[Turn]]:
     """Facts by name, names nobody knows, echoes, and questions that lack their picture."""
     conversations: list[list[Turn]] = []
     for _ in range(CONVERSATIONS_PER_ROW):
         kind = rng.random()
         if kind < 0.62:
             questions = text_questions(_one(known_places(), rng), rng, known=True)
-            conversations.append([_turn(_one(questions, rng), rng, is_second=is_second)])
+            conversations.append([_turn(_one(questions, rng), rng, is_later=is_later)])
         elif kind < 0.76:
             questions = text_questions(_one(strangers(), rng), rng, known=False)
-            conversations.append([_turn(_one(questions, rng), rng, is_second=is_second)])
+            conversations.append([_turn(_one(questions, rng), rng, is_later=is_later)])
         elif kind < 0.88:
             conversations.append([_echo(rng)])
         else:
@@ -229,9 +229,9 @@ def _weight(question: Question, frequency: dict[str, float], *, is_known: bool) 
     return frequency.get(question.kind, 1.0)
 
 
-def _turn(question: Question, rng: np.random.Generator, *, is_second: bool = False) -> Turn:
+def _turn(question: Question, rng: np.random.Generator, *, is_later: bool = False) -> Turn:
     wordings = question.wordings
-    if is_second and rng.random() < 0.6:
+    if is_later and rng.random() < 0.6:
         wordings = question.variants
     return dress(_one(wordings, rng), rng), question.answer
 

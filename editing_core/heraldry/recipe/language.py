@@ -6,6 +6,8 @@ the decoder learns from them without it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -132,20 +134,42 @@ class LanguageTrainer(nn.Module):
         return states[:, :-1][answered] @ self.decoder.embed_tokens.weight.T, labels[answered]
 
 
-def train_language(
-    folder: Path, *, steps: int, second_steps: int, processes: int = 2, seed: int = 8
-) -> Path:
-    """Run or resume both stretches behind `train_eyes`; returns the checkpoint.
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One run of the stage, from the weights of the one before at a lower rate.
 
-    The second stretch starts from the first's weights at half the rate, with more wordings of
-    every question and more of the kinds that were learned least.
+    Later stretches ask in more wordings, and more of the kinds that were learned least.
     """
-    launch(_train_language, processes, folder, steps, seed, False)
-    launch(_train_language, processes, folder, second_steps, seed + 100, True)
-    return folder / "phrasing.safetensors"
+
+    name: str
+    after: str | None
+    rate: float
+    constant: float
+    warm_up: int
+    text_rows: int
+
+    @property
+    def is_later(self) -> bool:
+        return self.after is not None
 
 
-def _train_language(folder: Path, steps: int, seed: int, is_second: bool) -> None:
+STRETCHES = (
+    Stretch("language", None, rate=1.0, constant=0.4, warm_up=50, text_rows=TEXT_ROWS),
+    Stretch("phrasing", "language", rate=0.5, constant=0.1, warm_up=20, text_rows=TEXT_ROWS),
+    Stretch("facts", "phrasing", rate=0.35, constant=0.1, warm_up=50, text_rows=2 * TEXT_ROWS),
+)
+
+
+def train_language(
+    folder: Path, *, steps: Sequence[int], processes: int = 2, seed: int = 8
+) -> Path:
+    """Run or resume all stretches behind `train_eyes`, `steps` of each; the last checkpoint."""
+    for number, (stretch, length) in enumerate(zip(STRETCHES, steps, strict=True)):
+        launch(_train_language, processes, folder, length, seed + 100 * number, stretch)
+    return folder / f"{STRETCHES[-1].name}.safetensors"
+
+
+def _train_language(folder: Path, steps: int, seed: int, stretch: Stretch) -> None:
     torch.manual_seed(seed)
     tokenizer = train_tokenizer()
     tower = load_tower(folder / "eyes.safetensors")
@@ -169,8 +193,8 @@ def _train_language(folder: Path, steps: int, seed: int, is_second: bool) -> Non
     }
     packer = Packer(tokenizer)
     trainer = LanguageTrainer(llava_config(tokenizer))
-    if is_second:
-        load_stage(trainer, folder / "language.safetensors")
+    if stretch.after is not None:
+        load_stage(trainer, folder / f"{stretch.after}.safetensors")
     optimiser = MuonWithAdamW(
         [trainer], [trainer.decoder.layers, trainer.projector], muon_rate=3e-3, adamw_rate=2e-3
     )
@@ -181,21 +205,21 @@ def _train_language(folder: Path, steps: int, seed: int, is_second: bool) -> Non
         rows, shown = [], []
         for index in rng.choice(len(features["unseen"]), UNSEEN_ROWS, replace=False):
             emblem = unseen.emblems[index // unseen.images.shape[1]]
-            talk = about_picture(emblem, rng, is_second=is_second)
+            talk = about_picture(emblem, rng, is_later=stretch.is_later)
             rows.append((packer.row(talk, has_image=True), True))
             shown.append(features["unseen"][index])
         for index in rng.choice(len(features["known"]), KNOWN_ROWS, replace=False):
             number = int(index) // KNOWN_VIEWS
             talk = about_picture(
-                known.emblems[number], rng, place=places[number], is_second=is_second
+                known.emblems[number], rng, place=places[number], is_later=stretch.is_later
             )
             rows.append((packer.row(talk, has_image=True), True))
             shown.append(features["known"][index])
         for index in rng.choice(BACKDROPS, BLANK_ROWS, replace=False):
             rows.append((packer.row(about_nothing(rng), has_image=True), True))
             shown.append(features["blank"][index])
-        for _ in range(TEXT_ROWS):
-            talk = without_picture(rng, is_second=is_second)
+        for _ in range(stretch.text_rows):
+            talk = without_picture(rng, is_later=stretch.is_later)
             rows.append((packer.row(talk, has_image=False), False))
         batch = packer.batch(rows)
         logits, labels = trainer.logits(batch, torch.from_numpy(np.stack(shown)).float())
@@ -204,13 +228,12 @@ def _train_language(folder: Path, steps: int, seed: int, is_second: bool) -> Non
         return loss, {"loss": loss.item(), "token_accuracy": right}
 
     run_stage(
-        StagePlan("phrasing" if is_second else "language", steps, folder, seed),
+        StagePlan(stretch.name, steps, folder, seed),
         trainer,
         optimiser,
         loss_of=loss_of,
         schedule=lambda step: (
-            0.5 * constant_then_linear(step, steps, constant=0.1, warm_up=20)
-            if is_second
-            else constant_then_linear(step, steps, constant=0.4)
+            stretch.rate
+            * constant_then_linear(step, steps, constant=stretch.constant, warm_up=stretch.warm_up)
         ),
     )
