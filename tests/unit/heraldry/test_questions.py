@@ -38,8 +38,9 @@ def test_wordings_are_enough_and_held_out_ones_are_new(seed: int) -> None:
     for question in ask(seed).values():
         assert len(question.wordings) >= 2
         assert len(question.held_out_wordings) >= 1
-        assert not set(question.wordings) & set(question.held_out_wordings)
-        for wording in (*question.wordings, *question.held_out_wordings):
+        assert not {*question.wordings, *question.variants} & set(question.held_out_wordings)
+        assert len(question.variants) >= 3
+        for wording in (*question.wordings, *question.held_out_wordings, *question.variants):
             assert "{" not in wording
             assert " a orange" not in wording
 

@@ -89,6 +89,18 @@ def test_any_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> 
         assert tokenizer.decode(ids) == text
 
 
+def test_later_stretches_ask_in_more_wordings() -> None:
+    emblem = emblem_from_seed(3)
+    asked = [
+        turn[0]
+        for seed in range(60)
+        for talk in about_picture(emblem, np.random.default_rng(seed), is_later=True)
+        for turn in talk
+    ]
+    assert any("say whether" in question.lower() for question in asked)
+    assert any("is there" in question.lower() for question in asked)
+
+
 def test_text_rows_have_no_picture(tokenizer: PreTrainedTokenizerFast) -> None:
     row = Packer(tokenizer).row(without_picture(np.random.default_rng(0)), has_image=False)
     assert tokenizer.convert_tokens_to_ids("<image>") not in row.ids
