@@ -86,6 +86,11 @@ def read_recipe(editor: str, backbone: str, part: str, **changes: Any) -> dict[s
     return recipe
 
 
+def _name_of(backbone: Backbone) -> str:
+    """A folder's name: what was computed on one base model must never be used on another."""
+    return f"base-{backbone.fingerprint.removeprefix('sha256:')[:12]}"
+
+
 def train_router(
     backbone: Backbone,
     recipe: RouterRecipe,
@@ -98,6 +103,7 @@ def train_router(
 ) -> Router:
     """Train, round, calibrate and write `router.safetensors` and `router.json` into `out`."""
     plan = TrainingPlan(**recipe.plan)
+    work = work / _name_of(backbone)
     frozen = FrozenDecoder(backbone.decoder, backbone.output_head, layer=recipe.layer)
     stage = Stage(backbone, frozen, all_blocks=False)
 
@@ -174,6 +180,7 @@ def train_liveedit(
     They are `liveedit.*` for the aligned form and `liveedit-paper.*` for the paper's.
     """
     plan = TrainingPlan(**recipe.plan)
+    work = work / _name_of(backbone)
     frozen = FrozenDecoder(backbone.decoder, backbone.output_head, layer=recipe.layer)
     stage = Stage(backbone, frozen, all_blocks=True)
 

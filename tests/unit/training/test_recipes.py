@@ -63,8 +63,9 @@ def test_a_trained_router_is_calibrated_and_loads(
 
 def test_states_are_computed_once(tiny_model: EditableModel, tmp_path: Path) -> None:
     first = train_router(tiny_model.backbone, router_recipe(), out=tmp_path, work=tmp_path / "work")
-    shutil.rmtree(tmp_path / "work" / "checkpoints")
-    banks = {p: p.stat().st_mtime_ns for p in (tmp_path / "work" / "bank").iterdir()}
+    (folder,) = (tmp_path / "work").iterdir()  # one for each base model
+    shutil.rmtree(folder / "checkpoints")
+    banks = {p: p.stat().st_mtime_ns for p in (folder / "bank").iterdir()}
 
     second = train_router(
         tiny_model.backbone, router_recipe(), out=tmp_path, work=tmp_path / "work"
