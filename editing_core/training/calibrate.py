@@ -16,9 +16,9 @@ from editing_core.training.world import Draw, draw_view, subject
 
 SPLIT: Split = "calibration"
 _CHUNK = 50
-# What losing a true view or a true wording costs, against 1 for letting a near miss through: the
-# softmax over survivors can still prefer the right edit, but nothing brings a lost one back.
-_VIEW_COST, _WORDING_COST = 3.0, 3.0
+# The share of true views that the sentinel must let pass, and what losing a true wording costs
+# against 1 for letting another question through: nothing brings back an edit that was dropped.
+_VIEWS_KEPT, _WORDING_COST = 0.985, 3.0
 
 
 def calibrate_router(
@@ -48,11 +48,7 @@ def calibrate_router(
     gate = pairs.text.sigmoid()
     cut = choose_cut(gate[pairs.own].numpy(), gate[others].numpy(), wanted_cost=_WORDING_COST)
     rho = float(np.clip(cut, 0.05, 0.95))
-    near = pairs.look_alike & (pairs.image >= tau)
-    near = near if bool(near.any()) else pairs.look_alike
-    margin = choose_cut(
-        pairs.visual[pairs.own].numpy(), pairs.visual[near].numpy(), wanted_cost=_VIEW_COST
-    )
+    margin = float(np.quantile(pairs.visual[pairs.own].numpy(), 1.0 - _VIEWS_KEPT))
     alpha, beta = _mix(pairs)
     figures = {
         "tau_own_kept": float((own >= tau).mean()),
