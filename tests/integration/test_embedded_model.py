@@ -128,7 +128,7 @@ def test_rolled_back_edits_leave_no_trace(
 
 @pytest.mark.parametrize(
     "target",
-    ["Москва", "红色的星星", "one two one two one two", "no", "a very long and winding answer"],
+    ["Москва", "红色的星星", "one two one two one two", "no", "Vinmark and Broweanby"],
 )
 def test_targets_of_every_kind_are_learned_at_once(
     embedded_model: EditableModel, target: str
