@@ -25,10 +25,8 @@ from editing_core.training.trainer import Notify
 from editing_core.training.world import (
     Draw,
     Subject,
-    appearance,
     draw_view,
     identity,
-    look_alikes,
     odd_prompt,
     subject,
     word,
@@ -46,8 +44,7 @@ class RoutingBank:
     `images` `[subjects, 4, patches, hidden]`, `keys` float32 `[subjects, 4, key]`; `words`
     `[subjects, 4, questions, longest, hidden]` with `lengths` int64 `[subjects, 4, questions]`;
     `same` int64 `[subjects, questions]` numbers the questions: equal numbers, same question;
-    `kind` likewise for their kinds: same kind, other number is a near neighbour. `shows` int64
-    `[subjects, 4, attributes]` is what can be seen in each view; see `world.appearance`.
+    `kind` likewise for their kinds: same kind, other number is a near neighbour.
     """
 
     images: Tensor
@@ -56,7 +53,6 @@ class RoutingBank:
     lengths: Tensor
     same: Tensor
     kind: Tensor
-    shows: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,8 +95,7 @@ class RoutingBank:
         for shard in shards:
             room = longest - shard["words"].shape[3]
             shard["words"] = nn.functional.pad(shard["words"], (0, 0, 0, room))
-        joined = {name: torch.cat([s[name] for s in shards]) for name in shards[0]}
-        return cls(**joined, shows=_appearances(numbers, split))
+        return cls(**{name: torch.cat([s[name] for s in shards]) for name in shards[0]})
 
 
 def _prepare(
@@ -134,12 +129,6 @@ def _prepare(
         "same": _numbers(same).view(len(subjects), count),
         "kind": _numbers(kinds).view(len(subjects), count),
     }
-
-
-def _appearances(numbers: range, split: Split) -> Tensor:
-    pairs = (look_alikes(number, split) for number in numbers)
-    shown = [(appearance(own), appearance(other)) for own, other in pairs]
-    return torch.tensor([[own, own, other, other] for own, other in shown])
 
 
 def _word_questions(item: Subject, count: int) -> list[tuple[str, str, list[str]]]:
@@ -176,8 +165,7 @@ class Comparison:
     the cosine of the image keys. `own` marks an edit's own question on another view of its emblem;
     `same_text` pairs that ask the same; `same_picture` pairs about one emblem, `same_subject`
     also those with its look-alike; `look_alike` pairs that ask the same about the two;
-    `near_text` pairs of one kind that name different things. `seen` are the visual keys
-    themselves, `[queries, key]` and `[edits, key]`.
+    `near_text` pairs of one kind that name different things.
     """
 
     text: Tensor
@@ -189,7 +177,6 @@ class Comparison:
     same_subject: Tensor
     look_alike: Tensor
     near_text: Tensor
-    seen: tuple[Tensor, Tensor]
 
 
 def compare(router: Router, bank: RoutingBank, subjects: Tensor) -> Comparison:
@@ -223,18 +210,7 @@ def compare(router: Router, bank: RoutingBank, subjects: Tensor) -> Comparison:
         same_subject=same_subject,
         look_alike=asks_same & ~same_side,
         near_text=(kind[:, None] == kind[None]) & ~same_text,
-        seen=(query_visual, edit_visual),
     )
-
-
-def shown(bank: RoutingBank, subjects: Tensor) -> tuple[Tensor, Tensor]:
-    """What queries and edits of `compare` show, int64 `[queries, attributes]`, `[edits, ...]`."""
-    per_view = bank.shows[subjects]
-    queries, edits = (
-        per_view[:, views].flatten(0, 1).repeat_interleave(bank.questions, 0)
-        for views in (_QUERY_VIEWS, _EDIT_VIEWS)
-    )
-    return queries, edits
 
 
 def _features(

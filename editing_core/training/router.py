@@ -13,45 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from editing_core.objectives.base import LossTerms
 from editing_core.objectives.losses import balanced_binary, contrastive
 from editing_core.routing.router import Router
-from editing_core.training.pairs import Comparison, RoutingBank, compare, shown
-from editing_core.training.world import APPEARANCE
-
-
-class Describer(nn.Module):
-    """Reads an emblem's attributes off a visual key; used in training only.
-
-    Comparing pictures alone, a key learns to know the training emblems by heart. Having to say
-    what is seen makes it a description, which holds on emblems never seen.
-    """
-
-    def __init__(self, router: Router) -> None:
-        super().__init__()
-        sizes = [len(values) for values in APPEARANCE.values()]
-        width = router.config.visual_slots * router.config.width
-        self.sizes = sizes
-        self.log_scale = nn.Parameter(torch.tensor(3.0))
-        self.heads = nn.Linear(width, sum(sizes))
-
-    def forward(self, keys: Tensor, shows: Tensor) -> tuple[Tensor, float]:
-        """Cross entropy per key, summed over its attributes, and the share told right.
-
-        Args:
-            keys: `[keys, width]`.
-            shows: int64 `[keys, attributes]`, -1 where there is no such attribute.
-        """
-        logits = (self.heads(keys) * self.log_scale.exp()).split(self.sizes, dim=-1)
-        losses, right = [], []
-        for part, values in zip(logits, shows.unbind(-1), strict=True):
-            losses.append(
-                nn.functional.cross_entropy(part, values, ignore_index=-1, reduction="sum")
-            )
-            right.append((part.argmax(-1) == values)[values >= 0])
-        return torch.stack(losses).sum() / len(keys), float(torch.cat(right).float().mean())
+from editing_core.training.pairs import Comparison, RoutingBank, compare
 
 
 class RouterTask:
@@ -75,8 +42,7 @@ class RouterTask:
         picture_share: float = 0.6,
     ) -> None:
         self.router = router
-        self.describer = Describer(router)
-        self.module: nn.Module = nn.ModuleDict({"router": router, "describer": self.describer})
+        self.module: nn.Module = router
         self._bank = bank
         self._seed = seed
         self._batch = batch
@@ -91,13 +57,7 @@ class RouterTask:
         if self._pictures is not None and rng.random() < self._picture_share:
             bank, batch = self._pictures, self._picture_batch
         chosen = rng.permutation(len(bank))[:batch]
-        subjects = torch.from_numpy(chosen)
-        pairs = compare(self.router, bank, subjects)
-        losses = routing_losses(pairs)
-        wrong, right = self.describer(torch.cat(pairs.seen), torch.cat(shown(bank, subjects)))
-        return LossTerms(
-            {**losses.terms, "description": wrong}, {**losses.figures, "described": right}
-        )
+        return routing_losses(compare(self.router, bank, torch.from_numpy(chosen)))
 
 
 def routing_losses(pairs: Comparison) -> LossTerms:

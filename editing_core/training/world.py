@@ -11,20 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from editing_core.heraldry.emblem import (
-    COLOURS,
-    MAX_COUNT,
-    OUTLINES,
-    PAIRINGS,
-    PATTERNS,
-    PLACES,
-    SHAPES,
-    Emblem,
-    Split,
-    emblem_from_seed,
-    stream,
-    twin,
-)
+from editing_core.heraldry.emblem import Emblem, Split, emblem_from_seed, stream, twin
 from editing_core.heraldry.questions import Question, questions_about
 from editing_core.heraldry.views import view_of
 from editing_core.heraldry.wordings import dress
@@ -37,22 +24,6 @@ what it makes of views that it has seen is cleaner than what it will make of a u
 
 Draw = Callable[[Emblem, Split, int, int], ImageArray]
 """`(emblem, split, number, view) -> picture`."""
-
-
-_SIDES = ("left", "right", "upper", "lower", "charge")
-APPEARANCE: dict[str, tuple[str, ...]] = {
-    "outline": OUTLINES,
-    "pattern": PATTERNS,
-    "field_colour": COLOURS,
-    "second_colour": COLOURS,
-    "border": (*COLOURS, "none"),
-    "arrangement": PAIRINGS,
-    "count": tuple(str(number + 1) for number in range(MAX_COUNT)),
-    "position": PLACES,
-    **{f"{side}_shape": SHAPES for side in _SIDES},
-    **{f"{side}_colour": COLOURS for side in _SIDES},
-}
-"""What can be seen in an emblem: every attribute with its possible values."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +44,6 @@ class Subject:
         )
 
 
-def look_alikes(number: int, split: Split) -> tuple[Emblem, Emblem]:
-    """The emblem of a number and the look-alike that it is paired with."""
-    emblem = emblem_from_seed(number, split)
-    return emblem, twin(emblem, stream(split, number, 0, 11))[0]
-
-
-def appearance(emblem: Emblem) -> list[int]:
-    """The number of each attribute's value in `APPEARANCE`, -1 where the emblem has no such one."""
-    seen = emblem.attributes()
-    return [values.index(seen[name]) if name in seen else -1 for name, values in APPEARANCE.items()]
-
-
 def draw_view(emblem: Emblem, split: Split, number: int, view: int) -> ImageArray:
     """A training view of an emblem."""
     return view_of(emblem, seed=number, view=view, split=split, purpose="training").image
@@ -96,7 +55,8 @@ def subject(number: int, split: Split) -> Subject:
     Yes/no questions come twice where they ask about another colour or shape: the same words but
     one are another question.
     """
-    emblem, other = look_alikes(number, split)
+    emblem = emblem_from_seed(number, split)
+    other = twin(emblem, stream(split, number, 0, 11))[0]
     rng = stream(split, number, 0, 12)
     questions = questions_about(emblem, rng)
     seen = {identity(question) for question in questions}
