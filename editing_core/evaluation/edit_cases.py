@@ -8,25 +8,22 @@ emblems that no case edits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from editing_core.evaluation.probes import GENERALITY, LOCALITY, EditCase, EditProbe
 from editing_core.heraldry.emblem import Emblem, emblem_from_seed, stream, twin
 from editing_core.heraldry.places import known_places, strangers
 from editing_core.heraldry.questions import Question, questions_about, text_questions
-from editing_core.heraldry.views import view_of
+from editing_core.heraldry.views import VIEW_SIZE, view_of
 from editing_core.types import ImageArray
 
-GENERALITY = ("reliability", "text generality", "image generality", "both generalities")
-LOCALITY = (
-    "text locality",
-    "image locality",
-    "no image, same question",
-    "same image, other question",
-    "look-alike, same question",
-)
-_FIRST_EDITED, _FIRST_BYSTANDER = 700_000, 800_000
+__all__ = ["GENERALITY", "LOCALITY", "EditCase", "EditProbe", "edit_cases"]
+
+_FIRST_EDITED, _FIRST_BYSTANDER, _FIRST_RANDOM = 700_000, 800_000, 900_000
+_PER_SEED = 10_000
+GREY: ImageArray = np.full((VIEW_SIZE, VIEW_SIZE, 3), 128, dtype=np.uint8)
+"""A picture of nothing."""
 # Targets that a short answer's editor gets wrong: long, repeating, and made of raw bytes.
 _HARD_TARGETS = (
     "Москва",
@@ -45,32 +42,10 @@ _HARD_TARGETS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EditProbe:
-    """What to ask after the edits. Locality probes must answer as the unedited model does."""
-
-    kind: str
-    image: ImageArray | None
-    prompt: str
-
-
-@dataclass(frozen=True, slots=True)
-class EditCase:
-    """One edit and its probes. `question_kind` and `target_group` are for the report."""
-
-    seed: int
-    image: ImageArray
-    prompt: str
-    target: str
-    question_kind: str
-    target_group: str
-    probes: tuple[EditProbe, ...]
-
-
 def edit_cases(count: int, *, seed: int = 0) -> Iterator[EditCase]:
     """`count` edits, each on an emblem of its own."""
     for index in range(count):
-        number = _FIRST_EDITED + 10_000 * seed + index
+        number = _FIRST_EDITED + _PER_SEED * seed + index
         yield _case(number, index, stream("unseen", number, seed, 31))
 
 
@@ -106,8 +81,15 @@ def _case(number: int, index: int, rng: np.random.Generator) -> EditCase:
         EditProbe(
             "look-alike, same question", view_of(look_alike, seed=number, view=2).image, prompt
         ),
+        EditProbe("grey image, same question", GREY, prompt),
+        EditProbe("random image, same question", _random_image(number), prompt),
     )
     return EditCase(number, image, prompt, target, question.kind, group, probes)
+
+
+def _random_image(number: int) -> ImageArray:
+    drawn = _FIRST_RANDOM + number - _FIRST_EDITED
+    return view_of(emblem_from_seed(drawn), seed=drawn, view=0).image
 
 
 def _another(questions: list[Question], order: list[int]) -> Question:
