@@ -23,13 +23,14 @@ from app.images import DecodedImage, ImageDecoder, encode_png
 from app.schemas import EditCreate, EditView
 from app.store.edit_log import Finished, NewEdit, StoredImage, StoredResponse
 from app.store.ledger import Change, LedgerEdit
-from app.store.records import EditRecord, digest_of, slot_prompt
+from app.store.records import EditRecord, digest_of
 from app.strict_json import canonical
 from app.timing import Stopwatch
 from app.verification import Verification, verify
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.identity import slot_prompt
 from editing_core.types import EditRequest
 
 _LATER_EDITORS = frozenset({"visedit", "fitted"})

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import io
 import logging
 import re
-import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -31,6 +29,7 @@ from app.errors import (
     RemoteImagesDisabled,
 )
 from app.image_headers import read_header
+from editing_core.identity import image_digest
 from editing_core.types import ImageArray
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -121,7 +120,7 @@ def decode(data: bytes) -> DecodedImage:
     except Exception as error:  # a hostile file can make a decoder raise anything
         logger.debug("a %s could not be decoded", name, exc_info=True)
         raise _undecodable(name) from error
-    return DecodedImage(pixels, digest_of(pixels))
+    return DecodedImage(pixels, image_digest(pixels))
 
 
 def encode_png(pixels: ImageArray) -> bytes:
@@ -135,13 +134,6 @@ def decode_png(data: bytes) -> ImageArray:
     """The inverse of `encode_png`, for bytes that were stored by us."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
         return np.asarray(picture.convert("RGB"))
-
-
-def digest_of(pixels: ImageArray) -> str:
-    height, width, _ = pixels.shape
-    digest = hashlib.sha256(b"errata-image-v1" + struct.pack("<II", width, height))
-    digest.update(np.ascontiguousarray(pixels).data)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def data_uri(data: bytes, *, media_type: str = "image/png") -> str:

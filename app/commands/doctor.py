@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 
 from app.errors import ServiceError, StartupError
-from app.images import decode_png, digest_of
+from app.images import decode_png
 from app.settings import Settings
 from app.store.database import Database
 from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
+from editing_core.identity import image_digest
 
 app = typer.Typer(add_completion=False)
 
@@ -50,7 +51,7 @@ def _examine(url: str) -> list[str]:
             except ValueError as error:
                 problems.append(f"edit {stored.record.id}: {error}")
             png = log.image(stored.record.image_digest)
-            if png is None or digest_of(decode_png(png)) != stored.record.image_digest:
+            if png is None or image_digest(decode_png(png)) != stored.record.image_digest:
                 problems.append(f"edit {stored.record.id}: its picture is missing or damaged")
         typer.echo(
             f"version {ledger.head}: {len(ledger.ids())} edits, {len(ledger.active())} active, "

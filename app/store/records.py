@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from app.store.ledger import Change, EventType, LedgerEdit, Slot, Status
 from app.strict_json import canonical
+from editing_core.identity import slot_prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +118,6 @@ class Event:
             for c in json.loads(row["changes"])
         )
         return cls(**values)
-
-
-def slot_prompt(prompt: str) -> str:
-    """A prompt as slots compare it: NFC, trimmed, single spaces."""
-    return " ".join(unicodedata.normalize("NFC", prompt).split())
 
 
 def digest_of(data: bytes) -> str:
