@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
-from editing_core.edited_pass import EditedPass
+from editing_core.backbones.passes import Tap
 from editing_core.errors import GenerationCancelled
 from editing_core.experts.memory import Snapshot
 from editing_core.streaming import TextStream
@@ -25,6 +26,19 @@ from editing_core.types import (
 
 OnTokens = Callable[[int, str], None]
 IsCancelled = Callable[[], bool]
+
+
+class ActsOnBatch(Protocol):
+    """What changes a batch's hidden states on its way: an `EditedPass`, or another method's."""
+
+    @property
+    def decisions(self) -> Sequence[RoutingDecision]:
+        """Each row's, complete once prefill ran."""
+        ...
+
+    def prefill_taps(self) -> Mapping[int, Tap] | None: ...
+
+    def decode_taps(self, step: int) -> Mapping[int, Tap] | None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +102,7 @@ def run(
     backbone: Backbone,
     batch: PreparedBatch,
     samplings: Sequence[Sampling],
-    edited: EditedPass,
+    edited: ActsOnBatch,
     *,
     on_tokens: OnTokens | None = None,
     is_cancelled: IsCancelled | None = None,

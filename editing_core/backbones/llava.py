@@ -70,6 +70,7 @@ class LlavaBackbone(Backbone):
         self._layers = resolve_module(model, "model.language_model.layers", nn.ModuleList)
         self._norm = resolve_module(model, "model.language_model.norm")
         self._head = resolve_module(model, "lm_head")
+        self._projector = resolve_module(model, "model.multi_modal_projector")
         self._embedding = resolve_module(model, "model.language_model.embed_tokens")
         self._post_norm = resolve_module(model, "model.vision_tower.post_layernorm")
         self.num_image_tokens = _count_image_tokens(self._config)
@@ -131,6 +132,10 @@ class LlavaBackbone(Backbone):
     @property
     def token_embedding(self) -> nn.Module:
         return self._embedding
+
+    @property
+    def projector(self) -> nn.Module:
+        return self._projector
 
     @property
     def hidden_size(self) -> int:

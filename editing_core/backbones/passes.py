@@ -71,6 +71,11 @@ class DecoderPasses(ABC):
     @abstractmethod
     def token_embedding(self) -> nn.Module: ...
 
+    @property
+    @abstractmethod
+    def projector(self) -> nn.Module:
+        """What turns the vision tower's patches into image tokens: one tensor in, one out."""
+
     @abstractmethod
     def new_cache(self) -> Any:
         """An empty cache of keys and values."""
@@ -112,15 +117,21 @@ class DecoderPasses(ABC):
         state.positions = state.positions + 1
         return self._logits(hidden)[:, 0]
 
-    def forward(self, batch: PreparedBatch, *, taps: Mapping[int, Tap] | None = None) -> Tensor:
+    def forward(
+        self,
+        batch: PreparedBatch,
+        *,
+        taps: Mapping[int, Tap] | None = None,
+        embeddings: Tensor | None = None,
+    ) -> Tensor:
         """Teacher-forced pass without a cache: float32 logits `[batch, T, vocab]`.
 
-        Gradients flow through what taps return; callers that want none say so.
+        `embeddings` `[batch, T, hidden_size]` stand in for those of `embed`. Gradients flow through
+        them and through what taps return; callers that want none say so.
         """
         mask = batch.attention_mask if batch.is_padded else None
-        return self._logits(
-            self._decode_embeddings(self.embed(batch), mask, batch.position_ids, None, taps)
-        )
+        inputs = self.embed(batch) if embeddings is None else embeddings
+        return self._logits(self._decode_embeddings(inputs, mask, batch.position_ids, None, taps))
 
     def states(self, batch: PreparedBatch, layers: Sequence[int]) -> dict[int, Tensor]:
         """Outputs of the given blocks, `[batch, T, hidden]` each; blocks above are not run."""
