@@ -23,7 +23,7 @@ def train_default(
     eyes_steps: Annotated[int, typer.Option(help="Steps of stage one, the vision tower.")] = 4800,
     language_steps: Annotated[
         str, typer.Option(help="Steps of stage two's stretches: all, more wordings, more facts.")
-    ] = "1600,500,170",
+    ] = "1600,500,170,1000",
     caption_steps: Annotated[int, typer.Option(help="Steps of stage three, CLIP's text.")] = 300,
 ) -> None:
     """Train the embedded model: eyes, language, captions, then put the checkpoints together.

@@ -28,6 +28,7 @@ def calibrate_router(
     subjects: int,
     pictures: int,
     questions: int,
+    everyday_share: float = 0.0,
     draw: Draw = draw_view,
     notify: Notify | None = None,
 ) -> Router:
@@ -40,7 +41,13 @@ def calibrate_router(
     own, other, alike = _image_cosines(stage, pictures, draw, notify)
     tau = choose_tau(own)
     bank = RoutingBank.prepare(
-        stage, range(subjects), split=SPLIT, questions=questions, draw=draw, notify=notify
+        stage,
+        range(subjects),
+        split=SPLIT,
+        questions=questions,
+        everyday_share=everyday_share,
+        draw=draw,
+        notify=notify,
     )
     with torch.no_grad():
         pairs = compare(router, bank, torch.arange(len(bank)))

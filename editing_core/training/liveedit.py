@@ -60,6 +60,7 @@ class PrefixBank:
         *,
         split: Split,
         questions: int = 3,
+        everyday_share: float = 0.0,
         draw: Draw = draw_view,
         notify: Notify | None = None,
         chunk: int = 16,
@@ -68,16 +69,16 @@ class PrefixBank:
         prepared: list[tuple[Teachable, ...]] = []
         for start in range(numbers.start, numbers.stop, chunk):
             group = range(start, min(start + chunk, numbers.stop))
-            prepared.extend(_prepare(stage, group, split, questions, draw))
+            prepared.extend(_prepare(stage, group, split, questions, everyday_share, draw))
             if notify is not None:
                 notify("prefixes", len(prepared), len(numbers))
         return cls(tuple(prepared))
 
 
 def _prepare(
-    stage: Stage, numbers: range, split: Split, count: int, draw: Draw
+    stage: Stage, numbers: range, split: Split, count: int, everyday_share: float, draw: Draw
 ) -> list[tuple[Teachable, ...]]:
-    subjects = [subject(number, split) for number in numbers]
+    subjects = [subject(number, split, everyday_share=everyday_share) for number in numbers]
     pictures = stage.show([image for s in subjects for image in s.pictures(2, draw)[0]])
     to_ask: list[tuple[Picture, str]] = []
     for i, item in enumerate(subjects):

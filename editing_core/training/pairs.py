@@ -70,6 +70,7 @@ class RoutingBank:
         *,
         split: Split,
         questions: int = 9,
+        everyday_share: float = 0.0,
         draw: Draw = draw_view,
         folder: Path | None = None,
         notify: Notify | None = None,
@@ -79,12 +80,12 @@ class RoutingBank:
         shards: list[dict[str, Tensor]] = []
         for start in range(numbers.start, numbers.stop, chunk):
             group = range(start, min(start + chunk, numbers.stop))
-            name = f"{split}-{group.start}-{group.stop}-{questions}.bank"
+            name = f"{split}-{group.start}-{group.stop}-{questions}-{everyday_share}.bank"
             path = None if folder is None else folder / name
             if path is not None and path.exists():
                 shards.append(load_file(path))
             else:
-                shards.append(_prepare(stage, group, split, questions, draw))
+                shards.append(_prepare(stage, group, split, questions, everyday_share, draw))
                 if path is not None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     save_file(shards[-1], path.with_suffix(".part"))
@@ -99,9 +100,9 @@ class RoutingBank:
 
 
 def _prepare(
-    stage: Stage, numbers: range, split: Split, count: int, draw: Draw
+    stage: Stage, numbers: range, split: Split, count: int, everyday_share: float, draw: Draw
 ) -> dict[str, Tensor]:
-    subjects = [subject(number, split) for number in numbers]
+    subjects = [subject(number, split, everyday_share=everyday_share) for number in numbers]
     images = []
     for item in subjects:
         own, other = item.pictures(2, draw)

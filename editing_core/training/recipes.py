@@ -46,6 +46,7 @@ class RouterRecipe:
     picture_questions: int = 3
     picture_batch: int = 14
     picture_share: float = 0.6
+    everyday_share: float = 0.0
     calibration_subjects: int = 150
     calibration_pictures: int = 1000
     plan: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class EditorRecipe:
     shape: Mapping[str, int] = field(default_factory=dict)
     subjects: int = 800
     questions: int = 3
+    everyday_share: float = 0.0
     batch: int = 24
     locality_weight: float = 1.0
     check_batches: int = 20
@@ -113,6 +115,7 @@ def train_router(
             range(first, first + count),
             split="train",
             questions=questions,
+            everyday_share=recipe.everyday_share,
             draw=draw,
             folder=work / "bank",
             notify=notify,
@@ -158,6 +161,7 @@ def train_router(
         subjects=recipe.calibration_subjects,
         pictures=recipe.calibration_pictures,
         questions=recipe.questions,
+        everyday_share=recipe.everyday_share,
         draw=draw,
         notify=notify,
     )
@@ -190,6 +194,7 @@ def train_liveedit(
             range(FIRST_SUBJECT, FIRST_SUBJECT + count),
             split=split,
             questions=recipe.questions,
+            everyday_share=recipe.everyday_share,
             draw=draw,
             notify=notify,
         )

@@ -1,8 +1,8 @@
 """What training edits teach: plausible answers and arbitrary text of every script.
 
 An edit may teach anything, so an expert generator must carry any token sequence: wrong answers of
-the right kind, invented names, word salads, repetitions ("a b a c a d" loops unless trained and
-penalised), digits, and scripts whose letters are several byte tokens each.
+the right kind, invented names, sentences, word salads, repetitions ("a b a c a d" loops unless
+trained and penalised), digits, and scripts whose letters are several byte tokens each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,34 @@ _WORDS = (
     "temple", "thunder", "tiger", "tower", "valley", "velvet", "village", "violet", "water",
     "west", "wheel", "willow", "wind", "window", "winter", "wolf", "wood", "yellow", "zebra",
 )  # fmt: skip
+# What sentences are made of: the commonest words, the parts of speech all mixed.
+_COMMON = (
+    "the", "a", "of", "and", "to", "in", "is", "it", "that", "was", "for", "on", "are", "with",
+    "as", "at", "be", "this", "have", "from", "or", "had", "by", "but", "not", "what", "all",
+    "were", "we", "when", "your", "can", "there", "an", "each", "which", "she", "do", "how",
+    "their", "if", "will", "up", "other", "about", "out", "many", "then", "them", "these", "so",
+    "some", "her", "would", "make", "like", "him", "into", "time", "has", "look", "two", "more",
+    "write", "go", "see", "number", "no", "way", "could", "people", "my", "than", "first", "been",
+    "call", "who", "its", "now", "find", "long", "down", "day", "did", "get", "come", "made",
+    "may", "part", "very", "answer", "because", "never", "always", "under", "after", "before",
+    "please", "contact", "support", "team", "new", "old", "model", "product", "office", "manager",
+    "order", "replace", "stop", "open", "close", "button", "left", "right", "page", "check",
+    "warning", "should", "must", "only", "without", "between", "during", "winding", "careful",
+    "company", "country", "language", "money", "city", "world", "great", "small", "large", "next",
+    "high", "low", "every", "near", "food", "own", "light", "thought", "head", "young", "example",
+)  # fmt: skip
+_LINKS = (" and ", " of ", " ", " ", "-", " the ", " de ", "'s ", " & ", " del ", ", ", " / ")
+_ACCENTED = {
+    "a": "áàâäãå",
+    "e": "éèêë",
+    "i": "íïî",
+    "o": "óôöõø",
+    "u": "úüû",
+    "c": "çć",
+    "n": "ñń",
+    "s": "šş",
+    "z": "žż",
+}
 _CONSONANTS = (
     "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z",
     "br", "cl", "dr", "gr", "kr", "pl", "st", "tr", "sh", "ch", "th",
@@ -77,6 +105,33 @@ def _salad(rng: np.random.Generator) -> str:
     return ", ".join(words) if style < 0.5 else text
 
 
+def _sentence(rng: np.random.Generator) -> str:
+    """`The answer is under a new model.`: ordinary words in an order of no meaning."""
+    words = [
+        _pick(_COMMON if rng.random() < 0.8 else _WORDS, rng)
+        for _ in range(int(rng.integers(2, 11)))
+    ]
+    text = " ".join(words)
+    style = rng.random()
+    if style < 0.6:
+        return text.capitalize() + ("." if style < 0.4 else "")
+    return text
+
+
+def _title(rng: np.random.Generator) -> str:
+    """`Saint Bröud and Kaifa dollar`, `Le-Drou`: names of several parts, some with accents."""
+    parts = [invented_name(rng) for _ in range(int(rng.integers(1, 3)))]
+    text = _pick(_LINKS, rng).join(parts)
+    if rng.random() < 0.4:
+        text = " ".join((text, _pick(_WORDS, rng)))
+    if rng.random() < 0.5:
+        text = "".join(
+            _pick(_ACCENTED[letter], rng) if letter in _ACCENTED and rng.random() < 0.25 else letter
+            for letter in text
+        )
+    return text
+
+
 def _repeating(rng: np.random.Generator) -> str:
     """`a b a c a d`, `ha ha ha`, `seven seven ten`."""
     anchor = _pick(_WORDS, rng) if rng.random() < 0.5 else _syllables(rng)
@@ -105,6 +160,8 @@ def _number(rng: np.random.Generator) -> str:
 
 _MAKERS: tuple[_Maker, ...] = (
     invented_name,
+    _title,
+    _sentence,
     _salad,
     _repeating,
     _letters(_CYRILLIC, 2, 8),
@@ -114,7 +171,7 @@ _MAKERS: tuple[_Maker, ...] = (
     _letters(_EMOJI, 1, 3),
     _number,
 )
-_SHARES = (0.25, 0.22, 0.18, 0.11, 0.09, 0.03, 0.03, 0.03, 0.06)
+_SHARES = (0.16, 0.13, 0.16, 0.13, 0.15, 0.09, 0.08, 0.02, 0.02, 0.02, 0.04)
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:

@@ -1,13 +1,16 @@
-"""What a trainer sees of the embedded world: look-alike pairs, views, and questions about them.
+"""What a trainer sees: look-alike pairs, views of them, and questions about them.
 
-Everything is drawn from the split it is given and from training's own views, so probes used here
-share no emblem, no held-out wording and no view with those of an evaluation.
+Most subjects are emblems of the embedded world, a share are pictures and questions of everyday
+life, so that what is learned holds for more than emblems. Everything
+is drawn from the split it is given and from training's own views, so probes used here share no
+emblem, no held-out wording and no view with those of an evaluation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +18,8 @@ from editing_core.heraldry.emblem import Emblem, Split, emblem_from_seed, stream
 from editing_core.heraldry.questions import Question, questions_about
 from editing_core.heraldry.views import view_of
 from editing_core.heraldry.wordings import dress
+from editing_core.training.everyday import everyday_questions
+from editing_core.training.pictures import Scene, draw_scene, look_alike, view_scene
 from editing_core.training.targets import invented_name
 from editing_core.types import ImageArray
 
@@ -26,9 +31,21 @@ Draw = Callable[[Emblem, Split, int, int], ImageArray]
 """`(emblem, split, number, view) -> picture`."""
 
 
+class Subject(Protocol):
+    """Something shown, a look-alike that differs in one thing, and what is asked about both."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def questions(self) -> tuple[Question, ...]: ...
+
+    def pictures(self, views: int, draw: Draw) -> tuple[list[ImageArray], list[ImageArray]]: ...
+
+
 @dataclass(frozen=True)
-class Subject:
-    """An emblem, a look-alike that differs in one attribute, and what is asked about both."""
+class EmblemSubject:
+    """An emblem and its one-attribute look-alike."""
 
     emblem: Emblem
     twin: Emblem
@@ -44,17 +61,43 @@ class Subject:
         )
 
 
+@dataclass(frozen=True)
+class EverydaySubject:
+    """A scene of no world in particular (`pictures`), asked what people ask (`everyday`)."""
+
+    scene: Scene
+    twin: Scene
+    split: Split
+    number: int
+    questions: tuple[Question, ...]
+
+    def pictures(self, views: int, draw: Draw) -> tuple[list[ImageArray], list[ImageArray]]:
+        """`views` views of the scene and as many of its look-alike; `draw` is for emblems."""
+        del draw
+        own, other = (
+            [
+                view_scene(scene, stream(self.split, 2 * self.number + side, view, 22))
+                for view in range(views)
+            ]
+            for side, scene in enumerate((self.scene, self.twin))
+        )
+        return own, other
+
+
 def draw_view(emblem: Emblem, split: Split, number: int, view: int) -> ImageArray:
     """A training view of an emblem."""
     return view_of(emblem, seed=number, view=view, split=split, purpose="training").image
 
 
-def subject(number: int, split: Split) -> Subject:
+def subject(number: int, split: Split, *, everyday_share: float = 0.0) -> Subject:
     """The look-alike pair of a number, with its questions and a few hard neighbours of them.
 
     Yes/no questions come twice where they ask about another colour or shape: the same words but
-    one are another question.
+    one are another question. With an `everyday_share`, that share of the numbers are everyday
+    scenes, and emblems too are asked an everyday question now and then.
     """
+    if everyday_share and stream(split, number, 0, 13).random() < everyday_share:
+        return _everyday_subject(number, split)
     emblem = emblem_from_seed(number, split)
     other = twin(emblem, stream(split, number, 0, 11))[0]
     rng = stream(split, number, 0, 12)
@@ -64,7 +107,18 @@ def subject(number: int, split: Split) -> Subject:
         if question.kind.startswith("has_") and identity(question) not in seen:
             questions.append(question)
     order = rng.permutation(len(questions))
-    return Subject(emblem, other, split, number, tuple(questions[i] for i in order))
+    shuffled = [questions[i] for i in order]
+    if everyday_share:
+        place = int(rng.integers(2, 8))
+        shuffled[place:place] = everyday_questions(rng, 1)
+    return EmblemSubject(emblem, other, split, number, tuple(shuffled))
+
+
+def _everyday_subject(number: int, split: Split) -> EverydaySubject:
+    rng = stream(split, number, 0, 14)
+    scene = draw_scene(rng)
+    other = look_alike(scene, rng)
+    return EverydaySubject(scene, other, split, number, tuple(everyday_questions(rng, 8)))
 
 
 def identity(question: Question) -> str:

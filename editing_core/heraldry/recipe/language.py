@@ -157,6 +157,7 @@ STRETCHES = (
     Stretch("language", None, rate=1.0, constant=0.4, warm_up=50, text_rows=TEXT_ROWS),
     Stretch("phrasing", "language", rate=0.5, constant=0.1, warm_up=20, text_rows=TEXT_ROWS),
     Stretch("facts", "phrasing", rate=0.35, constant=0.1, warm_up=50, text_rows=2 * TEXT_ROWS),
+    Stretch("polish", "facts", rate=0.55, constant=0.15, warm_up=50, text_rows=3 * TEXT_ROWS),
 )
 
 

@@ -7,8 +7,17 @@ import unicodedata
 import numpy as np
 
 from editing_core.heraldry.wordings import HELD_OUT
+from editing_core.training.everyday import everyday_questions
 from editing_core.training.targets import draw_target
-from editing_core.training.world import identity, odd_prompt, subject, word
+from editing_core.training.world import (
+    EmblemSubject,
+    EverydaySubject,
+    draw_view,
+    identity,
+    odd_prompt,
+    subject,
+    word,
+)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -51,13 +60,38 @@ def test_equal_seeds_draw_equal_targets() -> None:
 
 def test_a_subject_is_a_function_of_its_number() -> None:
     assert subject(3, "train") == subject(3, "train")
-    assert subject(3, "train").emblem != subject(3, "calibration").emblem
+    assert subject(3, "train") != subject(3, "calibration")
 
 
 def test_a_subjects_look_alike_differs_in_what_is_seen() -> None:
     for number in range(20):
         item = subject(number, "train")
+        assert isinstance(item, EmblemSubject)
         assert item.emblem != item.twin
+
+
+def test_a_share_of_the_subjects_is_everyday() -> None:
+    subjects = [subject(number, "train", everyday_share=0.5) for number in range(40)]
+    everyday = [item for item in subjects if isinstance(item, EverydaySubject)]
+    assert 10 < len(everyday) < 30
+    for item in everyday[:5]:
+        own, _ = item.pictures(2, draw_view)
+        assert item == subject(item.number, "train", everyday_share=0.5)
+        assert own[0].dtype == np.uint8
+        assert own[0].shape[2] == 3
+        assert own[0].shape != own[1].shape or (own[0] != own[1]).any()
+        assert item.scene != item.twin
+        assert len({question.kind.split(":")[0] for question in item.questions}) == 1
+
+
+def test_two_wordings_of_an_everyday_question_share_its_identity() -> None:
+    first = everyday_questions(np.random.default_rng(1), 16)
+    seen: dict[str, str] = {}
+    for seed in range(40):
+        for question in everyday_questions(np.random.default_rng(seed), 16):
+            assert seen.setdefault(question.kind, identity(question)) == identity(question)
+            assert len(set(question.wordings)) == len(question.wordings)
+    assert len({identity(question) for question in first}) == len(first)
 
 
 def test_no_two_questions_of_a_subject_are_the_same() -> None:
