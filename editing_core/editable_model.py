@@ -35,6 +35,7 @@ from editing_core.errors import (
 )
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, run
+from editing_core.refinement import MAX_STEPS, RefinedPass, Refinement, Wanted, refine
 from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
 from editing_core.states import EditStates, RowStates
@@ -211,6 +212,55 @@ class EditableModel:
         first = batch.rows[0].spans.last_prompt
         return logits[first : first + len(token_ids)]
 
+    @torch.no_grad()
+    def refine(
+        self,
+        edit_id: str,
+        wanted: Sequence[Wanted],
+        *,
+        max_steps: int = MAX_STEPS,
+        is_cancelled: IsCancelled | None = None,
+    ) -> Refinement:
+        """Gradient steps on the expert of one edit, until every wanted answer is given.
+
+        The edit lies in the snapshot of each row; its keys, every other edit and the base model
+        stay as they are. Stops at the first expert, rounded as it will be stored, whose rows are
+        all right; after `max_steps` it gives up. Raises what `generate` raises, and
+        `ArtifactCorrupt` when the expert outgrows float16.
+        """
+        artifact = _shared_artifact(edit_id, wanted)
+        batch = self.backbone.prepare(
+            [PromptRow(w.row.prompt, w.row.image, target_ids=w.token_ids) for w in wanted]
+        )
+        snapshots = [w.row.snapshot for w in wanted]
+        routed = EditedPass(
+            batch,
+            snapshots,
+            router=self.router,
+            editors=self.editors,
+            check=self.check_current,
+        )
+        self.backbone.forward(batch, taps=routed.prefill_taps())
+        selected = [
+            [(c.edit_id, snapshot.entries[c.edit_id].artifact, c.weight) for c in decision.applied]
+            for decision, snapshot in zip(routed.decisions, snapshots, strict=True)
+            if snapshot is not None
+        ]
+        if not any(edit_id == acting for experts in selected for acting, _, _ in experts):
+            # Nothing that the expert holds can change an answer.
+            return Refinement(artifact, steps=0, is_right=False)
+        return refine(
+            edit_id,
+            artifact,
+            [w.token_ids for w in wanted],
+            RefinedPass(batch, selected, backbone=self.backbone, editors=self.editors),
+            movable=self._editor(artifact.editor).movable(
+                artifact, keeps=any(w.is_kept for w in wanted)
+            ),
+            max_steps=max_steps,
+            is_cancelled=is_cancelled,
+        )
+
     def check_current(self, edit_id: str, artifact: EditArtifact) -> None:
         """Raise `StaleArtifact`, naming the edit, when other weights than these made it."""
         editor = self.editors.get(artifact.editor)
@@ -247,6 +297,15 @@ class EditableModel:
         limit = self.backbone.max_positions
         if len(normalise(prompt)) > limit * self.backbone.chat.longest_token:
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _shared_artifact(edit_id: str, wanted: Sequence[Wanted]) -> EditArtifact:
+    """The edit's artifact, the same in the snapshot of every row."""
+    found = [w.row.snapshot.entries.get(edit_id) if w.row.snapshot else None for w in wanted]
+    first = found[0] if found else None
+    if first is None or any(entry is not first for entry in found):
+        raise ValueError(f"edit {edit_id} must be one and the same in the snapshot of every row")
+    return first.artifact
 
 
 def _check_fit(backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:

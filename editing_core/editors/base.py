@@ -41,6 +41,14 @@ class Editor(ABC):
     def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
         """Fuse one row's experts with the weights that the router gave them."""
 
+    def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
+        """Names of the payload's tensors that a refinement may move; by default all of them.
+
+        `keeps` says that some rows must be left alone, and not only others changed.
+        """
+        del keeps
+        return tuple(artifact.payload)
+
     def trainable_modules(self) -> tuple[nn.Module, ...]:
         """What a trainer may change and a device must hold; none for an editor without weights."""
         return ()

@@ -103,6 +103,15 @@ class LiveEdit(Editor):
             [(FreeExpert.from_payload(a.payload, device=device), weight) for a, weight in experts]
         )
 
+    def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
+        """What is written (`up`) first; what it is written on only where rows must be left alone.
+
+        A free expert has too few units to write a long target with `up` alone.
+        """
+        if self.config.form == "aligned":
+            return ("up", "down", "bias") if keeps else ("up",)
+        return tuple(artifact.payload)
+
     def trainable_modules(self) -> tuple[nn.Module, ...]:
         """What a trainer may change."""
         return (self.module,)

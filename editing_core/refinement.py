@@ -1,0 +1,170 @@
+"""Refining one expert: a bounded number of gradient steps on its own tensors, nothing else moves.
+
+For an edit that does not take, or that disturbs what it should leave alone. The weights of the
+base model are frozen, the routing is decided once and kept (keys are no part of an expert), and
+what each step is judged by is the expert as it would be stored, rounded to float16. It stops when
+every wanted answer is what greedy decoding would say: a loss would stop too early or too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from editing_core.backbones.base import Backbone
+from editing_core.backbones.batch import PreparedBatch
+from editing_core.backbones.passes import Tap
+from editing_core.editors.base import Editor
+from editing_core.errors import ArtifactCorrupt, GenerationCancelled
+from editing_core.generation import GenerationRow, IsCancelled
+from editing_core.intervention import Fused, apply, fuse
+from editing_core.types import EditArtifact
+
+MAX_STEPS = 24
+"""Steps an expert may take unless the caller says otherwise."""
+
+_RATE = 0.05
+_LEAST_SCALE = 1e-2
+
+Selected = Sequence[tuple[str, EditArtifact, float]]
+"""Who acts on one row, and how strongly."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What `row` must answer, as tokens; its snapshot holds the edit that is refined.
+
+    `is_kept` marks an answer that the edit must leave alone, as against one that it must give.
+    """
+
+    row: GenerationRow
+    token_ids: tuple[int, ...]
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refinement:
+    """The expert after `steps` steps. `is_right`: each wanted token is chosen after the others."""
+
+    artifact: EditArtifact
+    steps: int
+    is_right: bool
+
+
+class RefinedPass:
+    """Teacher-forced rows whose routing is decided, run again and again with another expert.
+
+    `selected[b]` acts on row b of `batch`. Where all experts share one edit layer, as they do for
+    one backbone, the blocks below it run once.
+    """
+
+    def __init__(
+        self,
+        batch: PreparedBatch,
+        selected: Sequence[Selected],
+        *,
+        backbone: Backbone,
+        editors: Mapping[str, Editor],
+    ) -> None:
+        self._batch = batch
+        self._selected = {b: experts for b, experts in enumerate(selected) if experts}
+        self._backbone = backbone
+        self._editors = editors
+        self._first_steps = {
+            b: 1 - batch.padding[b] - batch.rows[b].spans.last_prompt for b in self._selected
+        }
+        layers = {a.edit_layer for experts in self._selected.values() for _, a, _ in experts}
+        self._layers = sorted(layers)
+        self._below = None
+        if len(layers) == 1:
+            with torch.no_grad():
+                self._below = backbone.lower(batch, self._layers[0])
+
+    def logits(self, edit_id: str, artifact: EditArtifact) -> list[Tensor]:
+        """With `artifact` in place of that edit's own: float32 `[answer tokens, vocab]` a row.
+
+        Gradients flow to the tensors of its payload.
+        """
+        fused = {
+            b: fuse([(artifact if i == edit_id else a, w) for i, a, w in experts], self._editors)
+            for b, experts in self._selected.items()
+        }
+        if self._below is not None:
+            (layer,) = self._layers
+            changed = self._tap(layer, fused)(self._below)
+            assert changed is not None
+            logits = self._backbone.upper(changed, self._batch, layer)
+        else:
+            taps = {layer: self._tap(layer, fused) for layer in self._layers}
+            logits = self._backbone.forward(self._batch, taps=taps)
+        return [self._answer(logits[b], b) for b in range(len(self._batch.rows))]
+
+    def _tap(self, layer: int, fused: Mapping[int, Fused]) -> Tap:
+        rows = {b: by_layer[layer] for b, by_layer in fused.items() if layer in by_layer}
+
+        def tap(hidden: Tensor) -> Tensor:
+            return apply(hidden, rows, first_steps=self._first_steps, padding=self._batch.padding)
+
+        return tap
+
+    def _answer(self, logits: Tensor, b: int) -> Tensor:
+        spans = self._batch.rows[b].spans
+        first = self._batch.padding[b] + spans.last_prompt
+        return logits[first : first + spans.target[1] - spans.target[0]]
+
+
+def refine(
+    edit_id: str,
+    artifact: EditArtifact,
+    answers: Sequence[Sequence[int]],
+    run: RefinedPass,
+    *,
+    movable: Sequence[str],
+    max_steps: int,
+    is_cancelled: IsCancelled | None = None,
+) -> Refinement:
+    """Move the `movable` tensors of `artifact` until `run` gives the wanted `answers`, row by row.
+
+    Adam, at most `max_steps` steps. The loss is the cross entropy of the answers, each row counted
+    alike. Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
+    """
+    start = {name: artifact.payload[name].float() for name in movable}
+    # In units of each tensor's own size, so that one rate suits all of them.
+    scales = {n: max(float(t.square().mean().sqrt()), _LEAST_SCALE) for n, t in start.items()}
+    moves = {name: torch.zeros_like(t).requires_grad_() for name, t in start.items()}
+    adam = torch.optim.Adam(list(moves.values()), lr=_RATE)
+    step = 0
+    while True:
+        if is_cancelled is not None and is_cancelled():
+            raise GenerationCancelled("the refinement was cancelled")
+        with torch.enable_grad():
+            tensors = {n: _as_stored(start[n] + scales[n] * moves[n]) for n in start}
+            candidate = replace(artifact, payload={**artifact.payload, **tensors})
+            logits = run.logits(edit_id, candidate)
+        is_right = all(
+            line.argmax(-1).tolist() == list(ids) for line, ids in zip(logits, answers, strict=True)
+        )
+        if is_right or step == max_steps:
+            break
+        with torch.enable_grad():
+            wanted = [torch.tensor(ids, device=logits[0].device) for ids in answers]
+            losses = [cross_entropy(*pair) for pair in zip(logits, wanted, strict=True)]
+            adam.zero_grad()
+            torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        step += 1
+    stored = {name: tensor.detach().to(torch.float16) for name, tensor in tensors.items()}
+    for name, tensor in stored.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactCorrupt(f"the refined expert's {name} does not fit float16", field=name)
+    refined = replace(artifact, payload={**artifact.payload, **stored})
+    return Refinement(refined, step, is_right)
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    """Rounded to float16 on the way forward, the identity on the way back."""
+    return tensor + (tensor.half().float() - tensor).detach()
