@@ -59,3 +59,15 @@ INDEXES = Registry(
         "faiss_flat": "editing_core.index.faiss_flat:FaissFlatIndex",
     },
 )
+
+# Other ways to correct a model, for the benchmark's table.
+BASELINES = Registry(
+    "baseline",
+    {
+        "ft_l": "editing_core.editors.baselines.ft_l:FtL",
+        "ft_m": "editing_core.editors.baselines.ft_m:FtM",
+        "grace": "editing_core.editors.baselines.grace:Grace",
+        "in_context": "editing_core.editors.baselines.in_context:InContext",
+        "recipe": "editing_core.editors.baselines.recipe:Recipe",
+    },
+)
