@@ -71,3 +71,13 @@ BASELINES = Registry(
         "recipe": "editing_core.editors.baselines.recipe:Recipe",
     },
 )
+
+# Published benchmarks that `errata bench --dataset` reads.
+DATASETS = Registry(
+    "dataset",
+    {
+        "eic": "editing_core.evaluation.datasets.eic:EIc",
+        "evqa": "editing_core.evaluation.datasets.evqa:EVqa",
+        "vlkeb": "editing_core.evaluation.datasets.vlkeb:Vlkeb",
+    },
+)

@@ -1,0 +1,1 @@
+"""Published editing benchmarks as the bench's own cases."""
