@@ -39,6 +39,7 @@ from editing_core.refinement import MAX_STEPS, RefinedPass, Refinement, Wanted, 
 from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
 from editing_core.states import EditStates, RowStates
+from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
 
 __all__ = ["EditableModel", "GenerationRow"]
@@ -47,8 +48,18 @@ __all__ = ["EditableModel", "GenerationRow"]
 class EditableModel:
     """See the module's docstring."""
 
-    def __init__(self, backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        router: Router,
+        editors: Mapping[str, Editor],
+        *,
+        stock_questions: Sequence[StockQuestion] | None = None,
+    ) -> None:
         _check_fit(backbone, router, editors)
+        self.stock_questions = tuple(
+            default_questions() if stock_questions is None else stock_questions
+        )
         self.backbone = backbone
         self.router = router
         self.editors = dict(editors)
@@ -79,7 +90,7 @@ class EditableModel:
             for module in editor.trainable_modules():
                 module.to(placement.device)
             loaded[name] = editor
-        return cls(backbone, router, loaded)
+        return cls(backbone, router, loaded, stock_questions=questions_of(layout))
 
     @property
     def backbone_fingerprint(self) -> str:
@@ -107,7 +118,7 @@ class EditableModel:
         editor that is not loaded.
         """
         self._editor(editor)
-        target_ids = self._encode_target(request)
+        target_ids = self._encode_target(request.target)
         for prompt in (request.prompt, *request.rephrases):
             self._check_prompt(prompt)
             self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
@@ -120,7 +131,7 @@ class EditableModel:
         and `ArtifactCorrupt` when the expert's numbers do not fit float16.
         """
         self.validate(request, editor=editor)
-        chosen, target_ids = self._editor(editor), self._encode_target(request)
+        chosen, target_ids = self._editor(editor), self._encode_target(request.target)
         batch = self.backbone.prepare(
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
@@ -229,8 +240,14 @@ class EditableModel:
         `ArtifactCorrupt` when the expert outgrows float16.
         """
         artifact = _shared_artifact(edit_id, wanted)
+        answers = [
+            self._encode_target(w.answer) if isinstance(w.answer, str) else w.answer for w in wanted
+        ]
         batch = self.backbone.prepare(
-            [PromptRow(w.row.prompt, w.row.image, target_ids=w.token_ids) for w in wanted]
+            [
+                PromptRow(w.row.prompt, w.row.image, target_ids=ids)
+                for w, ids in zip(wanted, answers, strict=True)
+            ]
         )
         snapshots = [w.row.snapshot for w in wanted]
         routed = EditedPass(
@@ -252,7 +269,7 @@ class EditableModel:
         return refine(
             edit_id,
             artifact,
-            [w.token_ids for w in wanted],
+            answers,
             RefinedPass(batch, selected, backbone=self.backbone, editors=self.editors),
             movable=self._editor(artifact.editor).movable(
                 artifact, keeps=any(w.is_kept for w in wanted)
@@ -283,12 +300,12 @@ class EditableModel:
             known = ", ".join(self.editors)
             raise LookupError(f"editor {name!r} is not loaded; loaded: {known}") from None
 
-    def _encode_target(self, request: EditRequest) -> tuple[int, ...]:
+    def _encode_target(self, target: str) -> tuple[int, ...]:
         chat = self.backbone.chat
         # Counting characters first keeps a megabyte of text away from the tokenizer.
-        if len(normalise(request.target)) > MAX_TARGET_TOKENS * chat.longest_token:
+        if len(normalise(target)) > MAX_TARGET_TOKENS * chat.longest_token:
             raise TargetTooLong(f"the target has more than {MAX_TARGET_TOKENS} tokens")
-        ids = chat.encode_target(request.target)
+        ids = chat.encode_target(target)
         if len(ids) > MAX_TARGET_TOKENS:
             raise TargetTooLong(f"the target has {len(ids)} tokens, more than {MAX_TARGET_TOKENS}")
         return ids

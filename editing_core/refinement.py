@@ -27,7 +27,7 @@ from editing_core.types import EditArtifact
 MAX_STEPS = 24
 """Steps an expert may take unless the caller says otherwise."""
 
-_RATE = 0.05
+_RATE = 0.2
 _LEAST_SCALE = 1e-2
 
 Selected = Sequence[tuple[str, EditArtifact, float]]
@@ -36,13 +36,14 @@ Selected = Sequence[tuple[str, EditArtifact, float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """What `row` must answer, as tokens; its snapshot holds the edit that is refined.
+    """What `row` must answer; its snapshot holds the edit that is refined.
 
-    `is_kept` marks an answer that the edit must leave alone, as against one that it must give.
+    `answer` is text, which ends with the stop token as targets do, or the tokens of an answer that
+    was once given. `is_kept` marks one that the edit must leave alone, as against give.
     """
 
     row: GenerationRow
-    token_ids: tuple[int, ...]
+    answer: str | tuple[int, ...]
     is_kept: bool = False
 
 
