@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("app.commands.sample", "Draw emblems of the embedded world, with their questions."),
     "train": ("app.commands.train", "Train an editor or the router on a backbone."),
     "train-default": ("app.commands.train_default", "Train the embedded model from nothing."),
+    "bench": ("app.commands.bench", "Measure editors side by side, after one edit and thousands."),
     "eval-default": ("app.commands.eval_default", "Measure the embedded model against its marks."),
 }
 """Command name -> module that holds it, and its one-line help."""

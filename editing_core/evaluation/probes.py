@@ -12,11 +12,11 @@ must give the new answer (`answer`, or else the edit's target), and a refused ed
 
     text locality                    another question without a picture
     image locality                   a picture nobody edited, another question
-    no image, same question          the edit's own prompt without a picture
+    no image, same question          the edit's question without a picture
     same image, other question       its picture, a question of another kind
-    look-alike, same question        a picture that differs in one attribute, the edit's own prompt
-    grey image, same question        one even grey, the edit's own prompt
-    random image, same question      an unrelated picture that nobody edited, the edit's own prompt
+    look-alike, same question        a picture that differs in one attribute, the same question
+    grey image, same question        one even grey, the same question
+    random image, same question      an unrelated picture that nobody edited, the same question
 
 must give what the unedited model gives, refused or not.
 
@@ -44,8 +44,8 @@ LOCALITY = (
     "random image, same question",
 )
 KINDS = (*GENERALITY, PORTABILITY, *LOCALITY)
-"""All kinds in the order of the tables. A source of cases may leave some out, and may add its own
-locality kinds; what is not in `GENERALITY` or `PORTABILITY` is judged as locality."""
+"""All kinds in the order of the tables. A source of cases may leave some out and add its own: one
+outside `GENERALITY` whose probe names no `answer` is judged as locality."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class EditProbe:
     @property
     def is_locality(self) -> bool:
         """Whether it must answer as the unedited model does."""
-        return self.kind not in GENERALITY and self.kind != PORTABILITY
+        return self.answer is None and self.kind not in GENERALITY
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,193 @@
+"""A whole benchmark run: what is asked for, which process measures whom, and how it goes on.
+
+The unedited model is measured first, here; then each contender by one process, into a file of its
+own. So two cores measure two contenders at a time, and a killed run loses one batch of answers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.context import SpawnContext
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import numpy as np
+import torch
+
+from editing_core.editable_model import EditableModel
+from editing_core.evaluation import lineup
+from editing_core.evaluation.bench import Cases, Measurement, Progress, Suite
+from editing_core.evaluation.contender import Contender
+from editing_core.evaluation.contenders import EditsOff
+from editing_core.evaluation.edit_cases import HeraldryCases
+from editing_core.evaluation.groups import SETS, GroupCases
+from editing_core.evaluation.probes import EditCase
+from editing_core.evaluation.run_log import RunLog, open_run, read_records, records_of
+
+MAIN_SUITE = "edits"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """What is asked for. Picklable, so that another process can take part in it."""
+
+    editors: tuple[str, ...]
+    counts: tuple[int, ...] = (1, 10, 100, 1000)
+    probed: int = 200
+    seeds: int = 3
+    groups: int = 0
+    dataset: str = "heraldry"
+    path: str | None = None
+    model: str | None = None
+    edits_off: bool = False
+    verify_every: int = 1
+
+    def suites(self) -> list[Suite]:
+        """The edits of the dataset, or with `groups` the sets of edits that meet."""
+        if self.groups:
+            return [
+                Suite(name, _grouped(name, self.groups), (size * self.groups,), size * self.groups)
+                for name, (size, _) in SETS.items()
+            ]
+        return [Suite(MAIN_SUITE, self._cases(), self.counts, self.probed)]
+
+    def _cases(self) -> Callable[[int], Cases]:
+        if self.dataset == "heraldry":
+            return lambda seed: HeraldryCases(max(self.counts), seed=seed)
+        # Imported here: published data is not needed for the embedded world.
+        from editing_core.evaluation.datasets.base import load
+
+        opened = load(self.dataset, self.path or ".", missing_images="skip")
+        return lambda seed: Shuffled(opened, seed)
+
+
+class Shuffled:
+    """A dataset's cases in the order of a seed; seed 0 keeps the file's."""
+
+    def __init__(self, cases: Sequence[EditCase], seed: int) -> None:
+        self._cases = cases
+        order = np.random.default_rng([seed, 43]).permutation(len(cases))
+        self._order = [int(i) for i in order] if seed else list(range(len(cases)))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> EditCase:
+        return self._cases[self._order[index]]
+
+
+def run_bench(
+    plan: BenchPlan, folder: Path, *, resume: bool, processes: int, progress: Progress
+) -> None:
+    """Measure everything into `folder`. Raises what a contender raises, and `RunRefused`."""
+    model = load_model(plan)
+    open_run(folder, settings_of(plan, model), resume=resume)
+    suites = plan.suites()
+    with RunLog(records_of(folder, lineup.UNEDITED)) as log:
+        unedited = lineup.contender(lineup.UNEDITED, model)
+        for suite in suites:
+            for seed in range(plan.seeds):
+                Measurement(suite, seed, log.records).ask_unedited(unedited, log, progress)
+    names = [name for name in dict.fromkeys(plan.editors) if name != lineup.UNEDITED]
+    if min(processes, len(names)) <= 1:
+        for name in names:
+            _measure(plan, name, model, folder, progress)
+        return
+    _spread(plan, names, folder, processes, progress)
+
+
+def load_model(plan: BenchPlan) -> EditableModel:
+    """The model under test, with the editors that its contenders need."""
+    return EditableModel.load(plan.model, editors=lineup.editors_for(plan.editors))
+
+
+def settings_of(plan: BenchPlan, model: EditableModel) -> dict[str, Any]:
+    """What must be equal for a run to be resumed; contenders may be added later."""
+    asked = asdict(plan)
+    del asked["editors"]
+    weights = {"backbone": model.backbone_fingerprint, "router": model.router_fingerprint}
+    return {**asked, "weights": weights, "thresholds": asdict(model.router.thresholds)}
+
+
+def _measure(
+    plan: BenchPlan, name: str, model: EditableModel, folder: Path, progress: Progress
+) -> None:
+    unedited = read_records(records_of(folder, lineup.UNEDITED))
+    with RunLog(records_of(folder, name)) as log:
+        for seed in range(plan.seeds):
+            made: Contender = lineup.contender(
+                name, model, seed=seed, verify_every=plan.verify_every
+            )
+            contender = EditsOff(made) if plan.edits_off else made
+            for suite in plan.suites():
+                Measurement(suite, seed, unedited).measure(contender, log, progress)
+
+
+def _grouped(name: str, groups: int) -> Callable[[int], Cases]:
+    return lambda seed: GroupCases(name, groups, seed=seed)
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def _spread(
+    plan: BenchPlan, names: Sequence[str], folder: Path, processes: int, progress: Progress
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    tasks: Any = context.Queue()
+    messages: Any = context.Queue()
+    for name in names:
+        tasks.put(name)
+    count = min(processes, len(names))
+    for _ in range(count):
+        tasks.put(None)
+    with _workers(context, count, (plan, folder, tasks, messages)) as workers:
+        finished = 0
+        while finished < count:
+            try:
+                message = messages.get(timeout=1.0)
+            except Empty:
+                if any(worker.exitcode not in (None, 0) for worker in workers):
+                    raise RuntimeError("a measuring process died; go on with --resume") from None
+                continue
+            if message is None:
+                finished += 1
+            elif isinstance(message, BaseException):
+                raise message
+            else:
+                progress(*message)
+
+
+@contextmanager
+def _workers(
+    context: SpawnContext, count: int, arguments: tuple[Any, ...]
+) -> Iterator[list[multiprocessing.process.BaseProcess]]:
+    workers: list[multiprocessing.process.BaseProcess] = [
+        context.Process(target=_work, args=arguments, daemon=True) for _ in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _work(plan: BenchPlan, folder: Path, tasks: Any, messages: Any) -> None:
+    """One process: measure whoever is next until there is none."""
+    torch.set_num_threads(1)
+    try:
+        model = load_model(plan)
+        while (name := tasks.get()) is not None:
+            _measure(plan, name, model, folder, lambda *told: messages.put(told))
+    except Exception as error:
+        # Told to the parent, which raises it; a traceback of its own would tear the display.
+        messages.put(error)
+        raise
+    messages.put(None)
