@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from app.engine import InferenceEngine
 from app.errors import (
+    EditConflicts,
     EditNotEffective,
     IdempotencyInProgress,
     IdempotencyMismatch,
     InvalidField,
+    ServiceError,
     UnsupportedParameter,
 )
 from app.history import Caller, History, now, to_the_end
@@ -26,12 +28,13 @@ from app.store.ledger import Change, LedgerEdit
 from app.store.records import EditRecord, digest_of
 from app.strict_json import canonical
 from app.timing import Stopwatch
-from app.verification import Verification, verify
+from app.verification import StoryTeller, near
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.identity import slot_prompt
 from editing_core.types import EditRequest
+from editing_core.verification import Verification, verify
 
 _LATER_EDITORS = frozenset({"visedit", "fitted"})
 
@@ -75,13 +78,17 @@ class EditCreation:
         *,
         engine: InferenceEngine,
         decoder: ImageDecoder,
+        teller: StoryTeller,
         history: History,
         default_editor: str,
+        refine_steps: int,
     ) -> None:
         self._engine = engine
         self._decoder = decoder
+        self._teller = teller
         self._history = history
         self._default_editor = default_editor
+        self._refine_steps = refine_steps
         self._one_at_a_time = asyncio.Lock()
         self._in_progress: dict[str, str] = {}
 
@@ -123,8 +130,8 @@ class EditCreation:
                 attempt = _Attempt(draft, request, entry, data, stored, caller, key, digest, watch)
                 while True:
                     base = self._history.snapshot
-                    found = await self._verify(attempt, base)
-                    body = await to_the_end(self._commit(attempt, base, found))
+                    tried, found = await self._verify(attempt, base)
+                    body = await to_the_end(self._commit(tried, base, found))
                     if body is not None:
                         return Answer(201, body)
 
@@ -153,25 +160,36 @@ class EditCreation:
         edit_id = self._history.next_id()
         return MemoryEntry(edit_id, decode_artifact(data), image.digest, request.prompt), data
 
-    async def _verify(self, attempt: _Attempt, base: Snapshot) -> Verification | None:
-        """What the model answers before and after; None if nobody wants to know.
+    async def _verify(
+        self, attempt: _Attempt, base: Snapshot
+    ) -> tuple[_Attempt, Verification | None]:
+        """The attempt as it is to be committed, refined if need be, and what was found of it.
 
-        Raises `EditNotEffective` for a strict edit that does not take.
+        Nothing is found where nobody wants to know. Raises `EditNotEffective` and `EditConflicts`
+        for a strict edit that fails.
         """
         draft = attempt.draft
         if draft.verify == "off":
-            return None
-        with attempt.watch.lap("verify"):
-            version = base.version + 1
-            retired = [c.edit_id for c in self._changes(attempt) if c.edit_id in base.entries]
-            candidate = base.evolve(version, activate=[attempt.entry], deactivate=retired)
-            found = await verify(self._engine, attempt.request, base=base, candidate=candidate)
+            return attempt, None
+        retired = [c.edit_id for c in self._changes(attempt) if c.edit_id in base.entries]
+        found = await self._teller.tell(
+            verify(
+                attempt.request,
+                attempt.entry,
+                base=base,
+                retired=retired,
+                tau=self._engine.model.router.tau,
+                stock=self._engine.model.stock_questions,
+                max_steps=self._refine_steps,
+            ),
+            watch=attempt.watch,
+        )
         if draft.verify == "strict" and not found.verified:
-            raise EditNotEffective(
-                "With this edit the model still does not answer with the target.",
-                details={"before": found.before, "after": found.after},
-            )
-        return found
+            raise _refusal(found)
+        if found.entry is attempt.entry:
+            return attempt, found
+        data = encode_artifact(found.entry.artifact)
+        return replace(attempt, entry=found.entry, data=data), found
 
     async def _commit(
         self, attempt: _Attempt, base: Snapshot, found: Verification | None
@@ -195,13 +213,8 @@ class EditCreation:
 
     def _is_outdated(self, attempt: _Attempt, base: Snapshot) -> bool:
         present = self._history.snapshot
-        return present is not base and self._near(attempt, base) != self._near(attempt, present)
-
-    def _near(self, attempt: _Attempt, snapshot: Snapshot) -> frozenset[str]:
-        """Active edits that may take part in answering the edit's own question."""
-        tau = self._engine.model.router.tau
-        found = snapshot.image_candidates(attempt.entry.artifact.key.image, tau)
-        return frozenset(edit_id for edit_id, _ in found)
+        keys, tau = [attempt.entry.artifact.key.image], self._engine.model.router.tau
+        return present is not base and near(keys, base, tau) != near(keys, present, tau)
 
     def _changes(self, attempt: _Attempt) -> list[Change]:
         ledger = self._history.ledger
@@ -221,6 +234,8 @@ class EditCreation:
             after=found.after if found else None,
             verified=found.verified if found else None,
             verified_version=found.version if found else None,
+            damaged=tuple(damage.wire() for damage in found.damaged) if found else (),
+            refinement_steps=found.refinement_steps if found else 0,
             rephrases=tuple(draft.rephrases),
             supersedes=tuple(draft.supersedes),
             note=draft.note,
@@ -237,6 +252,24 @@ class EditCreation:
 
         new = NewEdit(record, attempt.data, attempt.image, finish, attempt.key)
         return new, bodies
+
+
+def _refusal(found: Verification) -> ServiceError:
+    answers = {"before": found.before, "after": found.after}
+    if found.conflicts_with:
+        return EditConflicts(
+            "This edit would change what other edits answer to their own questions.",
+            details={"conflicts_with": list(found.conflicts_with), **answers},
+        )
+    if found.failed:
+        prompt, answer = found.failed[0]
+        message = f"With this edit the model answers {prompt!r} with {answer!r}, not the target."
+    else:
+        changed = ", ".join(repr(damage.prompt) for damage in found.damaged)
+        message = f"The edit would also change other answers about its picture: {changed}."
+    return EditNotEffective(
+        message, details={**answers, "damaged": [damage.wire() for damage in found.damaged]}
+    )
 
 
 def _stored(image: DecodedImage) -> StoredImage:

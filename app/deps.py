@@ -26,6 +26,8 @@ from app.strict_json import parse
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MAX_KEY = 255
+
 _LARGE_BODY = 256 * 1024
 
 
@@ -45,6 +47,15 @@ def caller_of(request: Request) -> Caller:
 CurrentRuntime = Annotated[Runtime, Depends(runtime_of)]
 CurrentService = Annotated[EditingService, Depends(service_of)]
 CurrentCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def idempotency_key(key: str | None, *, param: str) -> str | None:
+    """`key` if it may be one. `param` is where it came from."""
+    if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise InvalidField(
+            f"{param} must be 1 to {MAX_KEY} printable ASCII characters.", param=param
+        )
+    return key
 
 
 def body_of(model: type[Model], *, optional: bool = False) -> Callable[[Request], Awaitable[Model]]:

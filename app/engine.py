@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from app.errors import QueueFull
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import GenerationCancelled
+from editing_core.refinement import Refinement, Wanted
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
 
 logger = logging.getLogger(__name__)
@@ -139,6 +140,19 @@ class InferenceEngine:
             return await self._submit(
                 lambda: self.model.generate(
                     rows, on_tokens=on_tokens, is_cancelled=cancelled.is_set
+                ),
+                cancelled,
+            )
+        finally:
+            cancelled.set()
+
+    async def refine(self, edit_id: str, wanted: Sequence[Wanted], *, max_steps: int) -> Refinement:
+        """Refine one expert. Cancelling the awaiting task stops the device within one step."""
+        cancelled = threading.Event()
+        try:
+            return await self._submit(
+                lambda: self.model.refine(
+                    edit_id, wanted, max_steps=max_steps, is_cancelled=cancelled.is_set
                 ),
                 cancelled,
             )

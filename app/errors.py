@@ -10,7 +10,8 @@
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
-    ├── Unprocessable 422   ImageUndecodable EditNotEffective IdempotencyMismatch
+    ├── Unprocessable 422   ImageUndecodable EditNotEffective EditConflicts
+    │                       IdempotencyMismatch
     │                       (and the library's context_too_long, target_too_long, ...)
     ├── QueueFull 429
     ├── InternalError 500
@@ -197,6 +198,14 @@ class EditNotEffective(Unprocessable):
     code = "edit_not_effective"
     default_hint = (
         'Reword the prompt or shorten the target, or send "verify": "report" to keep it anyway.'
+    )
+
+
+class EditConflicts(Unprocessable):
+    code = "edit_conflicts"
+    default_hint = (
+        'Name the edits of conflicts_with under "supersedes", roll them back, or send '
+        '"verify": "report" to keep both.'
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from app.errors import EditNotFound, VersionNotFound, VersionNotReached
 from app.recovery import Recovered
-from app.schemas import EditStatus
+from app.schemas import EditStatus, EditView
 from app.store.edit_log import EditLog, NewEdit
 from app.store.ledger import Change, EventType, LedgerEdit
 from app.store.records import Event
@@ -73,6 +73,18 @@ class History:
         if status == "rolled_back":
             return status
         return self._shelf.unfit.get(edit_id, status)
+
+    async def view(self, edit_id: str) -> EditView:
+        """One edit as it stands. Raises `EditNotFound`."""
+        self.require(edit_id)
+        record = await asyncio.to_thread(self.log.record, edit_id)
+        if record is None:  # the ledger is made of the same rows
+            raise LookupError(f"edit {edit_id} vanished from the database")
+        return EditView.of(record, self.status(edit_id))
+
+    def entries(self, edit_ids: Sequence[str]) -> list[MemoryEntry]:
+        """Of these edits, those fit to serve. Blocking."""
+        return self._shelf.load(edit_ids)
 
     # --- snapshots --------------------------------------------------------------------------
 

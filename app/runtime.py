@@ -73,6 +73,7 @@ class Runtime:
             history=history,
             model_name=self.settings.model_name,
             default_editor=self.settings.editor,
+            refine_steps=self.settings.refine_steps,
         )
         if self.state == "starting":
             self.state = "ready"

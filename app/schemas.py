@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
 from app.store.records import EditRecord, Event
 from editing_core.types import Candidate, GenerationResult, Sampling
@@ -69,6 +69,18 @@ class EditCreate(Request):
         Field(max_length=32),
         AfterValidator(_unique),
     ] = []
+
+
+class BatchItem(EditCreate):
+    """An edit of a batch, with what would be its `Idempotency-Key` header."""
+
+    idempotency_key: str | None = None
+
+
+class BatchCreate(Request):
+    """Corrections made one after another. Each is read on its own: one mistake spoils one edit."""
+
+    edits: Annotated[list[SkipValidation[BatchItem]], Field(min_length=1)]
 
 
 class GenerateRequest(Request):

@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 
 from app.creation import Answer, EditCreation
 from app.engine import InferenceEngine
-from app.errors import VersionMismatch
-from app.history import Caller, History, to_the_end
+from app.history import Caller, History
 from app.images import DecodedImage, ImageDecoder
 from app.schemas import (
     EditCreate,
@@ -28,10 +27,12 @@ from app.schemas import (
     candidates_of,
     usage_of,
 )
-from app.store.ledger import Change, EventType
+from app.store.ledger import Change
 from app.store.records import EditRecord, Event
+from app.switching import Switching
 from app.timing import Stopwatch
 from app.ulid import new_ulid
+from app.verification import StoryTeller
 from editing_core.editable_model import GenerationRow
 from editing_core.experts.memory import Snapshot
 from editing_core.types import Candidate, GenerationResult
@@ -48,15 +49,23 @@ class EditingService:
         history: History,
         model_name: str,
         default_editor: str,
+        refine_steps: int,
     ) -> None:
         self.engine = engine
         self.history = history
         self.model_name = model_name
         self.default_editor = default_editor
         self._decoder = decoder
+        teller = StoryTeller(engine, history.log)
         self._creation = EditCreation(
-            engine=engine, decoder=decoder, history=history, default_editor=default_editor
+            engine=engine,
+            decoder=decoder,
+            teller=teller,
+            history=history,
+            default_editor=default_editor,
+            refine_steps=refine_steps,
         )
+        self._switching = Switching(engine=engine, teller=teller, history=history)
 
     # --- correct ----------------------------------------------------------------------------
 
@@ -128,60 +137,22 @@ class EditingService:
     async def roll_back(
         self, edit_id: str, body: RollbackRequest, caller: Caller
     ) -> tuple[int, bool, EditView]:
-        """Take one edit out of service. Idempotent: (head, whether it changed, the edit)."""
-        return await to_the_end(self._switch(edit_id, "rolled_back", body.reason, caller))
+        return await self._switching.roll_back(edit_id, body, caller)
 
     async def reinstate(
         self, edit_id: str, body: ReinstateRequest, caller: Caller
     ) -> tuple[int, bool, EditView]:
-        """Put one edit back to where it would be, had it never been rolled back. Idempotent."""
-        return await to_the_end(self._switch(edit_id, "reinstated", body.reason, caller))
-
-    async def _switch(
-        self, edit_id: str, kind: EventType, reason: str | None, caller: Caller
-    ) -> tuple[int, bool, EditView]:
-        async with self.history.lock:
-            self.history.require(edit_id)
-            ledger = self.history.ledger
-            plan = ledger.plan_roll_back if kind == "rolled_back" else ledger.plan_reinstate
-            changes = plan(edit_id)
-            if changes:
-                await self.history.commit(kind, changes, caller=caller, reason=reason)
-            return self.history.head, bool(changes), await self.edit(edit_id)
+        return await self._switching.reinstate(edit_id, body, caller)
 
     async def restore(
         self, body: RestoreRequest, caller: Caller, *, if_match: int | None
     ) -> tuple[int, Sequence[Change]]:
-        """Bring back what was active at an earlier version, as a new one: (head, changes)."""
-        return await to_the_end(self._restore(body, caller, if_match))
-
-    async def _restore(
-        self, body: RestoreRequest, caller: Caller, if_match: int | None
-    ) -> tuple[int, Sequence[Change]]:
-        async with self.history.lock:
-            head = self.history.head
-            if if_match is not None and if_match != head:
-                raise VersionMismatch(f"The version is {head}, not {if_match}.", param="If-Match")
-            self.history.require_version(body.to_version, param="to_version")
-            changes = self.history.ledger.plan_restore(body.to_version)
-            if changes:
-                await self.history.commit(
-                    "restored",
-                    changes,
-                    caller=caller,
-                    reason=body.reason,
-                    from_version=body.to_version,
-                )
-            return self.history.head, changes
+        return await self._switching.restore(body, caller, if_match=if_match)
 
     # --- read -------------------------------------------------------------------------------
 
     async def edit(self, edit_id: str) -> EditView:
-        self.history.require(edit_id)
-        record = await asyncio.to_thread(self.history.log.record, edit_id)
-        if record is None:  # the ledger is made of the same rows
-            raise LookupError(f"edit {edit_id} vanished from the database")
-        return self._view(record)
+        return await self.history.view(edit_id)
 
     async def edit_events(self, edit_id: str) -> list[Event]:
         """An edit's history, oldest first."""

@@ -54,6 +54,10 @@ class Settings(BaseSettings):
         None, ge=1, description="CPU threads of the model; default: torch's."
     )
     editor: str = Field("liveedit", min_length=1, description="Editor used where none is named.")
+    refine_steps: int = Field(
+        24, ge=0, le=1000, description="Gradient steps for an edit that fails its check; 0: none."
+    )
+    batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")
     drain_timeout_s: float = Field(

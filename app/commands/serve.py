@@ -45,6 +45,10 @@ def serve(
     allowed_hosts: Annotated[
         list[str] | None, typer.Option("--allowed-host", help="Further host name of this server.")
     ] = None,
+    refine_steps: Annotated[
+        int | None, typer.Option(help="Gradient steps for an edit that fails its check. [24]")
+    ] = None,
+    batch_limit: Annotated[int | None, typer.Option(help="Edits in one batch. [1000]")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
     drain_timeout_s: Annotated[float | None, typer.Option(help="Seconds for SIGTERM. [25]")] = None,

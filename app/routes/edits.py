@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import StreamingResponse
 
-from app.deps import CurrentCaller, CurrentService, body_of, described, described_query, query_of
+from app.batch import BatchRun
+from app.deps import (
+    CurrentCaller,
+    CurrentRuntime,
+    CurrentService,
+    body_of,
+    described,
+    described_query,
+    idempotency_key,
+    query_of,
+)
 from app.errors import InvalidField
 from app.schemas import (
+    BatchCreate,
     EditCreate,
     EditList,
     EditsQuery,
@@ -20,18 +32,11 @@ from app.schemas import (
 
 router = APIRouter(tags=["edits"])
 
-MAX_KEY = 255
 
-
-def idempotency_key(
+def key_header(
     key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
 ) -> str | None:
-    if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
-        raise InvalidField(
-            f"Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters.",
-            param="Idempotency-Key",
-        )
-    return key
+    return idempotency_key(key, param="Idempotency-Key")
 
 
 @router.post(
@@ -46,7 +51,7 @@ async def create_edit(
     request: Request,
     service: CurrentService,
     caller: CurrentCaller,
-    key: Annotated[str | None, Depends(idempotency_key)],
+    key: Annotated[str | None, Depends(key_header)],
     draft: Annotated[EditCreate, Depends(body_of(EditCreate))],
 ) -> Response:
     """Make the model answer `prompt` on `image` with `target`, from the moment of the answer."""
@@ -55,6 +60,34 @@ async def create_edit(
     headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
     return Response(
         answer.body, status_code=answer.status, media_type="application/json", headers=headers
+    )
+
+
+@router.post(
+    "/edits/batch",
+    response_class=StreamingResponse,
+    summary="Correct many answers",
+    openapi_extra=described(BatchCreate),
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def create_edits(
+    request: Request,
+    service: CurrentService,
+    runtime: CurrentRuntime,
+    caller: CurrentCaller,
+    batch: Annotated[BatchCreate, Depends(body_of(BatchCreate))],
+) -> StreamingResponse:
+    """Newline-delimited JSON: a line for each edit, in order, as it is committed or refused."""
+    limit = runtime.settings.batch_limit
+    if len(batch.edits) > limit:
+        raise InvalidField(
+            f"A batch may hold {limit} edits; this one has {len(batch.edits)}.",
+            param="edits",
+            hint="Send several smaller batches, one after the other.",
+        )
+    run = BatchRun(service, batch.edits, caller, refusal=runtime.refusal, log=request.state.log)
+    return StreamingResponse(
+        run.lines(), media_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"}
     )
 
 

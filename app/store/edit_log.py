@@ -7,8 +7,9 @@ the lock); readers are free.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -171,9 +172,25 @@ class EditLog:
                 .mappings()
                 .one_or_none()
             )
-        if row is None or digest_of(row["png"]) != row["png_digest"]:
-            return None
-        return bytes(row["png"])
+        return None if row is None else _intact_png(row)
+
+    def originals(self, edit_ids: Sequence[str]) -> list[tuple[EditRecord, bytes | None]]:
+        """What edits were made of, in the order asked for: record and picture, as PNG.
+
+        The picture is None where it is missing or damaged. Raises `LookupError` on an unknown id.
+        """
+        query = (
+            sa.select(tables.edits, tables.images.c.png, tables.images.c.png_digest)
+            .select_from(
+                tables.edits.outerjoin(
+                    tables.images, tables.images.c.digest == tables.edits.c.image_digest
+                )
+            )
+            .where(tables.edits.c.id.in_(edit_ids))
+        )
+        with self._database.read() as connection:
+            rows = {row["id"]: row for row in connection.execute(query).mappings()}
+        return [(EditRecord.from_row(rows[i]), _intact_png(rows[i])) for i in edit_ids]
 
     def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
         """Stored bytes and everything needed to check them, in pages, in no special order."""
@@ -224,6 +241,11 @@ _ARTIFACT_QUERY = (
     )
     .where(tables.edits.c.id.in_(sa.bindparam("ids", expanding=True)))
 )
+
+
+def _intact_png(row: Mapping[Any, Any]) -> bytes | None:
+    png = row["png"]
+    return bytes(png) if png is not None and digest_of(png) == row["png_digest"] else None
 
 
 def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:

@@ -54,8 +54,9 @@ def test_an_edit_has_every_field(client: httpx.Client, edit: Edit, server: LiveS
     assert (made["verified"], made["verified_version"]) == (False, before)
     assert isinstance(made["before"], str)
     assert isinstance(made["after"], str)
-    assert (made["refinement_steps"], made["supersedes"], made["created_by"]) == (0, [], "local")
-    assert set(made["timings_ms"]) == {"encode", "verify", "commit", "total"}
+    assert made["refinement_steps"] in range(25)
+    assert (made["supersedes"], made["created_by"]) == ([], "local")
+    assert set(made["timings_ms"]) - {"refine"} == {"encode", "verify", "commit", "total"}
     assert all(value > 0 for value in made["timings_ms"].values())
 
     read = client.get(f"/edits/{made['id']}").json()
@@ -136,13 +137,13 @@ def test_in_a_slot_the_newest_is_active(client: httpx.Client, edit: Edit) -> Non
 
     switch(client, c, "rollback")
     assert statuses(client, a, b, c) == ["superseded", "active", "rolled_back"]
-    switch(client, c, "reinstate")
+    switch(client, c, "reinstate", force=True)
     assert statuses(client, a, b, c) == ["superseded", "superseded", "active"]
     switch(client, b, "rollback")
     assert statuses(client, a, b, c) == ["superseded", "rolled_back", "active"]
     switch(client, c, "rollback")
     assert statuses(client, a, b, c) == ["active", "rolled_back", "rolled_back"]
-    switch(client, b, "reinstate")
+    switch(client, b, "reinstate", force=True)
     assert statuses(client, a, b, c) == ["superseded", "active", "rolled_back"]
 
 
