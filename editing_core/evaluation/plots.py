@@ -10,11 +10,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from editing_core.evaluation.lineup import UNEDITED
+from editing_core.evaluation.lineup import LIVEEDIT, UNEDITED
 from editing_core.evaluation.summary import EXACT, FORCED, Cost, Measured, Summary
 
 _MARKERS = "os^vD<>phX*P"
 _COLUMNS = 3
+_FIXED = {UNEDITED: "black", LIVEEDIT: "crimson"}
 Point = tuple[int, float, float]
 """Edits, value, half the height of its bar."""
 
@@ -108,13 +109,16 @@ def _panel(axis: Axes, title: str, lines: dict[str, list[Point]], ceiling: float
             [value for _, value, _ in points],
             yerr=[bar for _, _, bar in points],
             label=name,
-            color="black" if name == UNEDITED else colours[number % len(colours)],
+            color=_FIXED.get(name, colours[number % len(colours)]),
             linestyle=":" if name == UNEDITED else "-",
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=3.5,
-            linewidth=1.2,
+            linewidth=2.2 if name == LIVEEDIT else 1.2,
+            zorder=4 if name == LIVEEDIT else 3,
         )
     axis.set_xscale("log")
+    if title.startswith("milliseconds"):
+        axis.set_yscale("log")
     axis.set_xlabel("edits", fontsize=8)
     axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=8)

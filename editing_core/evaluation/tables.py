@@ -60,8 +60,8 @@ def _by_place(figures: Sequence[Measured]) -> Iterator[str]:
         yield f"### {_title(suite, edits)}"
         yield _grid(here, _with_error)
         yield (
-            f"± is the standard error over probes; {_counts(here)}. It says nothing at 0 or 1: there "
-            f"a true share {3 / max(f.count for f in here):.3f} away would still not surprise."
+            f"± is the standard error over probes; {_counts(here)}. At 0 and 1 it says nothing: a "
+            f"true share {3 / max(f.count for f in here):.3f} away would not surprise."
         )
         if any(f.interval for f in here):
             seeds = max(len(f.per_seed) for f in here)
