@@ -84,14 +84,17 @@ def data_uri(image: ImageArray) -> str:
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[str]:
-    """A server on a free port and an empty data directory, for as long as the block runs."""
+def own_server(*options: str) -> Iterator[str]:
+    """A server on a free port and an empty data directory, for as long as the block runs.
+
+    `options` are those of `errata serve`.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
-        command += ["--port", str(port), "--data-dir", folder]
+        command += ["--port", str(port), "--data-dir", folder, *options]
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{port}"
         try:

@@ -117,6 +117,15 @@ class Fields:
             )
         return path.as_posix()
 
+    def flag(self, name: str) -> bool:
+        """A boolean."""
+        if name not in self._raw:
+            raise BadRecord(f"field {self._named(name)} is missing")
+        value = self._raw[name]
+        if not isinstance(value, bool):
+            raise BadRecord(f"field {self._named(name)} is {_kind(value)}; expected true or false")
+        return value
+
     def items(self, name: str) -> Sequence[object]:
         """A list."""
         value = self._raw[name]
