@@ -258,7 +258,7 @@ def _refusal(found: Verification) -> ServiceError:
     answers = {"before": found.before, "after": found.after}
     if found.conflicts_with:
         return EditConflicts(
-            "This edit would change what other edits answer to their own questions.",
+            "This edit and others would answer each other's questions.",
             details={"conflicts_with": list(found.conflicts_with), **answers},
         )
     if found.failed:

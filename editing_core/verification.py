@@ -58,7 +58,8 @@ class Verification:
 
     `entry` is the edit as it was last tried, refined or not, to be stored as it is. `before` and
     `after` are the answers to its own prompt; `failed` are the prompts, its own or rephrases, that
-    do not get the target, each with what it gets.
+    do not get the target, each with what it gets. `rivals` are active edits that answer those
+    prompts with it.
     """
 
     version: int
@@ -66,6 +67,7 @@ class Verification:
     before: str
     after: str
     failed: tuple[tuple[str, str], ...]
+    rivals: tuple[str, ...]
     damaged: tuple[Damage, ...]
     refinement_steps: int
 
@@ -75,8 +77,9 @@ class Verification:
 
     @property
     def conflicts_with(self) -> tuple[str, ...]:
-        """Active edits whose own answers change."""
-        return tuple(d.edit_id for d in self.damaged if d.edit_id is not None)
+        """Active edits whose own answers change, or that keep this one from giving its own."""
+        changed = [d.edit_id for d in self.damaged if d.edit_id is not None]
+        return tuple(dict.fromkeys([*changed, *self.rivals]))
 
     @property
     def reason(self) -> str | None:
@@ -148,6 +151,7 @@ def verify(
         before=trials.before.text,
         after=best.own[0].text,
         failed=best.failed,
+        rivals=best.rivals,
         damaged=best.damaged,
         refinement_steps=best.steps,
     )
@@ -176,6 +180,7 @@ class _Tried:
     snapshot: Snapshot
     own: tuple[GenerationResult, ...]
     failed: tuple[tuple[str, str], ...]
+    rivals: tuple[str, ...]
     damaged: tuple[Damage, ...]
     is_refinable: bool
     steps: int
@@ -241,6 +246,7 @@ class _Trials:
             snapshot,
             own=tuple(own),
             failed=tuple((prompt, result.text) for prompt, result in wrong),
+            rivals=_rivals(entry.edit_id, [result for _, result in wrong]),
             damaged=self._note(after),
             # No expert reaches a prompt at which the router does not let it act.
             is_refinable=all(_acts(entry.edit_id, result) for _, result in wrong),
@@ -339,6 +345,17 @@ def _damages(
 ) -> tuple[Damage, ...]:
     found = (w.damage(b, a) for w, b, a in zip(watched, before, after, strict=True))
     return tuple(damage for damage in found if damage is not None)
+
+
+def _rivals(edit_id: str, results: Sequence[GenerationResult]) -> tuple[str, ...]:
+    """Edits that weigh at least half as much as `edit_id` where both act."""
+    found: dict[str, None] = {}
+    for result in results:
+        weights = {c.edit_id: c.weight for c in result.decision.applied}
+        if edit_id in weights:
+            least = weights.pop(edit_id) / 2
+            found.update(dict.fromkeys(i for i, weight in weights.items() if weight >= least))
+    return tuple(found)
 
 
 def _acts(edit_id: str, result: GenerationResult) -> bool:

@@ -249,6 +249,22 @@ def test_conflicts_are_named_even_when_the_edit_itself_fails() -> None:
     assert (found.reason, len(found.failed)) == ("edit_conflicts", 1)
 
 
+def test_rivals_at_its_own_prompt_are_named_as_conflicts() -> None:
+    def answer(row: GenerationRow) -> GenerationResult:
+        assert row.snapshot is not None
+        if row.prompt != "own?" or "new" not in row.snapshot.entries:
+            return result(f"was {row.prompt}")
+        weights = {"new": 0.5, "a": 0.3, "b": 0.2}
+        acting = tuple(Candidate(i, 1.0, 0.9, w, "applied") for i, w in weights.items())
+        return replace(result("red"), decision=RoutingDecision(acting))
+
+    world = World()
+    world._answer = answer  # type: ignore[method-assign]
+    found = told(world, base=holding("a", "b"), max_steps=0)
+
+    assert (found.reason, found.conflicts_with, found.damaged) == ("edit_conflicts", ("a",), ())
+
+
 def test_the_best_try_is_kept() -> None:
     world = World({"own?": ["red", "blue", "red"], "a?": ["x"]})
     found = told(world, base=holding("a"))
