@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from editing_core.registry import BACKBONES, EDITORS, INDEXES, Registry
+from editing_core.registry import BACKBONES, BASELINES, EDITORS, INDEXES, Registry
 
 
-@pytest.mark.parametrize("registry", [BACKBONES, EDITORS, INDEXES])
+@pytest.mark.parametrize("registry", [BACKBONES, BASELINES, EDITORS, INDEXES])
 def test_every_registered_name_resolves(registry: Registry) -> None:
     assert len(registry) > 0
     for name in registry:

@@ -10,16 +10,17 @@ replaced by the value; elsewhere the model is the base model. A new edit
 - within the nearest entry's reach and with its label widens that entry and goes on learning it;
 - within reach and with another label adds an entry, and both radii become half their distance.
 
-As in the authors' code, only the last prompt token is replaced; later tokens see it through
-attention. Here values start from the block's own output; an edit on the very state of another
-takes its entry over, where halving a distance of zero would silence both.
+What is replaced is a setting, as in the authors' code: the last prompt token alone, or every row of
+the prompt; answer tokens see the value through attention. Here values start from the block's own
+output; an edit on the very state of another takes its entry over, where halving a distance of zero
+would silence both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,10 +41,11 @@ class GraceSettings:
     """`layer` counts from 0, at least 1; `radius` is the initial one, in the states' own scale."""
 
     layer: int = 2
-    radius: float = 4.0
+    radius: float = 12.0
     rate: float = 0.1
     steps: int = 60
     stop_at: float = 0.05
+    replaces: Literal["last", "prompt"] = "prompt"
 
 
 @dataclass(slots=True, eq=False)
@@ -63,9 +65,10 @@ class Grace(Baseline):
     settings_type = GraceSettings
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "layer": (1, 2),
-        "radius": (1.0, 2.0, 4.0, 8.0),
+        "replaces": ("last", "prompt"),
+        "radius": (4.0, 8.0, 12.0, 16.0, 24.0),
         "rate": (0.03, 0.1, 0.3),
-        "steps": (30, 100),
+        "steps": (30, 60),
         "stop_at": (0.05,),
     }
 
@@ -123,15 +126,12 @@ class Grace(Baseline):
         acting.fired = [0] * len(rows)
         if not self._entries:
             return batch, acting
-        columns = [
-            padding + row.spans.last_prompt
-            for padding, row in zip(batch.padding, batch.rows, strict=True)
-        ]
+        firsts, lasts = zip(*(self._replaced(batch, b) for b in range(len(rows))), strict=True)
         values: dict[int, Tensor] = {}
 
         def look_up(hidden: Tensor) -> None:
-            for b, column in enumerate(columns):
-                distance, nearest = self._nearest(hidden[b, column].float())
+            for b, last in enumerate(lasts):
+                distance, nearest = self._nearest(hidden[b, last].float())
                 if nearest is not None and distance <= self._entries[nearest].radius:
                     values[b] = self._entries[nearest].value
                     acting.fired[b] = 1
@@ -141,7 +141,7 @@ class Grace(Baseline):
                 return None
             changed = hidden.clone()
             for b, value in values.items():
-                changed[b, columns[b]] = value.to(hidden.dtype)
+                changed[b, firsts[b] : lasts[b] + 1] = value.to(hidden.dtype)
             return changed
 
         acting.taps = {self.settings.layer - 1: look_up, self.settings.layer: put_values}
@@ -155,13 +155,20 @@ class Grace(Baseline):
         nearest = int(distances.argmin())
         return float(distances[nearest]), nearest
 
+    def _replaced(self, batch: PreparedBatch, b: int) -> tuple[int, int]:
+        """First and last column that a value replaces in row b."""
+        padding = batch.padding[b]
+        last = padding + batch.rows[b].spans.last_prompt
+        return (last if self.settings.replaces == "last" else padding), last
+
     def _learned(self, lesson: Lesson, output: Tensor, start: Tensor) -> Tensor:
-        settings, at = self.settings, lesson.last_prompt
+        settings = self.settings
+        first, last = self._replaced(lesson.batch, 0)
         value = start.clone().requires_grad_()
 
         def loss() -> Tensor:
-            replaced = value.to(output.dtype)[None, None]
-            states = torch.cat([output[:, :at], replaced, output[:, at + 1 :]], dim=1)
+            replaced = value.to(output.dtype).expand(1, last + 1 - first, -1)
+            states = torch.cat([output[:, :first], replaced, output[:, last + 1 :]], dim=1)
             return lesson.loss(self.backbone.upper(states, lesson.batch, settings.layer))
 
         descend([value], loss, rate=settings.rate, steps=settings.steps, stop_at=settings.stop_at)

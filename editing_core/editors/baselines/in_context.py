@@ -19,12 +19,16 @@ from typing import Any, ClassVar
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, PreparedBatch, PromptRow
+from editing_core.config import MAX_TARGET_TOKENS
 from editing_core.editors.baselines.base import Acting, Baseline
 from editing_core.errors import ContextTooLong
 from editing_core.identity import image_digest, slot_prompt
 from editing_core.index.exact import ExactIndex
 from editing_core.routing.router import Router
 from editing_core.types import EditRequest, ImageArray
+
+ANSWER_ROOM = MAX_TARGET_TOKENS + 2
+"""Tokens left free for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class InContext(Baseline):
         batch, acting = super().begin(rows)
         for b, row in enumerate(rows):
             if isinstance(row.image, ImageFeatures):
-                raise TypeError("a baseline is asked with pictures")
+                raise TypeError("a baseline is asked with pictures, not with features of them")
             found = self._found(row.image)
             acting.survivors[b] = len(found)
             acting.fired[b] = self._told(row.prompt, found)[1]
@@ -113,12 +117,8 @@ class InContext(Baseline):
             ]
             told = "".join(facts) + prompt
             try:
-                self.backbone.lay_out(told, has_image=True, target_ids=_ROOM)
+                self.backbone.lay_out(told, has_image=True, target_ids=(0,) * ANSWER_ROOM)
             except ContextTooLong:
                 continue
             return told, count
         return prompt, 0
-
-
-# An answer's worth of tokens to leave free.
-_ROOM = (0,) * 66

@@ -57,7 +57,7 @@ class Recipe(Baseline):
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "tokens": (2, 4, 8),
         "rate": (0.01, 0.03, 0.1),
-        "steps": (30, 100),
+        "steps": (30, 60),
         "stop_at": (0.01, 0.05, 0.2),
     }
 
