@@ -33,7 +33,7 @@ from editing_core.types import EditRequest
 class FtLSettings:
     """`layer` counts from 0 and is at least 1. `bound` is the greatest change of any one weight."""
 
-    layer: int = 3
+    layer: int = 1
     rate: float = 1e-3
     steps: int = 30
     stop_at: float = 0.1
@@ -49,7 +49,7 @@ class FtL(Baseline):
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "layer": (1, 2, 3),
         "rate": (1e-4, 3e-4, 1e-3, 3e-3),
-        "bound": (0.002, 0.005, 0.02, 0.1),
+        "bound": (0.005, 0.01, 0.02, 0.1),
         "around": ("base", "previous"),
         "stop_at": (0.02, 0.1, 0.5),
         "steps": (30,),

@@ -51,7 +51,7 @@ class FtM(Baseline):
     settings_type = FtMSettings
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "rate": (1e-4, 3e-4, 1e-3, 3e-3),
-        "bound": (0.002, 0.01, 0.05, float("inf")),
+        "bound": (0.01, 0.05, float("inf")),
         "stop_at": (0.02, 0.1, 0.5),
         "steps": (30,),
     }

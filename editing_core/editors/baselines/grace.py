@@ -40,10 +40,10 @@ _SAME_STATE = 1e-3
 class GraceSettings:
     """`layer` counts from 0, at least 1; `radius` is the initial one, in the states' own scale."""
 
-    layer: int = 2
-    radius: float = 12.0
-    rate: float = 0.1
-    steps: int = 60
+    layer: int = 1
+    radius: float = 6.0
+    rate: float = 1.0
+    steps: int = 100
     stop_at: float = 0.05
     replaces: Literal["last", "prompt"] = "prompt"
 
@@ -66,9 +66,9 @@ class Grace(Baseline):
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "layer": (1, 2),
         "replaces": ("last", "prompt"),
-        "radius": (4.0, 8.0, 12.0, 16.0, 24.0),
-        "rate": (0.03, 0.1, 0.3),
-        "steps": (30, 60),
+        "radius": (4.0, 6.0, 8.0, 12.0, 16.0),
+        "rate": (0.3, 1.0, 3.0),
+        "steps": (60, 100),
         "stop_at": (0.05,),
     }
 

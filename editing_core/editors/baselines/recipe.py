@@ -43,8 +43,8 @@ from editing_core.types import EditArtifact, EditRequest, RoutingDecision, Token
 class RecipeSettings:
     """`tokens` is the soft prompt's length."""
 
-    tokens: int = 4
-    rate: float = 0.03
+    tokens: int = 8
+    rate: float = 0.1
     steps: int = 60
     stop_at: float = 0.05
 
@@ -55,9 +55,9 @@ class Recipe(Baseline):
     name = "recipe"
     settings_type = RecipeSettings
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
-        "tokens": (2, 4, 8),
-        "rate": (0.01, 0.03, 0.1),
-        "steps": (30, 60),
+        "tokens": (4, 8, 16),
+        "rate": (0.03, 0.1, 0.3),
+        "steps": (30, 60, 100),
         "stop_at": (0.01, 0.05, 0.2),
     }
 
