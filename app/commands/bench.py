@@ -30,8 +30,8 @@ def bench(
     ] = _EDITORS,
     edits: Annotated[str, typer.Option(help="Edit counts, by commas.")] = "1,10,100,1000",
     probes: Annotated[
-        int, typer.Option(min=1, help="Edits probed at each count, for each seed.")
-    ] = 200,
+        int, typer.Option(min=1, help="Edits probed for each seed; a quarter below 100 edits.")
+    ] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of the edits; intervals need two.")] = 3,
     groups: Annotated[
         int,
@@ -160,7 +160,7 @@ def _write(plan: BenchPlan, out: Path) -> None:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    """A bar for each thing under way; one that is done stays, but for the making of edits."""
+    """A bar for the whole run, and one for each contender under way."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -170,6 +170,8 @@ def _bars() -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from editing_core.evaluation.bench_run import OVERALL
 
     columns = (
         TextColumn("{task.description}"),
@@ -184,6 +186,7 @@ def _bars() -> Iterator[Progress]:
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = shown.add_task(what, total=total)
-            shown.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+            unfinished = what == OVERALL or done < total
+            shown.update(tasks[what], completed=done, total=total, visible=unfinished)  # type: ignore[arg-type]
 
         yield progress

@@ -2,10 +2,11 @@
 
     for each contender and seed
         for each edit count N
-            pools of N edits, each from the unedited model; enough pools to probe `probed` edits
-            of a larger pool, `probed` edits drawn at random are probed
+            pools of N edits, each from the unedited model, every edit of it probed
+            of a pool larger than `probed`, so many edits drawn at random are
 
-At one edit that is `probed` models with one edit each; at a thousand, one model with all thousand.
+There are as many pools as make up `probed` edits, below a hundred edits a quarter of that: at one
+edit 25 models with one edit each, say, at a thousand one model with all thousand.
 The unedited model's answers are what locality is judged by: computed once a seed, shared by all.
 
 Each probed case becomes one line (`run_log`). Resumed, a run makes the edits of an unfinished pool
@@ -24,13 +25,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from editing_core.evaluation.contender import Contender, Query, Reply
-from editing_core.evaluation.probes import EditCase, EditProbe, is_same
+from editing_core.evaluation.probes import PUBLISHED, EditCase, EditProbe, is_same
 from editing_core.evaluation.run_log import RunLog
 from editing_core.types import EditRequest
 
 Progress = Callable[[str, int, int], None]
 """`(what, done, total)`."""
 CASES_AT_ONCE = 4
+FEW, FEWER_POOLS = 100, 4
+"""Below so many edits, a pool's figures vary little and its batches are small: fewer of them."""
 _LONGEST_FORCED = 64
 
 
@@ -72,7 +75,8 @@ class Suite:
         """The pools of an edit count; none where there are fewer cases than that."""
         if count > available:
             return []
-        wanted = max(1, min(self.probed // count, available // count))
+        probed = self.probed if count >= FEW else self.probed // FEWER_POOLS
+        wanted = max(1, min(probed // count, available // count))
         pools = []
         for number in range(wanted):
             first = number * count
@@ -112,29 +116,26 @@ class Measurement:
                 lines = self._probe(unedited, chunk, None)
                 log.append(line for line in lines if line["case"] not in self._answers)
                 self._learn(lines)
-            progress(unedited.name, position * CASES_AT_ONCE + len(chunk), len(wanted))
+            progress(
+                f"{unedited.name}, seed {self.seed}",
+                position * CASES_AT_ONCE + len(chunk),
+                len(wanted),
+            )
 
     def measure(self, contender: Contender, log: RunLog, progress: Progress) -> None:
         """Make the edits of every unfinished pool and ask what its lines still lack."""
         pools = self.pools
-        total = sum(len(pool.probed) for pool in pools)
-        asked = 0
+        steps = _Steps(progress, f"{contender.name}, seed {self.seed}", pools)
         for pool in pools:
             mine = [r for r in log.records if self._is_mine(r) and _is_of(r, pool)]
             done = {r["case"] for r in mine if r["record"] == "case"}
-            if not any(r["record"] == "pool" for r in mine):
-                self._run_pool(contender, pool, done, log, progress, (asked, total))
-            asked += len(pool.probed)
-            progress(contender.name, asked, total)
+            if any(r["record"] == "pool" for r in mine):
+                steps.take(pool.size + len(pool.probed))
+            else:
+                self._run_pool(contender, pool, done, log, steps)
 
     def _run_pool(
-        self,
-        contender: Contender,
-        pool: Pool,
-        done: set[int],
-        log: RunLog,
-        progress: Progress,
-        place: tuple[int, int],
+        self, contender: Contender, pool: Pool, done: set[int], log: RunLog, steps: _Steps
     ) -> None:
         contender.reset()
         accepted, milliseconds = [], []
@@ -142,13 +143,12 @@ class Measurement:
             began = time.perf_counter()
             accepted.append(contender.edit(self._request(pool.first + number)))
             milliseconds.append((time.perf_counter() - began) * 1e3)
-            if pool.size > 1:
-                progress(f"{contender.name}, {pool.size} edits", number + 1, pool.size)
-        for position, chunk in enumerate(_chunks(pool.probed)):
+            steps.take(1)
+        for chunk in _chunks(pool.probed):
             if not done.issuperset(chunk):
                 lines = self._probe(contender, chunk, pool, accepted)
                 log.append(line for line in lines if line["case"] not in done)
-            progress(contender.name, place[0] + position * CASES_AT_ONCE, place[1])
+            steps.take(len(chunk))
         record = self._record("pool", contender.name, pool)
         record["refused"] = 1.0 - fmean(map(float, accepted))
         record["edit_ms"] = fmean(milliseconds)
@@ -186,7 +186,8 @@ class Measurement:
             unedited if probe.is_locality else case.expected(probe, "")
             for (case, probe), unedited in zip(probes, before, strict=True)
         ]
-        forced = _forced(contender, queries, expected)
+        kinds = [probe.kind for _, probe in probes]
+        forced = _forced(contender, queries, kinds, expected)
         lines, at = [], 0
         for index, case in cases:
             record = self._record("case", contender.name, pool)
@@ -220,6 +221,20 @@ class Measurement:
         return bool(record["suite"] == self.suite.name and record["seed"] == self.seed)
 
 
+class _Steps:
+    """Tells how far one contender is: edits made and cases probed, of all that there are."""
+
+    def __init__(self, progress: Progress, what: str, pools: Sequence[Pool]) -> None:
+        self._progress = progress
+        self._what = what
+        self._total = sum(pool.size + len(pool.probed) for pool in pools)
+        self._done = 0
+
+    def take(self, steps: int) -> None:
+        self._done += steps
+        self._progress(self._what, self._done, self._total)
+
+
 def _is_of(record: Mapping[str, Any], pool: Pool) -> bool:
     return bool(record["edits"] == pool.size and record["pool"] == pool.number)
 
@@ -234,10 +249,17 @@ def _text(reply: Reply) -> str | None:
 
 
 def _forced(
-    contender: Contender, queries: Sequence[Query], expected: Sequence[str | None]
+    contender: Contender,
+    queries: Sequence[Query],
+    kinds: Sequence[str],
+    expected: Sequence[str | None],
 ) -> list[float | None]:
-    """Token accuracy where there is something to force: an answer that ended, and not too long."""
-    usable = [i for i, text in enumerate(expected) if text and len(text) <= 8 * _LONGEST_FORCED]
+    """Token accuracy of the published kinds, where there is an answer that ended to force."""
+    usable = [
+        i
+        for i, (kind, text) in enumerate(zip(kinds, expected, strict=True))
+        if kind in PUBLISHED and text and len(text) <= 8 * _LONGEST_FORCED
+    ]
     shares: list[float | None] = [None] * len(queries)
     found = contender.token_accuracy(
         [queries[i] for i in usable], [expected[i] or "" for i in usable]

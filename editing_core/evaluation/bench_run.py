@@ -1,7 +1,7 @@
 """A whole benchmark run: what is asked for, which process measures whom, and how it goes on.
 
-The unedited model is measured first, here; then each contender by one process, into a file of its
-own. So two cores measure two contenders at a time, and a killed run loses one batch of answers.
+The unedited model is measured first, here; then each contender under each seed by one process, into
+a file of its own. So two cores measure two at a time, and a killed run loses one batch of answers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from editing_core.evaluation.probes import EditCase
 from editing_core.evaluation.run_log import RunLog, open_run, read_records, records_of
 
 MAIN_SUITE = "edits"
+OVERALL = "contenders x seeds"
+"""What progress calls the whole run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class BenchPlan:
 
     editors: tuple[str, ...]
     counts: tuple[int, ...] = (1, 10, 100, 1000)
-    probed: int = 200
+    probed: int = 100
     seeds: int = 3
     groups: int = 0
     dataset: str = "heraldry"
@@ -93,11 +95,13 @@ def run_bench(
             for seed in range(plan.seeds):
                 Measurement(suite, seed, log.records).ask_unedited(unedited, log, progress)
     names = [name for name in dict.fromkeys(plan.editors) if name != lineup.UNEDITED]
-    if min(processes, len(names)) <= 1:
-        for name in names:
-            _measure(plan, name, model, folder, progress)
+    tasks = [(name, seed) for seed in range(plan.seeds) for name in names]
+    if min(processes, len(tasks)) > 1:
+        _spread(plan, tasks, folder, processes, progress)
         return
-    _spread(plan, names, folder, processes, progress)
+    for number, (name, seed) in enumerate(tasks):
+        _measure(plan, name, seed, model, folder, progress)
+        progress(OVERALL, number + 1, len(tasks))
 
 
 def load_model(plan: BenchPlan) -> EditableModel:
@@ -114,17 +118,14 @@ def settings_of(plan: BenchPlan, model: EditableModel) -> dict[str, Any]:
 
 
 def _measure(
-    plan: BenchPlan, name: str, model: EditableModel, folder: Path, progress: Progress
+    plan: BenchPlan, name: str, seed: int, model: EditableModel, folder: Path, progress: Progress
 ) -> None:
     unedited = read_records(records_of(folder, lineup.UNEDITED))
-    with RunLog(records_of(folder, name)) as log:
-        for seed in range(plan.seeds):
-            made: Contender = lineup.contender(
-                name, model, seed=seed, verify_every=plan.verify_every
-            )
-            contender = EditsOff(made) if plan.edits_off else made
-            for suite in plan.suites():
-                Measurement(suite, seed, unedited).measure(contender, log, progress)
+    made: Contender = lineup.contender(name, model, seed=seed, verify_every=plan.verify_every)
+    contender = EditsOff(made) if plan.edits_off else made
+    with RunLog(records_of(folder, f"{name}.{seed}")) as log:
+        for suite in plan.suites():
+            Measurement(suite, seed, unedited).measure(contender, log, progress)
 
 
 def _grouped(name: str, groups: int) -> Callable[[int], Cases]:
@@ -135,19 +136,21 @@ def _grouped(name: str, groups: int) -> Callable[[int], Cases]:
 
 
 def _spread(
-    plan: BenchPlan, names: Sequence[str], folder: Path, processes: int, progress: Progress
+    plan: BenchPlan,
+    tasks: Sequence[tuple[str, int]],
+    folder: Path,
+    processes: int,
+    progress: Progress,
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    tasks: Any = context.Queue()
+    waiting: Any = context.Queue()
     messages: Any = context.Queue()
-    for name in names:
-        tasks.put(name)
-    count = min(processes, len(names))
-    for _ in range(count):
-        tasks.put(None)
-    with _workers(context, count, (plan, folder, tasks, messages)) as workers:
+    count = min(processes, len(tasks))
+    for task in (*tasks, *[None] * count):
+        waiting.put(task)
+    with _workers(context, count, (plan, folder, waiting, messages)) as workers:
         finished = 0
-        while finished < count:
+        while finished < len(tasks):
             try:
                 message = messages.get(timeout=1.0)
             except Empty:
@@ -156,6 +159,7 @@ def _spread(
                 continue
             if message is None:
                 finished += 1
+                progress(OVERALL, finished, len(tasks))
             elif isinstance(message, BaseException):
                 raise message
             else:
@@ -179,15 +183,16 @@ def _workers(
             worker.join()
 
 
-def _work(plan: BenchPlan, folder: Path, tasks: Any, messages: Any) -> None:
-    """One process: measure whoever is next until there is none."""
+def _work(plan: BenchPlan, folder: Path, waiting: Any, messages: Any) -> None:
+    """One process: measure whatever is next until there is nothing; None tells of each."""
     torch.set_num_threads(1)
     try:
         model = load_model(plan)
-        while (name := tasks.get()) is not None:
-            _measure(plan, name, model, folder, lambda *told: messages.put(told))
+        while (task := waiting.get()) is not None:
+            name, seed = task
+            _measure(plan, name, seed, model, folder, lambda *told: messages.put(told))
+            messages.put(None)
     except Exception as error:
         # Told to the parent, which raises it; a traceback of its own would tear the display.
         messages.put(error)
         raise
-    messages.put(None)

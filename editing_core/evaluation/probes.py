@@ -21,7 +21,8 @@ must give the new answer (`answer`, or else the edit's target), and a refused ed
 must give what the unedited model gives, refused or not.
 
 *Exact match*: the whole text of the free greedy answer equals what it must, and the stop token
-ended it. *Token accuracy*, kept apart: teacher-forced on what it must give, see `contender`.
+ended it. *Token accuracy*, kept apart and only for `PUBLISHED` kinds: teacher-forced on what it
+must give, see `contender`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,16 @@ LOCALITY = (
 KINDS = (*GENERALITY, PORTABILITY, *LOCALITY)
 """All kinds in the order of the tables. A source of cases may leave some out and add its own: one
 outside `GENERALITY` whose probe names no `answer` is judged as locality."""
+
+PUBLISHED = (
+    RELIABILITY,
+    "text generality",
+    "image generality",
+    "text locality",
+    "image locality",
+    PORTABILITY,
+)
+"""The kinds of published tables: those that are also scored by teacher-forced token accuracy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

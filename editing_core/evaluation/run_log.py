@@ -4,7 +4,8 @@ A run that was killed is resumed by reading its lines back. A line cut short by 
 any other damage is an error, never a gap in a table.
 
     run.json               what was asked for; a resumed run must ask for the same
-    records/<name>.jsonl   one file per contender, so that several processes may write at once
+    records/<name>.jsonl   one file per contender and seed (`liveedit.0`), and one for the unedited
+                           model, so that several processes may write at once
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def records_of(folder: Path, name: str) -> Path:
-    """Where a contender's lines lie."""
+    """Where lines lie: `name` is `unedited`, or a contender and a seed."""
     return folder / RECORDS / f"{name}.jsonl"
 
 
 class RunLog:
-    """One contender's lines: those that are there, and a way to add more."""
+    """One file of lines: those that are there, and a way to add more."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -96,7 +97,7 @@ class RunLog:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """A contender's whole lines, without touching the file; none where there is no file."""
+    """The whole lines of a file, without touching the file; none where there is no file."""
     return _parse(path, path.read_bytes())[0] if path.exists() else []
 
 

@@ -80,9 +80,12 @@ class Summary:
 
 def read_run(folder: Path, order: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Every line of a run, the unedited model's first, then `order`, then any others."""
-    found = {path.stem: path for path in sorted((folder / RECORDS).glob("*.jsonl"))}
+    paths = sorted((folder / RECORDS).glob("*.jsonl"))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in (record for path in paths for record in read_records(path)):
+        found.setdefault(record["editor"], []).append(record)
     names = dict.fromkeys(name for name in (UNEDITED, *order, *found) if name in found)
-    return [record for name in names for record in read_records(found[name])]
+    return [record for name in names for record in found[name]]
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> Summary:

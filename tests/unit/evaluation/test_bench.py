@@ -61,7 +61,7 @@ def test_the_unedited_model_is_a_row_over_the_same_cases(tmp_path: Path) -> None
     rows = [f for f in found.figures if f.editor == "unedited" and f.protocol == EXACT]
 
     assert {f.edits for f in rows} == {1, 10}
-    assert all(f.count == 4 for f in rows)
+    assert {f.edits: f.count for f in rows} == {1: 1, 10: 4}
     assert value(found, "unedited", "reliability", 10) == 0.0
     assert value(found, "unedited", "text locality", 10) == 1.0
 
@@ -86,16 +86,18 @@ def test_a_refused_edit_misses_what_it_should_have_changed_and_nothing_else(tmp_
 
 
 def test_few_edits_are_measured_in_many_pools_and_many_by_a_sample() -> None:
-    suite = suite_of(PlainCases(100), 1, 4, 50, probed=8)
+    suite = suite_of(PlainCases(1000), 1, 4, 100, 500, probed=200)
 
-    ones = suite.pools(1, 0, 100)
-    assert [pool.probed for pool in ones] == [(i,) for i in range(8)]
-    assert [(p.first, p.size) for p in suite.pools(4, 0, 100)] == [(0, 4), (4, 4)]
-    (many,) = suite.pools(50, 0, 100)
-    assert len(set(many.probed)) == 8
-    assert max(many.probed) < 50
-    assert suite.pools(50, 1, 100)[0].probed != many.probed
-    assert suite.pools(200, 0, 100) == []
+    ones = suite.pools(1, 0, 1000)
+    assert [pool.probed for pool in ones] == [(i,) for i in range(50)]
+    assert [p.first for p in suite.pools(4, 0, 1000)] == [4 * i for i in range(12)]
+    assert [len(p.probed) for p in suite.pools(100, 0, 1000)] == [100, 100]
+    assert len(suite.pools(100, 0, 150)) == 1
+    (many,) = suite.pools(500, 0, 1000)
+    assert len(set(many.probed)) == 200
+    assert max(many.probed) < 500
+    assert suite.pools(500, 1, 1000)[0].probed != many.probed
+    assert suite.pools(2000, 0, 1000) == []
 
 
 def test_pools_start_from_the_unedited_model(tmp_path: Path) -> None:
@@ -105,11 +107,11 @@ def test_pools_start_from_the_unedited_model(tmp_path: Path) -> None:
     assert cost.diagnostics == {"pages": 1.0}
 
 
-@pytest.mark.parametrize("batches", [0, 1, 3, 4])
+@pytest.mark.parametrize("batches", [0, 1, 3, 6])
 def test_a_killed_run_goes_on_with_the_lines_of_one_never_killed(
     tmp_path: Path, batches: int
 ) -> None:
-    suite = suite_of(PlainCases(20), 4, 20, probed=10)
+    suite = suite_of(PlainCases(20), 4, 20, probed=40)
     measure(tmp_path / "whole", suite, Notebook())
 
     killed = tmp_path / "killed"
@@ -122,7 +124,7 @@ def test_a_killed_run_goes_on_with_the_lines_of_one_never_killed(
 
     assert without_times(path) == without_times(tmp_path / "whole" / "notebook.jsonl")
     # Nothing that was measured is measured again.
-    assert again.batches == 5 - batches
+    assert again.batches == 7 - batches
 
 
 def test_a_finished_run_asks_nothing_again(tmp_path: Path) -> None:

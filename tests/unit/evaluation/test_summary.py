@@ -190,9 +190,9 @@ def test_one_edit_count_makes_no_curve(tmp_path: Path) -> None:
 def test_a_run_is_read_in_the_order_asked_for_with_the_unedited_model_first(
     tmp_path: Path,
 ) -> None:
-    for name in ("a", "b", "c", "unedited"):
+    for name in ("a.0", "b.0", "b.1", "c.0", "unedited"):
         with RunLog(records_of(tmp_path, name)) as log:
-            log.append([{"editor": name}])
+            log.append([{"editor": name.partition(".")[0]}])
 
     read = [record["editor"] for record in read_run(tmp_path, ["c", "gone", "b"])]
-    assert read == ["unedited", "c", "b", "a"]
+    assert read == ["unedited", "c", "b", "b", "a"]
