@@ -43,7 +43,7 @@ class GraceSettings:
     layer: int = 1
     radius: float = 6.0
     rate: float = 1.0
-    steps: int = 100
+    steps: int = 60
     stop_at: float = 0.05
     replaces: Literal["last", "prompt"] = "prompt"
 

@@ -45,7 +45,7 @@ class RecipeSettings:
 
     tokens: int = 8
     rate: float = 0.1
-    steps: int = 60
+    steps: int = 100
     stop_at: float = 0.05
 
 
