@@ -1,0 +1,157 @@
+"""Histories of verified edits on a live server, against the rule that decides who is active.
+
+Pictures, prompts and targets are few, so that slots, look-alikes and contradictions are common.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from app.settings import Settings
+from tests.property.test_ledger import Simple, status
+from tests.support.server import LiveServer, data_uri, png
+from tests.support.tiny_model import save_tiny_checkpoint, tiny_image
+
+NEARLY = tiny_image(0)
+NEARLY[0, 0, 0] ^= 1
+PICTURES = [data_uri(png(image)) for image in (tiny_image(0), NEARLY, tiny_image(5))]
+CODES = {"edit_not_effective", "edit_conflicts"}
+
+_edits = st.fixed_dictionaries(
+    {
+        "image": st.sampled_from(PICTURES),
+        "prompt": st.sampled_from(["one", "two"]),
+        "target": st.sampled_from(["is", "the", "b"]),
+        "verify": st.sampled_from(["strict", "strict", "report", "off"]),
+    }
+)
+_some = st.lists(st.integers(0, 50), max_size=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An edit of this one acts at its own prompt and little else, and so some edits hold."""
+    HistoryMachine.folder = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), rho=0.0)
+
+
+class HistoryMachine(RuleBasedStateMachine):
+    """`model` lists the edits in the order of commits; `answers` what a strict one established."""
+
+    folder: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._data = tempfile.TemporaryDirectory()
+        self._server = self._start()
+        self.model: list[Simple] = []
+        self.version = 0
+
+    def _start(self) -> LiveServer:
+        data_dir = Path(self._data.name)
+        return LiveServer(
+            Settings.load(model=str(self.folder), data_dir=data_dir, refine_steps=8)
+        ).__enter__()
+
+    def teardown(self) -> None:
+        self._server.__exit__()
+        self._data.cleanup()
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        response = self._server.client.post(path, json=body)
+        return response.status_code, response.json()
+
+    def _statuses(self) -> dict[str, str]:
+        return {edit.id: status(self.model, at) for at, edit in enumerate(self.model)}
+
+    def _named(self, which: list[int]) -> list[str]:
+        return [self.model[n % len(self.model)].id for n in which if self.model]
+
+    def _refused(self, error: dict[str, Any], before: dict[str, str]) -> None:
+        """A refusal names edits that are active, and changes nothing."""
+        assert error["code"] in CODES
+        if error["code"] == "edit_conflicts":
+            assert error["conflicts_with"]
+            assert {before[i] for i in error["conflicts_with"]} == {"active"}
+
+    def _committed(self, edit: dict[str, Any], body: dict[str, Any]) -> None:
+        self.version += 1
+        assert edit["version"] == self.version
+        if body["verify"] == "strict":
+            assert (edit["verified"], edit["after"], edit["damaged"]) == (True, body["target"], [])
+            ask = {"image": body["image"], "prompt": body["prompt"]}
+            assert self._post("/generate", ask)[1]["text"] == body["target"]
+        slot = (edit["image_digest"], edit["prompt"])
+        self.model.append(Simple(edit["id"], slot, tuple(edit["supersedes"])))
+
+    @rule(body=_edits, names=_some)
+    def create(self, body: dict[str, Any], names: list[int]) -> None:
+        before = self._statuses()
+        code, made = self._post("/edits", body | {"supersedes": self._named(names)})
+        if code == 201:
+            self._committed(made, body)
+        else:
+            assert body["verify"] == "strict"
+            self._refused(made["error"], before)
+            assert not {*made["error"].get("conflicts_with", ())} & {*self._named(names)}
+
+    @rule(bodies=st.lists(_edits, min_size=1, max_size=3))
+    def create_many(self, bodies: list[dict[str, Any]]) -> None:
+        response = self._server.client.post("/edits/batch", json={"edits": bodies})
+        *lines, end = map(json.loads, response.text.splitlines())
+        for body, line in zip(bodies, lines, strict=True):
+            if line["status"] == 201:
+                # Asked after the whole batch, when others may have been made in its slot.
+                self._committed(line["edit"], body | {"verify": "then"})
+            else:
+                self._refused(line["error"], self._statuses())
+        assert (end["version"], end["committed"] + end["failed"]) == (self.version, len(bodies))
+
+    @precondition(lambda self: self.model)
+    @rule(which=st.integers(0, 50))
+    def roll_back(self, which: int) -> None:
+        edit = self.model[which % len(self.model)]
+        code, body = self._post(f"/admin/edits/{edit.id}/rollback", {})
+        assert (code, body["changed"]) == (200, not edit.rolled_back)
+        self.version += not edit.rolled_back
+        edit.rolled_back = True
+
+    @precondition(lambda self: self.model)
+    @rule(which=st.integers(0, 50), force=st.booleans())
+    def reinstate(self, which: int, force: bool) -> None:
+        edit, before = self.model[which % len(self.model)], self._statuses()
+        code, body = self._post(f"/admin/edits/{edit.id}/reinstate", {"force": force})
+        if code == 422:
+            assert not force
+            assert edit.rolled_back
+            self._refused(body["error"], before)
+            assert edit.id not in body["error"]["conflicts_with"]
+            return
+        assert (code, body["changed"]) == (200, edit.rolled_back)
+        self.version += edit.rolled_back
+        edit.rolled_back = False
+
+    @rule()
+    def restart(self) -> None:
+        self._server.__exit__()
+        self._server = self._start()
+
+    @invariant()
+    def the_server_says_what_the_rule_says(self) -> None:
+        listed = self._server.client.get("/edits?limit=200").json()["data"]
+        assert {edit["id"]: edit["status"] for edit in listed} == self._statuses()
+        assert self._server.version() == self.version
+
+
+TestHistory = HistoryMachine.TestCase
+# Each step asks a server many questions; a failing history is short enough to read as it is.
+TestHistory.settings = settings(
+    max_examples=2, stateful_step_count=8, deadline=None, phases=[Phase.generate]
+)
