@@ -51,11 +51,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of an edit: an id, or the error code of its refusal."""
+    """What became of an edit: an id, or the error code of its refusal and what stood in its way."""
 
     edit_id: str | None
     refusal: str | None = None
     refinement_steps: int = 0
+    after: str | None = None
+    damaged: tuple[str, ...] = ()
+    """Prompts or ids whose answers it would change."""
 
 
 class Answerer(Protocol):
@@ -100,7 +103,7 @@ class Server:
             body = self._body(edit.question) | {"target": edit.target, "verify": self._verify}
             answer = self._post("/edits", body)
             if answer.is_client_error:
-                made.append(Made(None, refusal=answer.json()["error"]["code"]))
+                made.append(_refused(answer.json()["error"]))
             else:
                 found = answer.raise_for_status().json()
                 made.append(Made(found["id"], refinement_steps=found["refinement_steps"]))
@@ -155,8 +158,15 @@ class InProcess:
             except RequestError as error:
                 made.append(Made(None, refusal=error.code))
             else:
-                accepted = found.edit_id if found.accepted else None
-                made.append(Made(accepted, found.reason, found.refinement_steps))
+                made.append(
+                    Made(
+                        edit_id=found.edit_id if found.accepted else None,
+                        refusal=found.reason,
+                        refinement_steps=found.refinement_steps,
+                        after=found.after,
+                        damaged=tuple(damage.edit_id or damage.prompt for damage in found.damaged),
+                    )
+                )
             advance(1)
         return made
 
@@ -178,6 +188,12 @@ class InProcess:
 def encoded(path: Path) -> str:
     """The file's own bytes, as a request holds them: whatever a user has is what is sent."""
     return base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _refused(error: dict[str, Any]) -> Made:
+    questions = [damage["prompt"] for damage in error.get("damaged", ())]
+    damaged = (*error.get("conflicts_with", ()), *questions)
+    return Made(None, refusal=error["code"], after=error.get("after"), damaged=damaged)
 
 
 def _answer(found: dict[str, Any]) -> Answer:

@@ -145,7 +145,7 @@ def _is_in_force(made: Made | None) -> bool:
 def _cause(answer: Answer, own: Made | None, edit: FlagEdit, known: Mapping[str, FlagEdit]) -> str:
     """Why a probe missed, as far as routing tells. `own` None: nothing should have acted."""
     if own is not None and own.edit_id is None:
-        return f"refused: {own.refusal}"
+        return f"refused: {own.refusal}, {_obstacle(own, edit)}"
     applied = [c for c in answer.considered if c.outcome == "applied"]
     if own is None:
         if not applied:
@@ -160,6 +160,14 @@ def _cause(answer: Answer, own: Made | None, edit: FlagEdit, known: Mapping[str,
         return f"another edit weighed more: {_relation(known.get(applied[0].edit_id), edit)}"
     share = "alone" if mine.weight >= 0.99 else "others with it"
     return f"own edit on top ({share}), wrong answer"
+
+
+def _obstacle(made: Made, edit: FlagEdit) -> str:
+    if made.after is None:
+        return "not tried"
+    if not is_same(made.after, edit.target):
+        return "own answer wrong"
+    return "other answers change" if made.damaged else "own answer does not end"
 
 
 def _relation(other: FlagEdit | None, edit: FlagEdit) -> str:

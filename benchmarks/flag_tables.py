@@ -143,6 +143,23 @@ def causes_as_markdown(run: Run) -> str:
     return table(["probe", "cause of the miss", "misses"], lines) if lines else "No misses."
 
 
+def refused(run: Run) -> list[dict[str, Any]]:
+    """Every refused edit, for programs: what it answered at last, and what it would change."""
+    return [
+        {
+            "record": edit.record.index,
+            "country": edit.country,
+            "fact": edit.fact,
+            "target": edit.target,
+            "code": made.refusal,
+            "after": made.after,
+            "damaged": list(made.damaged),
+        }
+        for edit, made in zip(run.edits, run.made, strict=True)
+        if made.edit_id is None
+    ]
+
+
 def misses(run: Run) -> list[dict[str, Any]]:
     """Every miss, for programs."""
     return [

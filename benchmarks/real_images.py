@@ -40,6 +40,7 @@ from benchmarks.flag_tables import (
     misses,
     refinement,
     refusals,
+    refused,
     rows_as_markdown,
     rows_of,
 )
@@ -188,6 +189,7 @@ def _write_json(path: Path, arguments: argparse.Namespace, runs: dict[str, Run])
                 "refinement": refinement(run),
                 "figures": [row.as_json() for row in rows_of(run)],
                 "causes": causes(run),
+                "refused": refused(run),
                 "misses": misses(run),
             }
             for name, run in runs.items()

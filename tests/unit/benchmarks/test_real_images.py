@@ -21,6 +21,7 @@ from benchmarks.flag_tables import (
     misses,
     refinement,
     refusals,
+    refused,
     rows_as_markdown,
     rows_of,
 )
@@ -55,7 +56,9 @@ class Notebook:
         forgets: frozenset[str] = frozenset(),
         leaks: bool = False,
         weighs: str = "own",
+        after: str | None = "unknown",
     ) -> None:
+        self._after = after
         self._refuses, self._forgets, self._leaks = refuses, forgets, leaks
         self._weighs = weighs
         self.resets = 0
@@ -70,7 +73,7 @@ class Notebook:
         for edit in edits:
             advance(1)
             if edit.target in self._refuses:
-                made.append(Made(None, refusal="edit_not_effective"))
+                made.append(Made(None, refusal="edit_not_effective", after=self._after))
                 continue
             self.edits[f"e{len(made)}"] = edit
             made.append(Made(f"e{len(made)}", refinement_steps=len(made) % 2 * 4))
@@ -153,10 +156,30 @@ def test_a_refused_edit_is_a_miss_with_its_code(data: FlagData) -> None:
     assert rows["reliability"].by_fact["capital"] == 0.75
     assert rows["image locality"].figure.value == 1.0
     assert refusals(run) == {"edit_not_effective": 1}
-    assert causes(run)["reliability"] == {"refused: edit_not_effective": 1}
+    assert causes(run)["reliability"] == {"refused: edit_not_effective, own answer wrong": 1}
     assert refinement(run)["accepted"] == 7
     assert refinement(run)["mean steps of the refined"] == 4
     assert "`edit_not_effective`: 1" in made_as_markdown(run)
+
+
+@pytest.mark.parametrize(
+    ("made", "obstacle"),
+    [
+        (Made(None, "target_too_long"), "target_too_long, not tried"),
+        (Made(None, "edit_not_effective", after="no"), "edit_not_effective, own answer wrong"),
+        (Made(None, "edit_conflicts", after="Aby", damaged=("e1",)), "other answers change"),
+        (Made(None, "edit_not_effective", after="Aby"), "own answer does not end"),
+    ],
+)
+def test_a_refusal_says_what_stood_in_the_way(made: Made, obstacle: str, data: FlagData) -> None:
+    class Refusing(Notebook):
+        def edit(self, edits: Sequence[FlagEdit], advance: Advance) -> list[Made]:
+            return [made, *super().edit(edits, advance)[1:]]
+
+    run, _ = together(data, Refusing())
+    (cause,) = causes(run)["reliability"]
+    assert cause.endswith(obstacle)
+    assert [(row["target"], row["after"]) for row in refused(run)] == [("Aby", made.after)]
 
 
 def test_an_edit_that_leaks_fails_locality(data: FlagData) -> None:
