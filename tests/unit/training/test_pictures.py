@@ -20,8 +20,8 @@ def _scene_pixels(seed: int, *, changed: bool) -> np.ndarray:
 def test_a_scene_and_its_views_are_functions_of_their_seeds() -> None:
     first, second = (draw_scene(np.random.default_rng(5)) for _ in range(2))
     assert first == second
-    views = [view_scene(first, np.random.default_rng(9)) for _ in range(2)]
-    np.testing.assert_array_equal(*views)
+    view, again = (view_scene(first, np.random.default_rng(9)) for _ in range(2))
+    np.testing.assert_array_equal(view, again)
 
 
 @pytest.mark.parametrize("seed", range(30))
