@@ -24,6 +24,7 @@ from editing_core.training.marks import CHARGES, GROUNDS, Colour, Layer, draw_la
 _T = TypeVar("_T")
 
 _SIDE = 192
+_TRIES = 20
 _STRONG: tuple[Colour, ...] = (
     (206, 17, 38), (0, 56, 147), (0, 122, 61), (255, 205, 0), (255, 255, 255), (12, 12, 12),
     (255, 130, 0), (108, 172, 228), (128, 0, 32), (0, 40, 104), (94, 59, 28), (120, 60, 150),
@@ -67,7 +68,17 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def look_alike(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one of its layers, or its ground, visibly changed."""
+    """The scene with one of its layers, or its ground, changed so that it can be seen."""
+    before = _render(scene)
+    for _ in range(_TRIES):
+        changed = _change(scene, rng)
+        if _is_visible(before, _render(changed)):
+            return changed
+    return replace(scene, layers=(*scene.layers, _charge(rng, big=True)))
+
+
+def _change(scene: Scene, rng: np.random.Generator) -> Scene:
+    """One layer, or the ground, changed; what lies in front may hide it."""
     seen = [i for i, layer in enumerate(scene.layers) if layer.mark not in ("grain", "blob")]
     if not seen:
         return replace(scene, ground=_another(scene.ground, rng))
@@ -78,8 +89,6 @@ def look_alike(scene: Scene, rng: np.random.Generator) -> Scene:
         place = int(rng.integers(len(layer.colours)))
         colours = list(layer.colours)
         colours[place] = _another(colours[place], rng)
-        # Grounds draw only as many colours as they have parts; change one that shows.
-        colours[0] = _another(colours[0], rng) if place >= layer.count else colours[0]
         changed = replace(layer, colours=tuple(colours))
     elif kind < 0.7 and layer.mark in CHARGES:
         others = tuple(mark for mark in CHARGES if mark != layer.mark)
@@ -97,9 +106,7 @@ def look_alike(scene: Scene, rng: np.random.Generator) -> Scene:
 
 def view_scene(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Another file of the scene: RGB `uint8 [height, width, 3]`."""
-    canvas = Image.new("RGB", (round(_SIDE * scene.aspect), _SIDE), scene.ground)
-    for layer in scene.layers:
-        draw_layer(canvas, layer)
+    canvas = _render(scene)
     aspect = scene.aspect * rng.uniform(0.85, 1.2)
     height = int(rng.integers(72, 160))
     picture = canvas.resize((max(48, round(height * aspect)), height), Image.Resampling.LANCZOS)
@@ -112,6 +119,19 @@ def view_scene(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
     return _light(picture, rng)
+
+
+def _render(scene: Scene) -> Image.Image:
+    canvas = Image.new("RGB", (round(_SIDE * scene.aspect), _SIDE), scene.ground)
+    for layer in scene.layers:
+        draw_layer(canvas, layer)
+    return canvas
+
+
+def _is_visible(before: Image.Image, after: Image.Image) -> bool:
+    """Whether a hundredth of the picture changed by more than light and noise change it."""
+    apart = np.abs(np.asarray(before, dtype=np.int16) - np.asarray(after, dtype=np.int16))
+    return bool((apart.max(axis=2) > 60).mean() > 0.01)
 
 
 def _margin(picture: Image.Image, rng: np.random.Generator) -> Image.Image:

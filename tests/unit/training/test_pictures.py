@@ -34,16 +34,13 @@ def test_a_view_is_an_ordinary_picture(seed: int) -> None:
     assert 48 <= min(view.shape[:2]) <= max(view.shape[:2]) <= 480
 
 
-def test_a_look_alike_is_another_scene_and_mostly_seen_to_be() -> None:
-    visible = 0
+def test_a_look_alike_is_another_scene_and_seen_to_be() -> None:
     for seed in range(60):
         rng = np.random.default_rng([seed, 1])
         scene = draw_scene(rng)
         assert look_alike(scene, rng) != scene
         apart = np.abs(_scene_pixels(seed, changed=True) - _scene_pixels(seed, changed=False))
-        visible += bool((apart.max(axis=2) > 40).mean() > 0.005)
-    # Some changes are covered by what lies in front.
-    assert visible >= 48
+        assert (apart.max(axis=2) > 40).mean() > 0.005, seed
 
 
 def test_views_of_one_scene_differ() -> None:
