@@ -38,7 +38,7 @@ from editing_core.generation import GenerationRow, IsCancelled, OnTokens, run
 from editing_core.refinement import MAX_STEPS, RefinedPass, Refinement, Wanted, refine
 from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
-from editing_core.states import EditStates, RowStates
+from editing_core.states import EditStates, RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
 
@@ -138,7 +138,10 @@ class EditableModel:
         spans, features = batch.rows[0].spans, batch.rows[0].features
         assert features is not None
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
-        key = self.router.keys(RowStates(found[self.router.layer][0].float(), spans), features.key)
+        assert spans.vision is not None
+        seen = found[self.router.layer][0, slice(*spans.vision)].float()
+        (words,) = self.backbone.word_states(batch.rows, self.router.layer)
+        key = self.router.keys(RoutingStates(image=seen, words=words), features.key)
         payload, metadata = chosen.encode(
             EditStates(
                 hidden=found[chosen.edit_layer][0].float(),
@@ -190,6 +193,7 @@ class EditableModel:
             batch,
             [row.snapshot for row in rows],
             router=self.router,
+            read_words=self.backbone.word_states,
             editors=self.editors,
             check=self.check_current,
         )
@@ -216,6 +220,7 @@ class EditableModel:
             batch,
             [row.snapshot],
             router=self.router,
+            read_words=self.backbone.word_states,
             editors=self.editors,
             check=self.check_current,
         )
@@ -254,6 +259,7 @@ class EditableModel:
             batch,
             snapshots,
             router=self.router,
+            read_words=self.backbone.word_states,
             editors=self.editors,
             check=self.check_current,
         )

@@ -1,5 +1,6 @@
 """One batch's way through the model with edits: route once, fuse once, apply at every step.
 
+    before    rows whose picture finds edits have their words read without the picture
     prefill   base states reach the router's layer -> each row with survivors is routed, once
               -> its experts are fused -> their residual is added at the edit layer
     decode    the same fused experts are applied to each new token
@@ -17,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.backbones.batch import PreparedBatch
+from editing_core.backbones.batch import PreparedBatch, PreparedRow
 from editing_core.backbones.passes import Tap
 from editing_core.errors import StaleArtifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
-from editing_core.states import RowStates
+from editing_core.states import RoutingStates
 from editing_core.types import EditArtifact, RoutingDecision
 
 
@@ -37,14 +38,19 @@ class Routes(Protocol):
     ) -> list[tuple[str, float]]: ...
 
     def route(
-        self, query: RowStates, survivors: Sequence[tuple[str, float]], snapshot: Snapshot
+        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Snapshot
     ) -> RoutingDecision: ...
+
+
+ReadWords = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
+"""`Backbone.word_states`."""
 
 
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
-    `decisions[b]` is row b's, complete once prefill ran. `check` is called with the id and the
+    `decisions[b]` is row b's, complete once prefill ran. `read_words` runs at once, for rows whose
+    picture finds anything. `check` is called with the id and the
     artifact of each edit that is about to act and may refuse it.
     """
 
@@ -54,6 +60,7 @@ class EditedPass:
         snapshots: Sequence[Snapshot | None],
         *,
         router: Routes,
+        read_words: ReadWords,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
     ) -> None:
@@ -65,6 +72,10 @@ class EditedPass:
         self._fused: dict[int, Fused] = {}
         self.decisions = [RoutingDecision()] * len(batch.rows)
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
+        self._words: dict[int, Tensor] = {}
+        if self._survivors:
+            asked = [batch.rows[b] for b in self._survivors]
+            self._words = dict(zip(self._survivors, read_words(asked, router.layer), strict=True))
 
     def prefill_taps(self) -> dict[int, Tap] | None:
         """Taps that route and apply; None when no row can select anything."""
@@ -112,9 +123,10 @@ class EditedPass:
         for b, survivors in self._survivors.items():
             snapshot = self._snapshots[b]
             assert snapshot is not None
-            states = RowStates(
-                hidden=hidden[b, self._batch.padding[b] :].float(), spans=self._batch.rows[b].spans
-            )
+            vision = self._batch.rows[b].spans.vision
+            assert vision is not None
+            start, stop = (edge + self._batch.padding[b] for edge in vision)
+            states = RoutingStates(image=hidden[b, start:stop].float(), words=self._words[b])
             decision = self._router.route(states, survivors, snapshot)
             self.decisions[b] = decision
             if decision.applied:

@@ -15,8 +15,21 @@ from editing_core.types import Positions, TokenSpans
 
 
 @dataclass(frozen=True)
+class RoutingStates:
+    """What a router reads of one row: base states at its layer, float32.
+
+    `image` `[patches, hidden]` are the picture's rows, empty for a text-only row. `words`
+    `[words, hidden]` are the user's own words read *without* the picture: next to it they would
+    already hold what is seen, and the same question about two pictures would be two questions.
+    """
+
+    image: Tensor
+    words: Tensor
+
+
+@dataclass(frozen=True)
 class RowStates:
-    """Base states of one row at one layer, padding stripped: what a router reads of a query.
+    """Base states of one row at one layer, padding stripped.
 
     `hidden` float32 `[tokens, hidden]` is the output of decoder block `layer`, counted from 0.
     """

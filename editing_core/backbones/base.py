@@ -158,6 +158,23 @@ class Backbone(DecoderPasses):
             prepared.append(PreparedRow(laid_out.ids, laid_out.spans, self._features_of(row)))
         return collate(prepared, pad_token_id=self.pad_token_id, device=self.device)
 
+    @torch.no_grad()
+    def word_states(self, rows: Sequence[PreparedRow], layer: int) -> list[Tensor]:
+        """Each row's own words as block `layer` leaves them when there is no picture.
+
+        Returns float32 `[words, hidden]` a row. What follows the words is not run, and rows of
+        equal tokens are run once.
+        """
+        texts = [_without_picture(row) for row in rows]
+        distinct = {text.ids: text for text in texts}
+        batch = collate(list(distinct.values()), pad_token_id=self.pad_token_id, device=self.device)
+        hidden = self.lower(batch, layer)
+        found: dict[tuple[int, ...], Tensor] = {}
+        for b, text in enumerate(batch.rows):
+            start, stop = (edge + batch.padding[b] for edge in text.spans.prompt)
+            found[text.ids] = hidden[b, start:stop].float()
+        return [found[text.ids] for text in texts]
+
     def _features_of(self, row: PromptRow) -> ImageFeatures | None:
         if row.image is None or isinstance(row.image, ImageFeatures):
             return row.image
@@ -177,3 +194,19 @@ class Backbone(DecoderPasses):
             while len(self._features) > max(1, _FEATURE_CACHE_BYTES // features.patches.nbytes):
                 self._features.popitem(last=False)
         return features
+
+
+def _without_picture(row: PreparedRow) -> PreparedRow:
+    """The row up to its last word, its picture's tokens left out."""
+    start, stop = row.spans.prompt
+    ids = row.ids[:stop]
+    if row.spans.vision is not None:
+        first, end = row.spans.vision
+        ids = (*ids[:first], *ids[end:])
+        if start >= end:
+            start, stop = start - (end - first), stop - (end - first)
+    last = len(ids) - 1
+    spans = TokenSpans(
+        vision=None, prompt=(start, stop), last_prompt=last, target=(last + 1, last + 1)
+    )
+    return PreparedRow(ids, spans, None)

@@ -125,6 +125,7 @@ class SessionContender(Contender):
             batch,
             [self._session.snapshot] * len(queries),
             router=model.router,
+            read_words=model.backbone.word_states,
             editors=model.editors,
             check=model.check_current,
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from editing_core.routing.router import Memory, Router
-from editing_core.states import RowStates
+from editing_core.states import RoutingStates
 from editing_core.types import RoutingDecision
 
 
@@ -17,7 +17,7 @@ class PlainMean(Router):
     """See the module's docstring."""
 
     def route(
-        self, query: RowStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
     ) -> RoutingDecision:
         """As the router decides, but the text neither drops nor weighs."""
         found = super().route(query, survivors, snapshot).candidates

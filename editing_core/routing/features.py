@@ -6,10 +6,12 @@ Two extractors of one architecture and separate weights, one for edits, one for 
     textual key   psi_hat = CA(psi; LN(h_p))
     visual key    phi_hat = CA_2( CA_1(phi; LN(h_p)); LN(h_v) )        a prompt-guided look
 
-`h_p` are the rows of the user's own words, never the template's or the answer's; `h_v` the image
-rows. Beyond the paper: a self-attention block over the words and a perceptron over the patches
-come first, a perceptron per slot last, and a key is normalised as a whole, so that inner products
-are cosines. Neighbouring questions ("left shape", "shape") and look-alike pictures need this.
+`h_p` are the rows of the user's own words, never the template's or the answer's, and read without
+the picture, so that a question is the same question about every picture; `h_v` the image rows.
+Beyond the paper: a self-attention block over the words and a perceptron over the patches come
+first, a perceptron per slot last, and keys are normalised, so that inner products are cosines: a
+textual key as a whole, a visual key slot by slot, so that each slot can speak for one thing seen
+(`scores`). Neighbouring questions ("left shape", "shape") and look-alike pictures need this.
 
 The query side owns the *vision sentinel*: a learned fake image in the space of `h_v`, seen with
 the query's own prompt. An edit must look more like the query than the sentinel does.
@@ -87,7 +89,7 @@ class TextExtractor(nn.Module):
 
 
 class VisualExtractor(nn.Module):
-    """`h_p`, `h_v -> phi [batch, slots, width]`, of length 1.
+    """`h_p`, `h_v -> phi [batch, slots, width]`, each slot of length 1.
 
     The image side is split off, so that the patches of one picture are read once for any number
     of prompts, and the sentinel's only once.
@@ -125,8 +127,8 @@ class VisualExtractor(nn.Module):
         return self.finish(self.look(guided, patches))
 
     def finish(self, mixed: Tensor) -> Tensor:
-        """What the slots saw, `[batch, slots, width]`, as a key of length 1."""
-        return _normalised(self.leave(mixed))
+        """What the slots saw, `[batch, slots, width]`, each as a vector of length 1."""
+        return F.normalize(self.leave(mixed), dim=-1)
 
 
 class FeatureExtractor(nn.Module):

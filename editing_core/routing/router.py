@@ -5,7 +5,8 @@
     text key   -> gate sigmoid(s_p) >= rho
     survivors  -> one softmax, whichever editor made them
 
-Everything is read from base states at one layer, at or below every editor's edit layer. A router
+Everything is read from base states at one layer, at or below every editor's edit layer, the words
+without the picture (`RoutingStates`). A router
 is loaded once and never mutated; `keys` and `route` may be called from any one thread at a time.
 """
 
@@ -30,7 +31,7 @@ from editing_core.experts.weights import (
 )
 from editing_core.routing.features import FeatureExtractor, Sentinel
 from editing_core.routing.scores import ScoreScales, WeightRule, survivor_weights
-from editing_core.states import RowStates
+from editing_core.states import RoutingStates
 from editing_core.types import Candidate, EditArtifact, Outcome, RoutingDecision, RoutingKey
 
 KIND = "router"
@@ -86,7 +87,8 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueryFeatures:
-    """A query's side of the scores: `text`, `visual` flattened keys, `sentinel` a cosine."""
+    """A query's side of the scores: `text` a flattened key, `visual [slots, width]`,
+    `sentinel [slots]` its cosines with the sentinel's."""
 
     text: Tensor
     visual: Tensor
@@ -152,8 +154,8 @@ class Router(nn.Module):
         return self._fingerprint
 
     @torch.no_grad()
-    def keys(self, states: RowStates, image_key: NDArray[np.float32]) -> RoutingKey:
-        """What an edit is filed under. `states` may go on past the prompt: spans exclude it."""
+    def keys(self, states: RoutingStates, image_key: NDArray[np.float32]) -> RoutingKey:
+        """What an edit is filed under."""
         side = self.edit_side
         words = states.words[None]
         text = side.text(words)[0]
@@ -172,39 +174,39 @@ class Router(nn.Module):
         return snapshot.image_candidates(image_key, self.tau)
 
     @torch.no_grad()
-    def query_features(self, query: RowStates) -> QueryFeatures:
+    def query_features(self, query: RoutingStates) -> QueryFeatures:
         """The query's textual and visual key and how much it looks like the sentinel."""
         side = self.query_side
         words = query.words[None]
         guided = side.visual.guided(words)
         pictures = torch.stack([query.image, self.sentinel.states])
-        seen = side.visual.look_at(
-            guided.expand(2, -1, -1), side.visual.read_patches(pictures)
-        ).flatten(1)
+        seen = side.visual.look_at(guided.expand(2, -1, -1), side.visual.read_patches(pictures))
         return QueryFeatures(
-            text=side.text(words)[0].flatten(), visual=seen[0], sentinel=seen[0] @ seen[1]
+            text=side.text(words)[0].flatten(),
+            visual=seen[0],
+            sentinel=(seen[0] * seen[1]).sum(-1),
         )
 
     @torch.no_grad()
     def route(
-        self, query: RowStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
     ) -> RoutingDecision:
         """Decide for one row, from its prompt rows only; highest weight first.
 
         `survivors` are what `hard_filter` let through. A row without an image fires nothing.
         """
-        if not survivors or query.spans.vision is None:
+        if not survivors or not len(query.image):
             return RoutingDecision()
         limits = self.thresholds
         features = self.query_features(query)
         artifacts = [snapshot.entries[edit_id].artifact for edit_id, _ in survivors]
         device = features.text.device
         text_keys = torch.from_numpy(np.stack([a.key.text.ravel() for a in artifacts])).to(device)
-        visual_keys = torch.from_numpy(np.stack([a.key.visual.ravel() for a in artifacts]))
+        visual_keys = torch.from_numpy(np.stack([a.key.visual for a in artifacts])).to(device)
         image = torch.tensor([cosine for _, cosine in survivors], device=device)
         text = self.scales.text(text_keys @ features.text)
         visual = (
-            self.scales.visual(visual_keys.to(device) @ features.visual, features.sentinel, image)
+            self.scales.visual((visual_keys * features.visual).sum(-1), features.sentinel, image)
             - limits.margin
         )
         gate = text.sigmoid()

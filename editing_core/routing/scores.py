@@ -1,19 +1,23 @@
 """What the router computes from keys: the scores, as plain functions of learned scalars.
 
-With cosines of whole keys (`psi` textual, `phi` visual, `theta` the sentinel's), learned scales
-and `cos` the cosine of the image keys:
+With cosines of whole textual keys `psi`, of each slot k of visual keys `phi` (`theta` the
+sentinel's), learned scales and `cos` the cosine of the image keys:
 
     s_p(e) = a <psi, psi_hat_e> + b                                       textual score
     gate   = sigmoid( s_p(e) )                                            dropped below rho
-    s_v(e) = c ( <phi, phi_hat_e> - <phi, theta> ) + d ( cos(e) - m )     dropped unless > 0
+    m_k(e) = c ( <phi_k, phi_hat_e,k> - <phi_k, theta_k> )
+    s_v(e) = softmin_k m_k(e) + d ( cos(e) - m )                          dropped unless > 0
     w      = softmax over survivors of  s_p + alpha (cos - tau) + beta s_v
 
-`d = 0` is the paper's sentinel test (LiveEdit, equation 5), and its soft weights (equation 7)
-are `sigmoid(s_p) softmax(s_p)`: see `WeightRule`.
+With `softmin_k m_k = -log mean_k exp(-m_k)`, one slot that disagrees is enough: a look-alike
+differs in one thing, and a mean over slots would outvote it. The paper's sentinel test (LiveEdit,
+equation 5) is the mean over slots with `d = 0`, and its soft weights (equation 7) are
+`sigmoid(s_p) softmax(s_p)`: see `WeightRule`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -43,9 +47,11 @@ class ScoreScales(nn.Module):
         return self.log_text.exp() * cosine + self.text_bias
 
     def visual(self, cosine: Tensor, sentinel: Tensor, image_cosine: Tensor) -> Tensor:
-        """`s_v` of cosines of visual keys, of the sentinel's, and of the image keys."""
-        learned = self.log_visual.exp() * (cosine - sentinel)
-        return learned + self.log_image.exp() * (image_cosine - self.image_centre)
+        """`s_v [...]` of cosines `[..., slots]` of visual keys and of the sentinel's, and `[...]`
+        of the image keys."""
+        agreement = self.log_visual.exp() * (cosine - sentinel)
+        softmin = math.log(agreement.shape[-1]) - (-agreement).logsumexp(-1)
+        return softmin + self.log_image.exp() * (image_cosine - self.image_centre)
 
 
 def survivor_weights(

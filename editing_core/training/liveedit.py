@@ -105,7 +105,11 @@ def _prepare(
 
 
 class LiveEditTask:
-    """Draws a step's edits from the bank and asks the objective for their loss."""
+    """Draws a step's edits from the bank and asks the objective for their loss.
+
+    Without locality no row is out of scope: the expert learns what to say, and leaves it to the
+    router when (docs/decisions/0012).
+    """
 
     name = "liveedit"
 
@@ -119,6 +123,7 @@ class LiveEditTask:
         *,
         seed: int,
         batch: int = 24,
+        with_locality: bool = True,
     ) -> None:
         self.name = f"liveedit-{editor.config.form}"
         self.editor = editor
@@ -129,6 +134,7 @@ class LiveEditTask:
         self._objective = objective
         self._seed = seed
         self._batch = batch
+        self._with_locality = with_locality
 
     def loss(self, step: int) -> LossTerms:
         """The loss of a step; its batch depends on the seed and the step only."""
@@ -196,7 +202,8 @@ class LiveEditTask:
         )
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[Teachable], list[Teachable]]:
-        """Edits, two on every other subject, and for each a question on its picture left alone."""
+        """Edits, two on every other subject, and for each a question on its picture left alone,
+        or none."""
         chosen: list[Teachable] = []
         others: list[Teachable] = []
         subjects = self._bank.subjects
@@ -207,7 +214,8 @@ class LiveEditTask:
             edited = order[: 2 if rng.random() < 0.4 and len(items) > 2 else 1]
             for index in edited:
                 chosen.append(items[index])
-                others.append(items[order[-1]])
+                if self._with_locality:
+                    others.append(items[order[-1]])
         return chosen, others
 
     def _target(self, item: Teachable, rng: np.random.Generator, *, long: bool) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from editing_core.heraldry.emblem import Split
 from editing_core.routing.features import VisualExtractor
 from editing_core.routing.router import Router
-from editing_core.training.scenes import Picture, Stage
+from editing_core.training.scenes import Stage
 from editing_core.training.trainer import Notify
 from editing_core.training.world import (
     Draw,
@@ -44,7 +44,8 @@ class RoutingBank:
     `images` `[subjects, 4, patches, hidden]`, `keys` float32 `[subjects, 4, key]`; `words`
     `[subjects, 4, questions, longest, hidden]` with `lengths` int64 `[subjects, 4, questions]`;
     `same` int64 `[subjects, questions]` numbers the questions: equal numbers, same question;
-    `kind` likewise for their kinds: same kind, other number is a near neighbour.
+    `kind` likewise for their kinds: same kind, other number is a near neighbour. `classes` int64
+    `[subjects, 2, parts]`: what the picture and its look-alike show (`attributes`).
     """
 
     images: Tensor
@@ -53,6 +54,7 @@ class RoutingBank:
     lengths: Tensor
     same: Tensor
     kind: Tensor
+    classes: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -108,27 +110,28 @@ def _prepare(
         own, other = item.pictures(2, draw)
         images.extend([own[0], own[1], other[0], other[1]])
     pictures = stage.show(images)
-    to_ask: list[tuple[Picture, str]] = []
+    prompts: list[str] = []
     same: list[str] = []
     kinds: list[str] = []
-    for i, item in enumerate(subjects):
+    for item in subjects:
         columns = _word_questions(item, count)
         same.extend(name for name, _, _ in columns)
         kinds.extend(kind for _, kind, _ in columns)
         for view in range(VIEWS):
-            to_ask.extend((pictures[VIEWS * i + view], prompts[view]) for _, _, prompts in columns)
-    asked = stage.ask(to_ask)
+            prompts.extend(worded[view] for _, _, worded in columns)
+    read = stage.read(prompts, layer=stage.frozen.layer)
     shape = (len(subjects), VIEWS, count)
-    words = pad_sequence([a.word_states for a in asked], batch_first=True)
+    words = pad_sequence(read, batch_first=True)
     states = torch.stack([p.image_states for p in pictures])
     keys = torch.from_numpy(np.stack([p.key for p in pictures]))
     return {
         "images": states.view(-1, VIEWS, *states.shape[1:]),
         "keys": keys.view(-1, VIEWS, keys.shape[1]),
         "words": words.view(*shape, *words.shape[1:]),
-        "lengths": torch.tensor([len(a.word_states) for a in asked]).view(shape),
+        "lengths": torch.tensor([len(states) for states in read]).view(shape),
         "same": _numbers(same).view(len(subjects), count),
         "kind": _numbers(kinds).view(len(subjects), count),
+        "classes": torch.tensor([item.classes for item in subjects]),
     }
 
 
@@ -159,6 +162,20 @@ def _numbers(names: Sequence[str]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Side:
+    """Keys of the edits or of the queries of some subjects, `n * 2 * questions` rows: `text
+    [rows, key]`, `visual [rows, slots, width]`; `sentinel [rows, slots]`, the cosines of the
+    visual keys with the sentinel's, is 0 for edits. `questions` int64 `[rows]` numbers what they
+    ask, `classes` int64 `[rows, parts]` says what their pictures show."""
+
+    text: Tensor
+    visual: Tensor
+    sentinel: Tensor
+    questions: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Scores of every query of a batch against every edit of it, and what each pair is.
 
@@ -166,7 +183,7 @@ class Comparison:
     the cosine of the image keys. `own` marks an edit's own question on another view of its emblem;
     `same_text` pairs that ask the same; `same_picture` pairs about one emblem, `same_subject`
     also those with its look-alike; `look_alike` pairs that ask the same about the two;
-    `near_text` pairs of one kind that name different things.
+    `near_text` pairs of one kind that name different things. `edits` and `queries` are the keys.
     """
 
     text: Tensor
@@ -178,12 +195,14 @@ class Comparison:
     same_subject: Tensor
     look_alike: Tensor
     near_text: Tensor
+    edits: Side
+    queries: Side
 
 
 def compare(router: Router, bank: RoutingBank, subjects: Tensor) -> Comparison:
     """Compare all queries with all edits of some subjects, int64 `[n]` indices into the bank."""
-    edit_text, edit_visual, _ = _features(router, bank, subjects, query=False)
-    query_text, query_visual, sentinel = _features(router, bank, subjects, query=True)
+    edits = _keys(router, bank, subjects, query=False)
+    queries = _keys(router, bank, subjects, query=True)
     questions = bank.questions
 
     def flat(per_view: Tensor) -> Tensor:  # [n, 2, questions] -> [n * 2 * questions]
@@ -192,18 +211,21 @@ def compare(router: Router, bank: RoutingBank, subjects: Tensor) -> Comparison:
     number = flat(torch.arange(len(subjects))[:, None, None])
     side = flat(torch.arange(2)[None, :, None])
     column = flat(torch.arange(questions)[None, None, :])
-    same = flat(bank.same[subjects][:, None, :])
     kind = flat(bank.kind[subjects][:, None, :])
     same_subject = number[:, None] == number[None]
     same_side = side[:, None] == side[None]
-    same_text = same[:, None] == same[None]
+    same_text = queries.questions[:, None] == edits.questions[None]
     asks_same = same_subject & (column[:, None] == column[None])
     keys = bank.keys[subjects]
     image = keys[:, _QUERY_VIEWS].flatten(0, 1) @ keys[:, _EDIT_VIEWS].flatten(0, 1).T
     image = image.repeat_interleave(questions, 0).repeat_interleave(questions, 1)
     return Comparison(
-        text=router.scales.text(query_text @ edit_text.T),
-        visual=router.scales.visual(query_visual @ edit_visual.T, sentinel[:, None], image),
+        text=router.scales.text(queries.text @ edits.text.T),
+        visual=router.scales.visual(
+            torch.einsum("qsw,esw->qes", queries.visual, edits.visual),
+            queries.sentinel[:, None],
+            image,
+        ),
         image=image,
         own=asks_same & same_side,
         same_text=same_text,
@@ -211,13 +233,12 @@ def compare(router: Router, bank: RoutingBank, subjects: Tensor) -> Comparison:
         same_subject=same_subject,
         look_alike=asks_same & ~same_side,
         near_text=(kind[:, None] == kind[None]) & ~same_text,
+        edits=edits,
+        queries=queries,
     )
 
 
-def _features(
-    router: Router, bank: RoutingBank, subjects: Tensor, *, query: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys of one side: text, visual `[n * 2 * questions, key]`; the sentinel's cosine per row."""
+def _keys(router: Router, bank: RoutingBank, subjects: Tensor, *, query: bool) -> Side:
     side = router.query_side if query else router.edit_side
     views = _QUERY_VIEWS if query else _EDIT_VIEWS
     lengths = bank.lengths[subjects][:, views].flatten()
@@ -228,19 +249,26 @@ def _features(
     text = side.text(words, mask).flatten(1)
     guided = side.visual.guided(words, mask)
     visual = _look_many(side.visual, guided, side.visual.read_patches(images))
-    sentinel = torch.zeros(len(visual))
+    sentinel = torch.zeros(visual.shape[:2])
     if query:
         fake = side.visual.read_patches(router.sentinel.states[None])
         sentinel = (visual * _look_many(side.visual, guided, fake)).sum(-1)
-    return text, visual, sentinel
+    shape = (len(subjects), 2, bank.questions)
+    return Side(
+        text=text,
+        visual=visual,
+        sentinel=sentinel,
+        questions=bank.same[subjects][:, None].expand(shape).flatten(),
+        classes=bank.classes[subjects][:, :, None].expand(*shape, -1).flatten(0, 2),
+    )
 
 
 def _look_many(extractor: VisualExtractor, guided: Tensor, patches: Tensor) -> Tensor:
-    """`look_at` where consecutive prompts share a picture; flattened keys.
+    """`look_at` where consecutive prompts share a picture.
 
     All slots of a picture's prompts look at it side by side, so that no picture is repeated.
     """
     slots = guided.shape[1]
     together = guided.reshape(len(patches), -1, guided.shape[2])
     mixed = extractor.look(together, patches).reshape(len(guided), slots, -1)
-    return extractor.finish(mixed).flatten(1)
+    return extractor.finish(mixed)

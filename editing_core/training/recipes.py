@@ -161,7 +161,6 @@ def train_router(
         subjects=recipe.calibration_subjects,
         pictures=recipe.calibration_pictures,
         questions=recipe.questions,
-        everyday_share=recipe.everyday_share,
         draw=draw,
         notify=notify,
     )
@@ -213,7 +212,14 @@ def train_liveedit(
 
     def task(bank: PrefixBank) -> LiveEditTask:
         return LiveEditTask(
-            editor, backbone, frozen, bank, objective, seed=plan.seed, batch=recipe.batch
+            editor,
+            backbone,
+            frozen,
+            bank,
+            objective,
+            seed=plan.seed,
+            batch=recipe.batch,
+            with_locality=recipe.locality_weight > 0,
         )
 
     training = task(bank(recipe.subjects, split="train"))

@@ -7,6 +7,7 @@ Every step compares all queries of a few subjects with all their edits (see `pai
     visual   another view of the same emblem is the positive; the look-alike under the very same
              question, and every other emblem, are negatives
     sentinel must be beaten by the own edit, and must beat all others (LiveEdit, section 3.1)
+    names    of the parts that a picture shows and of the question asked (`prototypes`)
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from torch import nn
 from editing_core.objectives.base import LossTerms
 from editing_core.objectives.losses import balanced_binary, contrastive
 from editing_core.routing.router import Router
+from editing_core.training.attributes import PARTS
 from editing_core.training.pairs import Comparison, RoutingBank, compare
+from editing_core.training.prototypes import RoutingPrototypes
 
 
 class RouterTask:
@@ -42,7 +45,15 @@ class RouterTask:
         picture_share: float = 0.6,
     ) -> None:
         self.router = router
-        self.module: nn.Module = router
+        numbers = [bank.same.flatten(), *([] if pictures is None else [pictures.same.flatten()])]
+        config = router.config
+        self._prototypes = RoutingPrototypes(
+            [len(classes) for classes in PARTS.values()][: config.visual_slots],
+            torch.cat(numbers),
+            visual_width=config.width,
+            text_width=config.text_slots * config.width,
+        )
+        self.module: nn.Module = nn.ModuleDict({"router": router, "prototypes": self._prototypes})
         self._bank = bank
         self._seed = seed
         self._batch = batch
@@ -57,7 +68,20 @@ class RouterTask:
         if self._pictures is not None and rng.random() < self._picture_share:
             bank, batch = self._pictures, self._picture_batch
         chosen = rng.permutation(len(bank))[:batch]
-        return routing_losses(compare(self.router, bank, torch.from_numpy(chosen)))
+        pairs = compare(self.router, bank, torch.from_numpy(chosen))
+        losses = routing_losses(pairs)
+        return LossTerms(terms={**losses.terms, **self._names(pairs)}, figures=losses.figures)
+
+    def _names(self, pairs: Comparison) -> dict[str, torch.Tensor]:
+        sides, named = (pairs.edits, pairs.queries), self._prototypes
+        return {
+            "parts": torch.stack(
+                [named.picture_loss(side.visual, side.classes) for side in sides]
+            ).sum(),
+            "questions": torch.stack(
+                [named.question_loss(side.text, side.questions) for side in sides]
+            ).sum(),
+        }
 
 
 def routing_losses(pairs: Comparison) -> LossTerms:

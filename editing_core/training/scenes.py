@@ -55,12 +55,6 @@ class Asked:
         """Everything before the last prompt token."""
         return self.picture.stretch, self.stretch
 
-    @property
-    def word_states(self) -> Tensor:
-        """`[words, hidden]` in the storage type."""
-        start = self.stretch.start
-        return self.stretch.states[self.words[0] - start : self.words[1] - start]
-
     def spans(self, target: int = 0) -> TokenSpans:
         """Spans of the whole sequence with `target` answer tokens after it."""
         last = self.stretch.end
@@ -72,7 +66,7 @@ class Asked:
         )
 
     def query_states(self) -> RowStates:
-        """What a router reads: the rows before the last prompt token, float32."""
+        """The rows before the last prompt token, float32."""
         hidden = torch.cat([self.picture.stretch.states, self.stretch.states]).float()
         return RowStates(hidden=hidden, spans=self.spans())
 
@@ -124,6 +118,18 @@ class Stage:
                 for stretch, feature in zip(stretches, features, strict=True)
             )
         return pictures
+
+    def read(self, prompts: Sequence[str], *, layer: int) -> list[Tensor]:
+        """The words of each prompt without a picture, `[words, hidden]` in the storage type."""
+        laid_out = [self.backbone.lay_out(prompt, has_image=True) for prompt in prompts]
+        words: dict[int, Tensor] = {}
+        # Prompts of like length share a chunk, so that little is spent on padding.
+        order = sorted(range(len(prompts)), key=lambda i: len(laid_out[i].ids))
+        for start in range(0, len(order), self._chunk):
+            chunk = order[start : start + self._chunk]
+            found = self.backbone.word_states([laid_out[i] for i in chunk], layer)
+            words |= dict(zip(chunk, found, strict=True))
+        return [words[i].to(self.frozen.storage) for i in range(len(prompts))]
 
     def ask(self, questions: Sequence[tuple[Picture, str]]) -> list[Asked]:
         """Compute each question's rows on its picture."""

@@ -18,6 +18,7 @@ from editing_core.heraldry.emblem import Emblem, Split, emblem_from_seed, stream
 from editing_core.heraldry.questions import Question, questions_about
 from editing_core.heraldry.views import view_of
 from editing_core.heraldry.wordings import dress
+from editing_core.training.attributes import NOTHING_KNOWN, attribute_classes
 from editing_core.training.everyday import everyday_questions
 from editing_core.training.pictures import Scene, draw_scene, look_alike, view_scene
 from editing_core.training.targets import invented_name
@@ -40,6 +41,11 @@ class Subject(Protocol):
     @property
     def questions(self) -> tuple[Question, ...]: ...
 
+    @property
+    def classes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the picture and its look-alike show, as classes of `attributes.PARTS`."""
+        ...
+
     def pictures(self, views: int, draw: Draw) -> tuple[list[ImageArray], list[ImageArray]]: ...
 
 
@@ -52,6 +58,11 @@ class EmblemSubject:
     split: Split
     number: int
     questions: tuple[Question, ...]
+
+    @property
+    def classes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the emblem and its look-alike show."""
+        return attribute_classes(self.emblem), attribute_classes(self.twin)
 
     def pictures(self, views: int, draw: Draw) -> tuple[list[ImageArray], list[ImageArray]]:
         """`views` views of the emblem and as many of its look-alike."""
@@ -70,6 +81,7 @@ class EverydaySubject:
     split: Split
     number: int
     questions: tuple[Question, ...]
+    classes: tuple[tuple[int, ...], tuple[int, ...]] = (NOTHING_KNOWN, NOTHING_KNOWN)
 
     def pictures(self, views: int, draw: Draw) -> tuple[list[ImageArray], list[ImageArray]]:
         """`views` views of the scene and as many of its look-alike; `draw` is for emblems."""

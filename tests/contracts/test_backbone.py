@@ -199,6 +199,25 @@ def test_a_query_is_the_beginning_of_its_teacher_forced_row(case: Case) -> None:
     assert query.spans.target == (len(query.ids), len(query.ids))
 
 
+def test_words_are_read_without_the_picture(case: Case) -> None:
+    prompt, other = "What colour is the star?", "Where?"
+    asked = [
+        PromptRow(prompt, tiny_image(1)),
+        PromptRow(other, tiny_image(2)),
+        PromptRow(prompt, tiny_image(3), target="a b"),
+    ]
+    rows = case.backbone.prepare(asked).rows
+
+    words = case.backbone.word_states(rows, 0)
+
+    assert torch.equal(words[0], words[2])
+    for row, read in zip(rows, words, strict=True):
+        start, stop = row.spans.prompt
+        assert read.shape == (stop - start, case.backbone.hidden_size)
+        (alone,) = case.backbone.word_states([row], 0)
+        torch.testing.assert_close(alone, read, atol=1e-5, rtol=1e-5)
+
+
 def test_targets_are_text_or_tokens_not_both(case: Case) -> None:
     with pytest.raises(ValueError, match="either"):
         case.backbone.prepare([PromptRow("a", None, target="b", target_ids=(5,))])

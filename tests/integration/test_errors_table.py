@@ -252,7 +252,7 @@ def test_a_bad_request_is_refused_in_words(client: httpx.Client, case: Case) -> 
 
     error = check(response, case.status, case.code, case.param)
     if case.code == "edit_not_effective":
-        assert error["after"] != "blue"
+        assert error["after"] != "blue" or error["damaged"]
         assert isinstance(error["before"], str)
     if case.code == "method_not_allowed":
         assert response.headers["allow"]

@@ -46,6 +46,7 @@ def edited_pass(model: EditableModel, rows: list[GenerationRow]) -> tuple[Any, E
         batch,
         [row.snapshot for row in rows],
         router=model.router,
+        read_words=model.backbone.word_states,
         editors=model.editors,
         check=model.check_current,
     )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
 from editing_core.routing.router import Router, RouterConfig, Thresholds
 from editing_core.routing.scores import survivor_weights
-from editing_core.states import RowStates
-from editing_core.types import EditArtifact, TokenSpans
+from editing_core.states import RoutingStates
+from editing_core.types import EditArtifact
 from tests.support.edits import artifact, unit_vector
 
 HIDDEN, PATCHES = 16, 4
@@ -27,10 +27,11 @@ def router(thresholds: Thresholds = OPEN) -> Router:
     return Router(config, thresholds=thresholds).requires_grad_(False).eval()
 
 
-def row(seed: int, *, words: int = 3, with_image: bool = True) -> RowStates:
-    hidden = torch.randn(12, HIDDEN, generator=torch.Generator().manual_seed(seed))
-    vision = (1, 1 + PATCHES) if with_image else None
-    return RowStates(hidden, TokenSpans(vision, (6, 6 + words), 11, (12, 12)))
+def row(seed: int, *, words: int = 3, with_image: bool = True) -> RoutingStates:
+    random = torch.Generator().manual_seed(seed)
+    patches = PATCHES if with_image else 0
+    image, said = (torch.randn(n, HIDDEN, generator=random) for n in (patches, words))
+    return RoutingStates(image, said)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Entry:
 class Memory:
     """A snapshot with exhaustive search."""
 
-    def __init__(self, chosen: Router, **rows: RowStates) -> None:
+    def __init__(self, chosen: Router, **rows: RoutingStates) -> None:
         self.entries = {
             name: Entry(_filed(chosen, states, unit_vector(i)))
             for i, (name, states) in enumerate(rows.items())
@@ -54,7 +55,7 @@ class Memory:
         return [(name, cosine) for name, cosine in cosines.items() if cosine >= tau]
 
 
-def _filed(chosen: Router, states: RowStates, image_key: NDArray[np.float32]) -> EditArtifact:
+def _filed(chosen: Router, states: RoutingStates, image_key: NDArray[np.float32]) -> EditArtifact:
     made = artifact(image_key)
     return EditArtifact(
         **{
@@ -64,17 +65,15 @@ def _filed(chosen: Router, states: RowStates, image_key: NDArray[np.float32]) ->
     )
 
 
-def test_keys_read_the_image_and_the_words_only() -> None:
+def test_a_textual_key_is_of_the_words_whatever_the_picture() -> None:
     chosen, states = router(), row(1)
-    other = states.hidden.clone()
-    other[0], other[5], other[9:] = 0.0, 0.0, 0.0
     image = unit_vector(1)
 
     first = chosen.keys(states, image)
-    second = chosen.keys(RowStates(other, states.spans), image)
+    second = chosen.keys(RoutingStates(row(2).image, states.words), image)
 
     assert np.array_equal(first.text, second.text)
-    assert np.array_equal(first.visual, second.visual)
+    assert not np.array_equal(first.visual, second.visual)
     assert first.text.shape == (4, 16)
     assert first.visual.shape == (8, 16)
     np.testing.assert_allclose(np.linalg.norm(first.text), 1.0, rtol=1e-5)
@@ -123,9 +122,9 @@ def test_the_sentinel_must_be_beaten_strictly() -> None:
     chosen = router()
     memory = Memory(chosen, e=row(1))
     features = chosen.query_features(row(2))
-    key = torch.from_numpy(memory.entries["e"].artifact.key.visual.ravel())
-    image = torch.tensor([0.9])
-    score = chosen.scales.visual(key[None] @ features.visual, features.sentinel, image)
+    key = torch.from_numpy(memory.entries["e"].artifact.key.visual)
+    cosines = (key * features.visual).sum(-1)
+    score = chosen.scales.visual(cosines[None], features.sentinel, torch.tensor([0.9]))
 
     at = chosen.with_thresholds(margin=float(score)).route(row(2), [("e", 0.9)], memory)
     below = chosen.with_thresholds(margin=float(score) - 1e-3).route(row(2), [("e", 0.9)], memory)
@@ -137,14 +136,26 @@ def test_the_sentinel_must_be_beaten_strictly() -> None:
 
 def test_an_edit_that_is_the_sentinel_looks_exactly_like_it() -> None:
     chosen = router()
-    fake = row(1)
-    fake.hidden[1 : 1 + PATCHES] = chosen.sentinel.states
+    fake = RoutingStates(chosen.sentinel.states, row(1).words)
     memory = Memory(chosen, fake=fake)
 
     features = chosen.query_features(row(1))
 
-    key = torch.from_numpy(memory.entries["fake"].artifact.key.visual.ravel())
-    torch.testing.assert_close(key @ features.visual, features.sentinel)
+    key = torch.from_numpy(memory.entries["fake"].artifact.key.visual)
+    torch.testing.assert_close((key * features.visual).sum(-1), features.sentinel)
+
+
+def test_one_slot_that_disagrees_is_enough() -> None:
+    """A look-alike differs in one thing; agreement everywhere else must not outvote it."""
+    scales = router().scales
+    sentinel, image = torch.full((8,), 0.5), scales.image_centre.detach()
+    same = torch.full((8,), 0.9)
+    other = same.clone()
+    other[3] = 0.1
+
+    assert float(scales.visual(same, sentinel, image)) > 0
+    assert float(scales.visual(other, sentinel, image)) < 0
+    assert float(other.mean()) > float(sentinel.mean())
 
 
 def test_nothing_fires_without_an_image_or_without_survivors() -> None:

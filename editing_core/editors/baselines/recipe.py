@@ -35,7 +35,7 @@ from editing_core.errors import ContextTooLong
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.identity import image_digest, slot_prompt
 from editing_core.routing.router import Router
-from editing_core.states import RowStates
+from editing_core.states import RoutingStates
 from editing_core.types import EditArtifact, EditRequest, RoutingDecision, TokenSpans
 
 
@@ -131,13 +131,15 @@ class Recipe(Baseline):
         self, request: EditRequest, row: PreparedRow, batch: PreparedBatch, prompt: Tensor
     ) -> None:
         assert row.features is not None
-        states = self.backbone.lower(batch, self.router.layer)[0].float()
+        assert row.spans.vision is not None
+        seen = self.backbone.lower(batch, self.router.layer)[0, slice(*row.spans.vision)].float()
+        (words,) = self.backbone.word_states([row], self.router.layer)
         artifact = EditArtifact(
             editor=self.name,
             edit_layer=self.router.layer,
             positions="all",
             payload={"soft_prompt": prompt},
-            key=self.router.keys(RowStates(states, row.spans), row.features.key),
+            key=self.router.keys(RoutingStates(seen, words), row.features.key),
             backbone_fingerprint=self.backbone.fingerprint,
             editor_fingerprint="",
             router_fingerprint=self.router.fingerprint,
@@ -162,14 +164,15 @@ class Recipe(Baseline):
         if not found:
             return {}
         states = self.backbone.lower(batch, self.router.layer)
-        return {
-            b: self.router.route(
-                RowStates(states[b, batch.padding[b] :].float(), batch.rows[b].spans),
-                survivors,
-                self._memory,
-            )
-            for b, survivors in found.items()
-        }
+        asked = [batch.rows[b] for b in found]
+        words = self.backbone.word_states(asked, self.router.layer)
+        decisions: dict[int, RoutingDecision] = {}
+        for row, read, (b, survivors) in zip(asked, words, found.items(), strict=True):
+            assert row.spans.vision is not None
+            start, stop = (edge + batch.padding[b] for edge in row.spans.vision)
+            query = RoutingStates(states[b, start:stop].float(), read)
+            decisions[b] = self.router.route(query, survivors, self._memory)
+        return decisions
 
 
 def with_soft_prompt(row: PreparedRow, prompt: Tensor, backbone: Backbone) -> PreparedRow:

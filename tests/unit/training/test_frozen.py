@@ -121,7 +121,7 @@ def test_lower_blocks_alone_give_the_same_states(stage: Stage) -> None:
     whole = stage.ask([(stage.show([tiny_image(1)])[0], question)])[0]
     part = lower.ask([(lower.show([tiny_image(1)])[0], question)])[0]
 
-    torch.testing.assert_close(part.word_states, whole.word_states)
+    torch.testing.assert_close(part.stretch.states, whole.stretch.states)
     torch.testing.assert_close(part.picture.image_states, whole.picture.image_states)
     assert part.stretch.cache.shape[0] == LAYER + 1
     assert len(stage.backbone.layers) > LAYER + 1

@@ -14,7 +14,7 @@ from editing_core.objectives.base import IN_SCOPE
 from editing_core.objectives.liveedit import LiveEditObjective
 from editing_core.objectives.losses import IGNORED
 from editing_core.routing.router import Router, RouterConfig
-from editing_core.states import RowStates
+from editing_core.states import RoutingStates
 from editing_core.training.frozen import FrozenDecoder
 from editing_core.training.liveedit import LiveEditTask, PrefixBank
 from editing_core.training.pairs import RoutingBank, compare
@@ -148,15 +148,15 @@ def test_the_batched_scores_are_those_that_route(routing: tuple[Router, RoutingB
     router, bank = routing
     with torch.no_grad():
         pairs = compare(router, bank, torch.tensor([1]))
-    edit = row_states(bank, subject=1, view=0, question=2)
-    query = row_states(bank, subject=1, view=1, question=2)
+    edit = routing_states(bank, subject=1, view=0, question=2)
+    query = routing_states(bank, subject=1, view=1, question=2)
 
     key = router.keys(edit, bank.keys[1, 0].numpy())
     features = router.query_features(query)
 
     text = router.scales.text(torch.from_numpy(key.text.ravel()) @ features.text)
     visual = router.scales.visual(
-        torch.from_numpy(key.visual.ravel()) @ features.visual,
+        (torch.from_numpy(key.visual) * features.visual).sum(-1),
         features.sentinel,
         bank.keys[1, 0] @ bank.keys[1, 1],
     )
@@ -164,15 +164,10 @@ def test_the_batched_scores_are_those_that_route(routing: tuple[Router, RoutingB
     torch.testing.assert_close(visual, pairs.visual[2, 2], atol=1e-4, rtol=1e-4)
 
 
-def row_states(bank: RoutingBank, *, subject: int, view: int, question: int) -> RowStates:
-    from editing_core.types import TokenSpans
-
-    image = bank.images[subject, view].float()
+def routing_states(bank: RoutingBank, *, subject: int, view: int, question: int) -> RoutingStates:
     count = int(bank.lengths[subject, view, question])
     words = bank.words[subject, view, question, :count].float()
-    end = len(image) + count
-    spans = TokenSpans((0, len(image)), (len(image), end), end, (end + 1, end + 1))
-    return RowStates(torch.cat([image, words]), spans)
+    return RoutingStates(bank.images[subject, view].float(), words)
 
 
 def test_every_routing_loss_is_finite_and_trains_both_sides(
@@ -190,6 +185,8 @@ def test_every_routing_loss_is_finite_and_trains_both_sides(
         "visual_contrast",
         "sentinel",
         "visual_gate",
+        "parts",
+        "questions",
     }
     assert all(bool(torch.isfinite(term)) for term in losses.terms.values())
     for name, parameter in router.named_parameters():
