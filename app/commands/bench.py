@@ -51,7 +51,8 @@ def bench(
         "bench-results"
     ),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; may add editors.")
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out; may add seeds, editors."),
     ] = False,
     edits_off: Annotated[
         bool, typer.Option("--edits-off", help="Take every edit back before asking: a control.")

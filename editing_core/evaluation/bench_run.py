@@ -110,7 +110,7 @@ def load_model(plan: BenchPlan) -> EditableModel:
 
 
 def settings_of(plan: BenchPlan, model: EditableModel) -> dict[str, Any]:
-    """What must be equal for a run to be resumed; contenders may be added later."""
+    """What must be equal for a run to be resumed; contenders and seeds may be added."""
     asked = asdict(plan)
     del asked["editors"]
     weights = {"backbone": model.backbone_fingerprint, "router": model.router_fingerprint}

@@ -3,7 +3,7 @@
 A run that was killed is resumed by reading its lines back. A line cut short by the kill is dropped;
 any other damage is an error, never a gap in a table.
 
-    run.json               what was asked for; a resumed run must ask for the same
+    run.json               what was asked for; a resumed run must ask for the same, or more seeds
     records/<name>.jsonl   one file per contender and seed (`liveedit.0`), and one for the unedited
                            model, so that several processes may write at once
 """
@@ -29,7 +29,7 @@ class RunRefused(EditingError):
 
 
 def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Start a run in `folder`, or check that the one there asked for the same.
+    """Start a run in `folder`, or check that the one there asked for the same or fewer `seeds`.
 
     Raises `RunRefused` when there is one and `resume` is false, or it asked for something else.
     """
@@ -37,19 +37,30 @@ def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None
     wanted = json.loads(json.dumps(settings))
     if not path.exists():
         (folder / RECORDS).mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        part.replace(path)
+        _write_settings(path, wanted)
         return
     if not resume:
         raise RunRefused(
             f"{folder} already holds a run", hint="Go on with --resume, or choose another --out."
         )
     found = read_settings(folder)
-    differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    grows = wanted["seeds"] > found.get("seeds", 0)
+    differing = [
+        name
+        for name in {**wanted, **found}
+        if wanted.get(name) != found.get(name) and not (grows and name == "seeds")
+    ]
     if differing:
         told = "; ".join(f"{n}: {found.get(n)!r} there, {wanted.get(n)!r} now" for n in differing)
         raise RunRefused(f"{folder} holds another run ({told})")
+    if grows:
+        _write_settings(path, wanted)
+
+
+def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(path)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

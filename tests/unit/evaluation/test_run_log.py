@@ -72,3 +72,14 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path, content: str | None) -> 
 
 def test_no_file_is_no_lines(tmp_path: Path) -> None:
     assert read_records(tmp_path / "none.jsonl") == []
+
+
+def test_a_resumed_run_may_have_more_seeds(tmp_path: Path) -> None:
+    open_run(tmp_path, {"seeds": 1, "counts": [1]}, resume=False)
+
+    open_run(tmp_path, {"seeds": 3, "counts": [1]}, resume=True)
+
+    assert read_settings(tmp_path)["seeds"] == 3
+    with pytest.raises(RunRefused, match="counts"):
+        open_run(tmp_path, {"seeds": 4, "counts": [2]}, resume=True)
+    assert read_settings(tmp_path)["seeds"] == 3
