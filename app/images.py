@@ -30,6 +30,7 @@ from app.errors import (
 )
 from app.image_headers import read_header
 from editing_core.identity import image_digest
+from editing_core.pixels import flatten
 from editing_core.types import ImageArray
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -150,7 +151,7 @@ def _decode(data: bytes, name: str) -> ImageArray:
         pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
         for left, top, right, bottom in _strips(picture.width, picture.height):
             strip = picture.crop((left, top, right, bottom))
-            pixels[top:bottom, left:right] = np.asarray(_flatten(strip))
+            pixels[top:bottom, left:right] = np.asarray(flatten(strip))
     upright = np.ascontiguousarray(_UPRIGHT.get(orientation, _as_it_is)(pixels))
     upright.flags.writeable = False
     return upright
@@ -166,19 +167,6 @@ def _strips(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
         step = max(1, _STRIP_PIXELS // width)
         for top in range(0, height, step):
             yield 0, top, width, min(top + step, height)
-
-
-def _flatten(strip: Image.Image) -> Image.Image:
-    """RGB, 8 bits, without alpha."""
-    if strip.mode.startswith("I"):  # 16 bit grey; the high byte, as for 16 bit colour
-        deep = np.asarray(strip)
-        return Image.fromarray((deep.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if "A" in strip.getbands() or "transparency" in strip.info:
-        layered = strip.convert("RGBA")
-        ground = Image.new("RGB", layered.size, "white")
-        ground.paste(layered, mask=layered.getchannel("A"))
-        return ground
-    return strip.convert("RGB")
 
 
 def _as_it_is(pixels: ImageArray) -> ImageArray:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PromptRow
+from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.config import MAX_TARGET_TOKENS, Placement
@@ -189,14 +189,7 @@ class EditableModel:
         for row in rows:
             self._check_prompt(row.prompt)
         batch = self.backbone.prepare([PromptRow(row.prompt, row.image) for row in rows])
-        edited = EditedPass(
-            batch,
-            [row.snapshot for row in rows],
-            router=self.router,
-            read_words=self.backbone.word_states,
-            editors=self.editors,
-            check=self.check_current,
-        )
+        edited = self.edited_pass(batch, [row.snapshot for row in rows])
         return run(
             self.backbone,
             batch,
@@ -216,14 +209,7 @@ class EditableModel:
         batch = self.backbone.prepare(
             [PromptRow(row.prompt, row.image, target_ids=tuple(token_ids))]
         )
-        edited = EditedPass(
-            batch,
-            [row.snapshot],
-            router=self.router,
-            read_words=self.backbone.word_states,
-            editors=self.editors,
-            check=self.check_current,
-        )
+        edited = self.edited_pass(batch, [row.snapshot])
         logits = self.backbone.forward(batch, taps=edited.prefill_taps())[0]
         first = batch.rows[0].spans.last_prompt
         return logits[first : first + len(token_ids)]
@@ -255,14 +241,7 @@ class EditableModel:
             ]
         )
         snapshots = [w.row.snapshot for w in wanted]
-        routed = EditedPass(
-            batch,
-            snapshots,
-            router=self.router,
-            read_words=self.backbone.word_states,
-            editors=self.editors,
-            check=self.check_current,
-        )
+        routed = self.edited_pass(batch, snapshots)
         self.backbone.forward(batch, taps=routed.prefill_taps())
         selected = [
             [(c.edit_id, snapshot.entries[c.edit_id].artifact, c.weight) for c in decision.applied]
@@ -282,6 +261,17 @@ class EditableModel:
             ),
             max_steps=max_steps,
             is_cancelled=is_cancelled,
+        )
+
+    def edited_pass(self, batch: PreparedBatch, snapshots: Sequence[Snapshot | None]) -> EditedPass:
+        """One batch's way through this model, row b with the edits of `snapshots[b]`."""
+        return EditedPass(
+            batch,
+            snapshots,
+            router=self.router,
+            read_words=self.backbone.word_states,
+            editors=self.editors,
+            check=self.check_current,
         )
 
     def check_current(self, edit_id: str, artifact: EditArtifact) -> None:

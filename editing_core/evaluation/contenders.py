@@ -23,7 +23,6 @@ import torch
 
 from editing_core.backbones.batch import PromptRow
 from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.edited_pass import EditedPass
 from editing_core.editing import EditSession, Verify
 from editing_core.evaluation.contender import MAX_ANSWER_TOKENS, Contender, Query, Reply
 from editing_core.evaluation.plain_mean import plain_mean
@@ -121,14 +120,7 @@ class SessionContender(Contender):
                 for query, ids in zip(queries, targets, strict=True)
             ]
         )
-        edited = EditedPass(
-            batch,
-            [self._session.snapshot] * len(queries),
-            router=model.router,
-            read_words=model.backbone.word_states,
-            editors=model.editors,
-            check=model.check_current,
-        )
+        edited = model.edited_pass(batch, [self._session.snapshot] * len(queries))
         logits = model.backbone.forward(batch, taps=edited.prefill_taps())
         shares = []
         for b, ids in enumerate(targets):

@@ -1,7 +1,7 @@
 """Calibrates a trained router on emblems of a split of their own, with look-alikes among them.
 
-Not on everyday scenes: some of their look-alikes differ in nothing a view shows, and a threshold
-that has to keep such pairs apart would let every emblem's look-alike through.
+Not on everyday scenes: the figures stored with the router are about emblems, and so are the probes
+they are held against.
 """
 
 from __future__ import annotations

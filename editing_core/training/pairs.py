@@ -119,7 +119,7 @@ def _prepare(
         kinds.extend(kind for _, kind, _ in columns)
         for view in range(VIEWS):
             prompts.extend(worded[view] for _, _, worded in columns)
-    read = stage.read(prompts, layer=stage.frozen.layer)
+    read = stage.read(prompts)
     shape = (len(subjects), VIEWS, count)
     words = pad_sequence(read, batch_first=True)
     states = torch.stack([p.image_states for p in pictures])

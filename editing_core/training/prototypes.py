@@ -42,7 +42,8 @@ class RoutingPrototypes(nn.Module):
     """Prototypes of every part of a picture, and of every question that comes up often.
 
     Args:
-        parts: how many classes each part has; part k is told by visual slot k.
+        parts: how many classes each part has; part k is told by visual slot k. Slots
+            beyond the parts learn by contrast alone.
         questions: int64, the numbers of the bank's questions, as often as they occur.
         visual_width: of one visual slot.
         text_width: of a whole textual key.

@@ -119,7 +119,7 @@ class Stage:
             )
         return pictures
 
-    def read(self, prompts: Sequence[str], *, layer: int) -> list[Tensor]:
+    def read(self, prompts: Sequence[str]) -> list[Tensor]:
         """The words of each prompt without a picture, `[words, hidden]` in the storage type."""
         laid_out = [self.backbone.lay_out(prompt, has_image=True) for prompt in prompts]
         words: dict[int, Tensor] = {}
@@ -127,7 +127,7 @@ class Stage:
         order = sorted(range(len(prompts)), key=lambda i: len(laid_out[i].ids))
         for start in range(0, len(order), self._chunk):
             chunk = order[start : start + self._chunk]
-            found = self.backbone.word_states([laid_out[i] for i in chunk], layer)
+            found = self.backbone.word_states([laid_out[i] for i in chunk], self.frozen.layer)
             words |= dict(zip(chunk, found, strict=True))
         return [words[i].to(self.frozen.storage) for i in range(len(prompts))]
 

@@ -238,7 +238,11 @@ MEANING = [
     ),
     Case("context_too_long", "prompt", 422, path="/edits", json=correction(prompt="why " * 500)),
     Case("target_too_long", "target", 422, path="/edits", json=correction(target="why " * 60)),
-    Case("edit_not_effective", None, 422, path="/edits", json=correction(verify="strict")),
+    # More letters than two dozen steps of refinement can teach a random model.
+    Case(
+        "edit_not_effective", None, 422, path="/edits",
+        json=correction(verify="strict", target="sphinx of black quartz, judge my vow! 4,1;7"),
+    ),
 ]  # fmt: skip
 
 
@@ -252,7 +256,8 @@ def test_a_bad_request_is_refused_in_words(client: httpx.Client, case: Case) -> 
 
     error = check(response, case.status, case.code, case.param)
     if case.code == "edit_not_effective":
-        assert error["after"] != "blue" or error["damaged"]
+        assert case.json is not None
+        assert error["after"] != case.json["target"]
         assert isinstance(error["before"], str)
     if case.code == "method_not_allowed":
         assert response.headers["allow"]

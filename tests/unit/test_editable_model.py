@@ -42,15 +42,7 @@ def snapshot(tiny_model: EditableModel) -> Snapshot:
 
 def edited_pass(model: EditableModel, rows: list[GenerationRow]) -> tuple[Any, EditedPass]:
     batch = model.backbone.prepare([PromptRow(row.prompt, row.image) for row in rows])
-    edited = EditedPass(
-        batch,
-        [row.snapshot for row in rows],
-        router=model.router,
-        read_words=model.backbone.word_states,
-        editors=model.editors,
-        check=model.check_current,
-    )
-    return batch, edited
+    return batch, model.edited_pass(batch, [row.snapshot for row in rows])
 
 
 def prefill(model: EditableModel, rows: list[GenerationRow]) -> tuple[Tensor, Any, Any]:
@@ -74,6 +66,19 @@ def test_encoding_is_pure_and_its_bytes_are_what_is_served(tiny_model: EditableM
     assert first.router_fingerprint == tiny_model.router_fingerprint
     assert first.editor_fingerprint == tiny_model.editor_fingerprints["liveedit"]
     assert len(first.payload["down"]) == len(tiny_model.backbone.encode_target(TARGET))
+
+
+def test_a_key_is_of_picture_and_prompt_whatever_the_target(tiny_model: EditableModel) -> None:
+    one, other = (
+        tiny_model.encode(EditRequest(IMAGE, PROMPT, target)).key
+        for target in (TARGET, "something else")
+    )
+    elsewhere = tiny_model.encode(EditRequest(OTHER, PROMPT, TARGET)).key
+
+    np.testing.assert_allclose(one.text, other.text, atol=1e-5)
+    np.testing.assert_allclose(one.visual, other.visual, atol=1e-5)
+    assert np.array_equal(one.text, elsewhere.text)
+    assert not np.allclose(one.visual, elsewhere.visual, atol=1e-3)
 
 
 @FORMS

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from editing_core.pixels import flatten
 from editing_core.types import ImageArray
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -50,17 +51,4 @@ def _decode(path: Path) -> ImageArray:
                 f"has {picture.width}x{picture.height} pixels; the limit is {MAX_PIXELS:,}"
             )
         picture.load()
-        return np.array(_flatten(ImageOps.exif_transpose(picture)), dtype=np.uint8)
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    """RGB, 8 bits, without alpha."""
-    if picture.mode.startswith("I"):  # 16 bit grey; the high byte, as for 16 bit colour
-        deep = np.asarray(picture)
-        return Image.fromarray((deep.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
-        ground = Image.new("RGB", layered.size, "white")
-        ground.paste(layered, mask=layered.getchannel("A"))
-        return ground
-    return picture.convert("RGB")
+        return np.array(flatten(ImageOps.exif_transpose(picture)), dtype=np.uint8)
