@@ -21,6 +21,9 @@ from editing_core.backbones.batch import PreparedBatch
 Tap = Callable[[Tensor], Tensor | None]
 """Given a block's output `[batch, T, hidden]`, returns its replacement, or None to leave it."""
 
+Prefix = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of rows that were run once, `[batch, heads, columns, head_size]` a block."""
+
 
 @dataclass(slots=True, eq=False)
 class DecodeState:
@@ -132,6 +135,26 @@ class DecoderPasses(ABC):
         mask = batch.attention_mask if batch.is_padded else None
         inputs = self.embed(batch) if embeddings is None else embeddings
         return self._logits(self._decode_embeddings(inputs, mask, batch.position_ids, None, taps))
+
+    @torch.no_grad()
+    def read(self, batch: PreparedBatch, columns: int) -> Prefix:
+        """Run the first `columns` columns of an unpadded batch once, to be continued many times."""
+        cache, positions = self.new_cache(), batch.position_ids
+        inputs = self.embed(batch)[:, :columns]
+        self._decode_embeddings(inputs, None, positions[:, :columns], cache, None)
+        return tuple((layer.keys, layer.values) for layer in cache.layers)
+
+    def forward_after(self, prefix: Prefix, batch: PreparedBatch, embeddings: Tensor) -> Tensor:
+        """`forward` of the columns that follow `prefix`, given their `embeddings`.
+
+        Float32 logits `[batch, following, vocab]`; they differ from those of the whole row by
+        rounding only. Gradients flow through `embeddings`. For causal prefixes.
+        """
+        cache = self.new_cache()
+        for layer, (keys, values) in enumerate(prefix):
+            cache.update(keys, values, layer)
+        positions = batch.position_ids[:, -embeddings.shape[1] :]
+        return self._logits(self._decode_embeddings(embeddings, None, positions, cache, None))
 
     def states(self, batch: PreparedBatch, layers: Sequence[int]) -> dict[int, Tensor]:
         """Outputs of the given blocks, `[batch, T, hidden]` each; blocks above are not run."""

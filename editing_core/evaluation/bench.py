@@ -7,6 +7,7 @@
 
 There are as many pools as make up `probed` edits, below a hundred edits a quarter of that: at one
 edit 25 models with one edit each, say, at a thousand one model with all thousand.
+A pool that begins with the edits of the one before it goes on from there.
 The unedited model's answers are what locality is judged by: computed once a seed, shared by all.
 
 Each probed case becomes one line (`run_log`). Resumed, a run makes the edits of an unfinished pool
@@ -90,6 +91,15 @@ class Suite:
         return pools
 
 
+@dataclass(slots=True)
+class _Made:
+    """Edits in force, `first` and those after it: whether each was accepted, and its time."""
+
+    first: int
+    accepted: list[bool]
+    milliseconds: list[float]
+
+
 class Measurement:
     """One suite under one seed: its cases, and what the unedited model answers to their probes."""
 
@@ -126,32 +136,49 @@ class Measurement:
         """Make the edits of every unfinished pool and ask what its lines still lack."""
         pools = self.pools
         steps = _Steps(progress, f"{contender.name}, seed {self.seed}", pools)
+        made: _Made | None = None
         for pool in pools:
             mine = [r for r in log.records if self._is_mine(r) and _is_of(r, pool)]
             done = {r["case"] for r in mine if r["record"] == "case"}
             if any(r["record"] == "pool" for r in mine):
                 steps.take(pool.size + len(pool.probed))
             else:
-                self._run_pool(contender, pool, done, log, steps)
+                made = self._make_edits(contender, pool, made, steps)
+                self._ask(contender, pool, made, done, log, steps)
 
-    def _run_pool(
-        self, contender: Contender, pool: Pool, done: set[int], log: RunLog, steps: _Steps
-    ) -> None:
-        contender.reset()
-        accepted, milliseconds = [], []
-        for number in range(pool.size):
+    def _make_edits(
+        self, contender: Contender, pool: Pool, made: _Made | None, steps: _Steps
+    ) -> _Made:
+        """The pool's edits in force: on from those of a pool that they begin with, or anew."""
+        if made is None or made.first != pool.first or len(made.accepted) > pool.size:
+            contender.reset()
+            made = _Made(pool.first, [], [])
+        steps.take(len(made.accepted))
+        for index in range(pool.first + len(made.accepted), pool.first + pool.size):
+            request = self._request(index)
             began = time.perf_counter()
-            accepted.append(contender.edit(self._request(pool.first + number)))
-            milliseconds.append((time.perf_counter() - began) * 1e3)
+            made.accepted.append(contender.edit(request))
+            made.milliseconds.append((time.perf_counter() - began) * 1e3)
             steps.take(1)
+        return made
+
+    def _ask(
+        self,
+        contender: Contender,
+        pool: Pool,
+        made: _Made,
+        done: set[int],
+        log: RunLog,
+        steps: _Steps,
+    ) -> None:
         for chunk in _chunks(pool.probed):
             if not done.issuperset(chunk):
-                lines = self._probe(contender, chunk, pool, accepted)
+                lines = self._probe(contender, chunk, pool, made.accepted)
                 log.append(line for line in lines if line["case"] not in done)
             steps.take(len(chunk))
         record = self._record("pool", contender.name, pool)
-        record["refused"] = 1.0 - fmean(map(float, accepted))
-        record["edit_ms"] = fmean(milliseconds)
+        record["refused"] = 1.0 - fmean(map(float, made.accepted))
+        record["edit_ms"] = fmean(made.milliseconds)
         record["diagnostics"] = dict(contender.diagnostics())
         log.append([record])
 

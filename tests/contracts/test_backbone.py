@@ -130,6 +130,21 @@ def test_the_two_halves_are_the_whole_bit_for_bit(case: Case) -> None:
             assert torch.equal(halves, whole)
 
 
+def test_rows_may_be_continued_after_a_part_that_was_run_once(case: Case) -> None:
+    batch = case.backbone.prepare(ROWS[:1])
+    whole = case.backbone.forward(batch)
+    columns = whole.shape[1] - 3
+    prefix = case.backbone.read(batch, columns)
+    rest = case.backbone.embed(batch)[:, columns:].requires_grad_()
+
+    for _ in range(2):
+        logits = case.backbone.forward_after(prefix, batch, rest)
+        assert torch.allclose(logits, whole[:, columns:], atol=1e-4)
+    logits.sum().backward()
+    assert rest.grad is not None
+    assert bool(rest.grad.any())
+
+
 def test_states_are_those_that_taps_see(case: Case) -> None:
     batch = case.backbone.prepare(ROWS[:1])
     seen: dict[int, Tensor] = {}

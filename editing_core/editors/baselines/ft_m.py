@@ -38,8 +38,8 @@ _PICTURES_KEPT = 1024
 class FtMSettings:
     """`bound` is the greatest change of any one weight from the base model's."""
 
-    rate: float = 3e-4
-    steps: int = 30
+    rate: float = 6e-4
+    steps: int = 20
     stop_at: float = 0.1
     bound: float = 0.05
 
@@ -50,10 +50,10 @@ class FtM(Baseline):
     name = "ft_m"
     settings_type = FtMSettings
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
-        "rate": (1e-4, 3e-4, 1e-3, 3e-3),
+        "rate": (3e-4, 6e-4, 1e-3),
         "bound": (0.01, 0.05, float("inf")),
         "stop_at": (0.02, 0.1, 0.5),
-        "steps": (30,),
+        "steps": (20, 30),
     }
 
     def __init__(

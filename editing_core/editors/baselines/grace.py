@@ -34,6 +34,7 @@ from editing_core.types import EditRequest
 
 # Two passes over one row in other company differ by rounding, about this much.
 _SAME_STATE = 1e-3
+_PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,5 +172,13 @@ class Grace(Baseline):
             states = torch.cat([output[:, :first], replaced, output[:, last + 1 :]], dim=1)
             return lesson.loss(self.backbone.upper(states, lesson.batch, settings.layer))
 
-        descend([value], loss, rate=settings.rate, steps=settings.steps, stop_at=settings.stop_at)
+        # One vector cannot hold a long answer, and shows it soon.
+        descend(
+            [value],
+            loss,
+            rate=settings.rate,
+            steps=settings.steps,
+            stop_at=settings.stop_at,
+            patience=_PATIENCE,
+        )
         return value.detach()

@@ -44,7 +44,12 @@ class Lesson:
 
     def loss(self, logits: Tensor) -> Tensor:
         """Mean negative log likelihood of the target, from logits `[1, T, vocab]`."""
-        answer = logits[:, self.last_prompt : self.last_prompt + len(self.target_ids)]
+        return self.answer_loss(
+            logits[:, self.last_prompt : self.last_prompt + len(self.target_ids)]
+        )
+
+    def answer_loss(self, answer: Tensor) -> Tensor:
+        """The same, from the logits that choose the target's tokens, `[1, n, vocab]`."""
         return sequence_nll(answer, self.target_ids[None])[0]
 
 
@@ -55,17 +60,28 @@ def descend(
     rate: float,
     steps: int,
     stop_at: float,
+    patience: int | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> None:
-    """Adam on `parameters`, in place: at most `steps`, ending once the loss is below `stop_at`."""
+    """Adam on `parameters`, in place: at most `steps`, ending once the loss is below `stop_at`.
+
+    With a `patience` it also ends where that many steps no longer take a tenth off the loss.
+    """
     optimiser = torch.optim.Adam(parameters, lr=rate)
+    losses: list[float] = []
     with torch.enable_grad():
         for _ in range(steps):
             value = loss()
-            if float(value.detach()) < stop_at:
+            losses.append(float(value.detach()))
+            if losses[-1] < stop_at or (patience and _is_stuck(losses, patience)):
                 return
             optimiser.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if after_step is not None:
                 after_step()
+
+
+def _is_stuck(losses: Sequence[float], patience: int) -> bool:
+    earlier = losses[:-patience]
+    return bool(earlier) and min(losses[-patience:]) > 0.9 * min(earlier)

@@ -43,7 +43,7 @@ from editing_core.types import EditArtifact, EditRequest, RoutingDecision, Token
 class RecipeSettings:
     """`tokens` is the soft prompt's length."""
 
-    tokens: int = 8
+    tokens: int = 24
     rate: float = 0.1
     steps: int = 100
     stop_at: float = 0.05
@@ -55,7 +55,7 @@ class Recipe(Baseline):
     name = "recipe"
     settings_type = RecipeSettings
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
-        "tokens": (4, 8, 16),
+        "tokens": (8, 16, 24),
         "rate": (0.03, 0.1, 0.3),
         "steps": (30, 60, 100),
         "stop_at": (0.01, 0.05, 0.2),
@@ -82,7 +82,7 @@ class Recipe(Baseline):
         backbone, settings = self.backbone, self.settings
         plain = Lesson.of(backbone, request)
         row = plain.batch.rows[0]
-        start = self._first_guess()
+        start = self._first_guess(plain.target_ids)
         longer = with_soft_prompt(row, start, backbone)
         lesson = Lesson(
             collate([longer], pad_token_id=backbone.pad_token_id, device=backbone.device),
@@ -90,12 +90,14 @@ class Recipe(Baseline):
         )
         embeddings = backbone.embed(lesson.batch)
         end = lesson.vision[1]
-        before, after = embeddings[:, : end - len(start)], embeddings[:, end:]
+        # What stands before the soft prompt is the same at every step.
+        prefix, after = backbone.read(lesson.batch, end - len(start)), embeddings[:, end:]
         prompt = start.clone().requires_grad_()
 
         def loss() -> Tensor:
-            inputs = torch.cat([before, prompt.to(before.dtype)[None], after], dim=1)
-            return lesson.loss(backbone.forward(lesson.batch, embeddings=inputs))
+            inputs = torch.cat([prompt.to(after.dtype)[None], after], dim=1)
+            logits = backbone.forward_after(prefix, lesson.batch, inputs)
+            return lesson.answer_loss(logits[:, -1 - len(lesson.target_ids) : -1])
 
         descend([prompt], loss, rate=settings.rate, steps=settings.steps, stop_at=settings.stop_at)
         self._keep(request, row, plain.batch, prompt.detach())
@@ -120,11 +122,12 @@ class Recipe(Baseline):
         device = self.backbone.device
         return collate(laid_out, pad_token_id=self.backbone.pad_token_id, device=device), acting
 
-    def _first_guess(self) -> Tensor:
-        """Embeddings of random tokens, as prompt tuning starts: float32 `[tokens, hidden]`."""
-        vocabulary = self.backbone.token_embedding.weight
-        assert isinstance(vocabulary, Tensor)
-        ids = torch.randint(len(vocabulary), (self.settings.tokens,), generator=self._random)
+    def _first_guess(self, target_ids: Tensor) -> Tensor:
+        """Embeddings of the target's tokens, over and over: float32 `[tokens, hidden]`.
+
+        The start that Lester et al. found best (their section 3.2, "class label").
+        """
+        ids = target_ids[torch.arange(self.settings.tokens) % len(target_ids)]
         return self.backbone.embed_tokens(ids.tolist()).float()
 
     def _keep(

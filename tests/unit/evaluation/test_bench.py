@@ -107,6 +107,23 @@ def test_pools_start_from_the_unedited_model(tmp_path: Path) -> None:
     assert cost.diagnostics == {"pages": 1.0}
 
 
+def test_a_larger_pool_goes_on_from_the_one_it_begins_with(tmp_path: Path) -> None:
+    class Counts(Notebook):
+        made = 0
+
+        def edit(self, request: EditRequest) -> bool:
+            self.made += 1
+            return super().edit(request)
+
+    counting = Counts()
+    found = measure(tmp_path, suite_of(PlainCases(20), 8, 20, probed=8), counting)
+
+    assert counting.made == 20
+    assert value(found, "notebook", "reliability", 20) == 1.0
+    (cost,) = [c for c in found.costs if c.editor == "notebook" and c.edits == 20]
+    assert cost.diagnostics == {"pages": 20.0}
+
+
 @pytest.mark.parametrize("batches", [0, 1, 3, 6])
 def test_a_killed_run_goes_on_with_the_lines_of_one_never_killed(
     tmp_path: Path, batches: int
