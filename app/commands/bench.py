@@ -33,6 +33,10 @@ def bench(
         int, typer.Option(min=1, help="Edits probed for each seed; a quarter below 100 edits.")
     ] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of the edits; intervals need two.")] = 3,
+    baseline_seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Seeds for the baselines, whose edits cost ten times as much."),
+    ] = 1,
     groups: Annotated[
         int,
         typer.Option(
@@ -106,6 +110,7 @@ def bench(
         counts=counts,
         probed=probes,
         seeds=seeds,
+        baseline_seeds=baseline_seeds,
         groups=groups,
         dataset=dataset,
         path=None if path is None else str(path),

@@ -27,6 +27,7 @@ from editing_core.evaluation.edit_cases import HeraldryCases
 from editing_core.evaluation.groups import SETS, GroupCases
 from editing_core.evaluation.probes import EditCase
 from editing_core.evaluation.run_log import RunLog, open_run, read_records, records_of
+from editing_core.registry import BASELINES
 
 MAIN_SUITE = "edits"
 OVERALL = "contenders x seeds"
@@ -41,12 +42,17 @@ class BenchPlan:
     counts: tuple[int, ...] = (1, 10, 100, 1000)
     probed: int = 100
     seeds: int = 3
+    baseline_seeds: int = 1
     groups: int = 0
     dataset: str = "heraldry"
     path: str | None = None
     model: str | None = None
     edits_off: bool = False
     verify_every: int = 1
+
+    def seeds_of(self, name: str) -> int:
+        """How many seeds a contender is measured under; baselines may have fewer."""
+        return min(self.seeds, self.baseline_seeds) if name in BASELINES else self.seeds
 
     def suites(self) -> list[Suite]:
         """The edits of the dataset, or with `groups` the sets of edits that meet."""
@@ -95,7 +101,7 @@ def run_bench(
             for seed in range(plan.seeds):
                 Measurement(suite, seed, log.records).ask_unedited(unedited, log, progress)
     names = [name for name in dict.fromkeys(plan.editors) if name != lineup.UNEDITED]
-    tasks = [(name, seed) for seed in range(plan.seeds) for name in names]
+    tasks = [(name, s) for s in range(plan.seeds) for name in names if s < plan.seeds_of(name)]
     if min(processes, len(tasks)) > 1:
         _spread(plan, tasks, folder, processes, progress)
         return
@@ -112,7 +118,7 @@ def load_model(plan: BenchPlan) -> EditableModel:
 def settings_of(plan: BenchPlan, model: EditableModel) -> dict[str, Any]:
     """What must be equal for a run to be resumed; contenders and seeds may be added."""
     asked = asdict(plan)
-    del asked["editors"]
+    del asked["editors"], asked["baseline_seeds"]
     weights = {"backbone": model.backbone_fingerprint, "router": model.router_fingerprint}
     return {**asked, "weights": weights, "thresholds": asdict(model.router.thresholds)}
 
