@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import QueueFull
+from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import GenerationCancelled
-from editing_core.refinement import Refinement, Wanted
+from editing_core.refinement import ANSWERS, Refinement, Wanted
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,11 @@ class InferenceEngine:
     The async methods belong on the event loop's thread and never block it.
     """
 
-    def __init__(self, model: EditableModel, *, queue_limit: int) -> None:
+    def __init__(
+        self, model: EditableModel, *, queue_limit: int, refine_objective: str = ANSWERS
+    ) -> None:
         self.model = model
+        self._refine_objective = refine_objective
         self._limit = queue_limit
         self._tickets = 0
         self._ticket_s = _FIRST_GUESS_S
@@ -146,13 +150,30 @@ class InferenceEngine:
         finally:
             cancelled.set()
 
+    async def attribute(self, image: ImageArray, prompt: str, *, token: int) -> Attribution:
+        """Attribute one token. Cancelling the awaiting task stops the device within one chunk."""
+        cancelled = threading.Event()
+        try:
+            return await self._submit(
+                lambda: attribute(
+                    self.model, image, prompt, token=token, is_cancelled=cancelled.is_set
+                ),
+                cancelled,
+            )
+        finally:
+            cancelled.set()
+
     async def refine(self, edit_id: str, wanted: Sequence[Wanted], *, max_steps: int) -> Refinement:
         """Refine one expert. Cancelling the awaiting task stops the device within one step."""
         cancelled = threading.Event()
         try:
             return await self._submit(
                 lambda: self.model.refine(
-                    edit_id, wanted, max_steps=max_steps, is_cancelled=cancelled.is_set
+                    edit_id,
+                    wanted,
+                    max_steps=max_steps,
+                    objective=self._refine_objective,
+                    is_cancelled=cancelled.is_set,
                 ),
                 cancelled,
             )

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from app.handlers import install_handlers
 from app.middleware import BodyLimit, HostGuard, RequestContext
-from app.routes import admin, edits, generate, health, pages, versions
+from app.routes import admin, attributions, edits, generate, health, pages, versions
 from app.runtime import Runtime
 from app.schemas import ErrorBody
 from app.settings import ALWAYS_ALLOWED_HOSTS, Settings
@@ -51,7 +51,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         responses={"default": {"model": ErrorBody, "description": "Every error has this shape."}},
     )
     app.state.runtime = current
-    for module in (pages, generate, edits, admin, versions, health):
+    for module in (pages, generate, attributions, edits, admin, versions, health):
         app.include_router(module.router)
     install_handlers(app)
     app.add_middleware(BodyLimit)

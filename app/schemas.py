@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
 from app.store.records import EditRecord, Event
+from editing_core.attribution.attribute import Attribution
 from editing_core.types import Candidate, GenerationResult, Sampling
 
 EditStatus = Literal[
@@ -108,6 +109,14 @@ class GenerateRequest(Request):
         return Sampling(
             self.max_new_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop)
         )
+
+
+class AttributionRequest(Request):
+    """A question whose answer is to be explained, or rather one token of it."""
+
+    image: str = Field(description="A data URI, or bare base64, of a PNG, JPEG, WebP or GIF.")
+    prompt: Prompt
+    token: Annotated[int, Field(ge=0, le=INT64)] = 0
 
 
 class RollbackRequest(Request):
@@ -282,6 +291,43 @@ class GenerateView(GenerateTail):
             "edits": [applied.edit_id for applied in self.applied],
             "tokens": self.usage.total_tokens,
         }
+
+
+class LayerView(BaseModel):
+    layer: int
+    attention: float
+    mlp: float
+
+
+class AttributionView(BaseModel):
+    """`influence` has a line for each row of patches; `picture` is a PNG as a data URI."""
+
+    answer: str
+    token: int
+    token_text: str
+    layers: list[LayerView]
+    recommended_layer: int
+    grid: tuple[int, int]
+    influence: list[list[float]]
+    influence_layers: list[int]
+    picture: str
+
+    @classmethod
+    def of(cls, found: Attribution, *, picture: str) -> AttributionView:
+        return cls(
+            answer=found.answer,
+            token=found.token,
+            token_text=found.token_text,
+            layers=[
+                LayerView(layer=block.layer, attention=block.attention, mlp=block.mlp)
+                for block in found.layers
+            ],
+            recommended_layer=found.recommended_layer,
+            grid=found.grid,
+            influence=found.influence.tolist(),
+            influence_layers=list(found.influence_layers),
+            picture=picture,
+        )
 
 
 class EditChanged(BaseModel):

@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from app.creation import Answer, EditCreation
 from app.engine import InferenceEngine
 from app.history import Caller, History
-from app.images import DecodedImage, ImageDecoder
+from app.images import DecodedImage, ImageDecoder, data_uri
 from app.schemas import (
+    AttributionRequest,
+    AttributionView,
     EditCreate,
     EditsQuery,
     EditView,
@@ -33,6 +35,7 @@ from app.switching import Switching
 from app.timing import Stopwatch
 from app.ulid import new_ulid
 from app.verification import StoryTeller
+from editing_core.attribution.attribute import Attribution
 from editing_core.editable_model import GenerationRow
 from editing_core.experts.memory import Snapshot
 from editing_core.types import Candidate, GenerationResult
@@ -109,6 +112,14 @@ class EditingService:
             timings_ms=watch.read(),
         )
 
+    async def attribute(self, ask: AttributionRequest) -> AttributionView:
+        """Explain one token of the base model's answer. Drawn in a worker thread."""
+        with self.engine.ticket():
+            async with self._decoder.open(ask.image) as image:
+                found = await self.engine.attribute(image.pixels, ask.prompt, token=ask.token)
+                drawn = await asyncio.to_thread(_draw, found, image, ask.prompt)
+        return AttributionView.of(found, picture=data_uri(drawn))
+
     @asynccontextmanager
     async def _image(self, field: str | None) -> AsyncIterator[DecodedImage | None]:
         if field is None:
@@ -183,3 +194,10 @@ class EditingService:
 
     def _view(self, record: EditRecord) -> EditView:
         return EditView.of(record, self.history.status(record.id))
+
+
+def _draw(found: Attribution, image: DecodedImage, prompt: str) -> bytes:
+    # Imported when first needed: what draws takes longer to load than most servers will ever need.
+    from editing_core.attribution.pictures import draw_attribution
+
+    return draw_attribution(found, image.pixels, prompt)

@@ -4,7 +4,8 @@
     ├── RequestError              the caller's input cannot be served; `param` names the field
     │   ├── ContextTooLong        prompt (and answer) do not fit the model's context
     │   ├── TargetTooLong         the target has more tokens than an edit may have
-    │   └── TargetNotEncodable    decoding the encoded target does not give it back
+    │   ├── TargetNotEncodable    decoding the encoded target does not give it back
+    │   └── AnswerTooShort        the answer has no token of the number asked about
     ├── CheckpointError           weights on disk cannot be used
     │   ├── CheckpointMissing     a file or folder is not there
     │   ├── CheckpointCorrupt     a file is damaged, or is not what the manifest says
@@ -59,6 +60,12 @@ class TargetNotEncodable(RequestError):
     code = "target_not_encodable"
     default_hint = "Use text that this model's tokenizer can write and read back."
     param = "target"
+
+
+class AnswerTooShort(RequestError):
+    code = "answer_too_short"
+    default_hint = "Ask about an earlier token; the first one is number 0."
+    param = "token"
 
 
 class CheckpointError(EditingError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ def serve(
     refine_steps: Annotated[
         int | None, typer.Option(help="Gradient steps for an edit that fails its check. [24]")
     ] = None,
+    refine_objective: Annotated[
+        str | None, typer.Option(help="answers, liveedit, odedit or same_data. [answers]")
+    ] = None,
     batch_limit: Annotated[int | None, typer.Option(help="Edits in one batch. [1000]")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
@@ -60,6 +64,8 @@ def serve(
     try:
         settings = Settings.load(**given)
         configure_logging(settings.log_level)
+        # What draws keeps a list of fonts, which belongs where everything else is written.
+        os.environ.setdefault("MPLCONFIGDIR", str(settings.data_dir / "matplotlib"))
         runtime = Runtime.open(settings)
     except StartupError as error:
         typer.echo(f"errata: {error}", err=True)

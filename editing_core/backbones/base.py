@@ -73,6 +73,14 @@ class Backbone(DecoderPasses):
     def max_positions(self) -> int:
         """Longest sequence, prompt and answer together."""
 
+    @property
+    @abstractmethod
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches, whose tokens end the picture's, in reading order.
+
+        They divide the letterboxed picture; what comes before them (a class token) has no place.
+        """
+
     @abstractmethod
     def compute_features(self, image: ImageArray) -> ImageFeatures:
         """Run the vision tower on one picture, letterboxed."""

@@ -67,6 +67,15 @@ class PreparedBatch:
         return any(self.padding)
 
     @property
+    def pictures(self) -> dict[int, tuple[int, int]]:
+        """The columns of each row's picture, padding counted; rows without one are left out."""
+        return {
+            b: (row.spans.vision[0] + pad, row.spans.vision[1] + pad)
+            for b, (row, pad) in enumerate(zip(self.rows, self.padding, strict=True))
+            if row.spans.vision is not None
+        }
+
+    @property
     def length(self) -> int:
         return self.input_ids.shape[1]
 

@@ -2,7 +2,7 @@
 
     model.vision_tower                 CLIPVisionModel; patches of `vision_feature_layer`
     model.multi_modal_projector        patches -> image tokens
-    model.language_model.layers.{i}    edit sites
+    model.language_model.layers.{i}    edit sites; in each: self_attn, mlp
     model.language_model.norm, lm_head
 
 Image tokens are one contiguous run; the prefix is causal. The image key is the projected image
@@ -12,6 +12,7 @@ the tower without its projection, so there it is the pooled state after the towe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class LlavaBackbone(Backbone):
         self._tower = resolve_module(model, "model.vision_tower")
         self._decoder = resolve_module(model, "model.language_model")
         self._layers = resolve_module(model, "model.language_model.layers", nn.ModuleList)
+        self._attentions = [resolve_module(block, "self_attn") for block in self._layers]
+        self._feed_forwards = [resolve_module(block, "mlp") for block in self._layers]
         self._norm = resolve_module(model, "model.language_model.norm")
         self._head = resolve_module(model, "lm_head")
         self._projector = resolve_module(model, "model.multi_modal_projector")
@@ -122,6 +125,14 @@ class LlavaBackbone(Backbone):
         return self._layers
 
     @property
+    def attentions(self) -> Sequence[nn.Module]:
+        return self._attentions
+
+    @property
+    def feed_forwards(self) -> Sequence[nn.Module]:
+        return self._feed_forwards
+
+    @property
     def final_norm(self) -> nn.Module:
         return self._norm
 
@@ -144,6 +155,10 @@ class LlavaBackbone(Backbone):
     @property
     def max_positions(self) -> int:
         return int(self._config.text_config.max_position_embeddings)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        return _patch_grid(self._config)
 
     def new_cache(self) -> Any:
         return DynamicCache(config=self._config.text_config)
@@ -204,11 +219,15 @@ def _chat(processor: Any, stop_token_ids: tuple[int, ...]) -> ChatTokenizer:
     )
 
 
+def _patch_grid(config: Any) -> tuple[int, int]:
+    side = int(config.vision_config.image_size // config.vision_config.patch_size)
+    return side, side
+
+
 def _count_image_tokens(config: Any) -> int:
-    vision = config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2
+    rows, columns = _patch_grid(config)
     has_class_token = config.vision_feature_select_strategy == "full"
-    return int(patches) + int(has_class_token)
+    return rows * columns + int(has_class_token)
 
 
 def _same_weights(first: nn.Module, second: nn.Module) -> bool:

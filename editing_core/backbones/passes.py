@@ -64,6 +64,16 @@ class DecoderPasses(ABC):
 
     @property
     @abstractmethod
+    def attentions(self) -> Sequence[nn.Module]:
+        """Each block's attention: normed states in, what is added to the residual stream out."""
+
+    @property
+    @abstractmethod
+    def feed_forwards(self) -> Sequence[nn.Module]:
+        """Each block's feed-forward module, with the same in and out."""
+
+    @property
+    @abstractmethod
     def final_norm(self) -> nn.Module: ...
 
     @property
@@ -191,11 +201,25 @@ class DecoderPasses(ABC):
 
         `upper(lower(batch, i), batch, i)` equals `forward(batch)` bit for bit.
         """
+        return self.logits(self.upper_states(states, batch, layer))
+
+    def last_states(self, batch: PreparedBatch, *, taps: Mapping[int, Tap] | None = None) -> Tensor:
+        """What the output head reads in `forward`, after the final norm: `[batch, T, hidden]`."""
+        mask = batch.attention_mask if batch.is_padded else None
+        return self._decode_embeddings(self.embed(batch), mask, batch.position_ids, None, taps)
+
+    def upper_states(self, states: Tensor, batch: PreparedBatch, layer: int) -> Tensor:
+        """What the output head reads in `upper`, after the final norm: `[batch, T, hidden]`."""
         hidden = states
         arguments = self._block_arguments(batch)
         for block in self.layers[layer + 1 :]:
             hidden = _hidden(block(hidden, **arguments))
-        return self._logits(self.final_norm(hidden))
+        normed: Tensor = self.final_norm(hidden)
+        return normed
+
+    def logits(self, last_states: Tensor) -> Tensor:
+        """What the output head makes of `[..., hidden]`: float32 `[..., vocab]`."""
+        return self._logits(last_states)
 
     def _block_arguments(self, batch: PreparedBatch) -> dict[str, Any]:
         """What the decoder passes to each block beside the states; the same for all of them."""

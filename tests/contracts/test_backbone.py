@@ -19,6 +19,7 @@ from editing_core.backbones.batch import PromptRow
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.backbones.passes import Tap
+from editing_core.backbones.watching import watching
 from editing_core.backbones.weights import resolve_module
 from editing_core.checkpoint import write_manifest
 from editing_core.config import Placement
@@ -140,7 +141,7 @@ def test_rows_may_be_continued_after_a_part_that_was_run_once(case: Case) -> Non
     for _ in range(2):
         logits = case.backbone.forward_after(prefix, batch, rest)
         assert torch.allclose(logits, whole[:, columns:], atol=1e-4)
-    logits.sum().backward()
+    logits.sum().backward()  # type: ignore[no-untyped-call]
     assert rest.grad is not None
     assert bool(rest.grad.any())
 
@@ -178,6 +179,40 @@ def test_taps_change_what_follows_and_then_are_gone(case: Case) -> None:
     for layer in case.backbone.layers:
         assert not layer._forward_hooks
         assert not layer._forward_pre_hooks
+
+
+def test_a_block_adds_what_its_modules_give_out(case: Case) -> None:
+    """Names lead to the right modules, and a module can be run again as it was."""
+    backbone, batch = case.backbone, case.backbone.prepare(ROWS[:1])
+    blocks = range(backbone.num_layers)
+    with watching([*backbone.attentions, *backbone.feed_forwards]) as calls:
+        states = backbone.states(batch, blocks)
+    inputs = backbone.embed(batch)
+    for block in blocks:
+        attention, mlp = calls[block], calls[backbone.num_layers + block]
+        assert torch.allclose(inputs + attention.output + mlp.output, states[block], atol=1e-4)
+        assert torch.allclose(attention.again(attention.inputs), attention.output, atol=1e-5)
+        # Attention sees its rows in order and with their positions.
+        turned = attention.again(attention.inputs.flip(1))[:, -1]
+        assert not torch.allclose(turned, attention.output[:, -1], atol=1e-4)
+        inputs = states[block]
+    for module in (*backbone.attentions, *backbone.feed_forwards):
+        assert not module._forward_hooks
+
+
+def test_patches_lie_where_the_grid_says(case: Case) -> None:
+    """Changing one corner of the picture's last patch changes that patch's token most."""
+    rows, columns = case.backbone.patch_grid
+    assert 0 <= case.backbone.num_image_tokens - rows * columns <= 1
+    image = np.full((48, 48, 3), 90, dtype=np.uint8)
+    for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0)):
+        marked = image.copy()
+        height, width = 48 // rows, 48 // columns
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        marked[row * height : (row + 1) * height, column * width : (column + 1) * width] = noise
+        plain, changed = case.backbone.image_features([image, marked])
+        moved = (changed.patches - plain.patches).float().norm(dim=-1)[-rows * columns :]
+        assert int(moved.argmax()) == row * columns + column
 
 
 def test_gradients_reach_the_states_but_not_the_weights(case: Case) -> None:

@@ -96,6 +96,10 @@ def correction(**fields: Any) -> dict[str, Any]:
     return {"image": PICTURE, "prompt": "q", "target": "blue", "verify": "off"} | fields
 
 
+def explain(**fields: Any) -> dict[str, Any]:
+    return {"image": PICTURE, "prompt": "q"} | fields
+
+
 def png_header(width: int, height: int) -> bytes:
     """The beginning of a picture of any size, without the picture."""
     fields = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -135,6 +139,11 @@ FIELDS = [
     Case("invalid_field", "prompt", json=ask(prompt=" \n\u3000"), note="blank"),
     Case("invalid_field", "prompt", json=ask(prompt=7), note="type"),
     Case("invalid_field", "prompt", path="/edits", json=correction(prompt="")),
+    Case("missing_field", "image", path="/attributions", json={"prompt": "q"}),
+    Case("invalid_field", "image", path="/attributions", json=explain(image=None)),
+    Case("invalid_field", "prompt", path="/attributions", json=explain(prompt=" ")),
+    Case("invalid_field", "token", path="/attributions", json=explain(token=-1)),
+    Case("unknown_field", "stream", path="/attributions", json=explain(stream=True)),
     Case("invalid_field", "target", path="/edits", json=correction(target="")),
     Case("invalid_field", "target", path="/edits", json=correction(target=" \t "), note="blank"),
     Case("invalid_field", "image", path="/edits", json=correction(image=None)),
@@ -196,6 +205,15 @@ IMAGES = [
     ),
     Case("image_undecodable", "image", 422, json=ask(image=data_uri(PNG[: len(PNG) // 2]))),
     Case("image_undecodable", "image", 422, json=ask(image=data_uri(PNG[:10])), note="header"),
+    Case("image_base64_invalid", "image", path="/attributions", json=explain(image="not base64!")),
+    Case(
+        "image_too_many_pixels", "image", 413, path="/attributions",
+        json=explain(image=data_uri(png_header(5001, 5000))),
+    ),
+    Case(
+        "image_undecodable", "image", 422, path="/attributions",
+        json=explain(image=data_uri(PNG[:60])),
+    ),
     Case(
         "image_undecodable", "image", 422, path="/edits",
         json=correction(image=data_uri(PNG[:60])),
@@ -237,6 +255,11 @@ MEANING = [
         json=ask(prompt="why " * 500, stream=True),
     ),
     Case("context_too_long", "prompt", 422, path="/edits", json=correction(prompt="why " * 500)),
+    Case(
+        "context_too_long", "prompt", 422, path="/attributions",
+        json=explain(prompt="why " * 500),
+    ),
+    Case("answer_too_short", "token", 422, path="/attributions", json=explain(token=80)),
     Case("target_too_long", "target", 422, path="/edits", json=correction(target="why " * 60)),
     # More letters than two dozen steps of refinement can teach a random model.
     Case(
@@ -291,6 +314,7 @@ def test_a_full_queue_says_when_to_come_back(server: LiveServer, client: httpx.C
     try:
         check(client.post("/generate", json=ask()), 429, "queue_full", None)
         check(client.post("/edits", json=correction()), 429, "queue_full", None)
+        check(client.post("/attributions", json=explain()), 429, "queue_full", None)
     finally:
         for ticket in tickets:
             ticket.__exit__(None, None, None)
