@@ -24,6 +24,9 @@ from editing_core.editable_model import EditableModel
 
 logger = logging.getLogger(__name__)
 
+_SERVED_EDITORS = ("visedit",)
+"""Loaded beside the default one, where the checkpoint has them."""
+
 State = Literal["starting", "ready", "failed", "draining", "closed"]
 
 
@@ -65,7 +68,11 @@ class Runtime:
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
-        self._engine = InferenceEngine(model, queue_limit=self.settings.queue_limit)
+        self._engine = InferenceEngine(
+            model,
+            queue_limit=self.settings.queue_limit,
+            refine_objective=self.settings.refine_objective,
+        )
         self._engine.start()
         self._service = EditingService(
             engine=self._engine,
@@ -84,7 +91,10 @@ class Runtime:
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
         model = EditableModel.load(
-            self.settings.model, device=self.settings.device, dtype=self.settings.dtype
+            self.settings.model,
+            device=self.settings.device,
+            dtype=self.settings.dtype,
+            where_there=_SERVED_EDITORS,
         )
         log = EditLog(self._database)
         return model, History(log, recover(log, model))

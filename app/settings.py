@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     refine_steps: int = Field(
         24, ge=0, le=1000, description="Gradient steps for an edit that fails its check; 0: none."
     )
+    refine_objective: Literal["answers", "liveedit", "odedit", "same_data"] = Field(
+        "answers", description="What those steps minimise."
+    )
     batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")

@@ -46,6 +46,10 @@ class CheckpointLayout:
     def manifest(self) -> Path:
         return self.root / MANIFEST_NAME
 
+    def has(self, name: str) -> bool:
+        """Whether there is a `router`, or an editor of this name."""
+        return (self.root / f"{name}.json").is_file()
+
     def part(self, name: str) -> tuple[Path, Path]:
         """The weights and the description of `router` or of an editor.
 

@@ -35,8 +35,17 @@ from editing_core.errors import (
 )
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, run
-from editing_core.refinement import MAX_STEPS, RefinedPass, Refinement, Wanted, refine
-from editing_core.registry import EDITORS
+from editing_core.refinement import (
+    ANSWERS,
+    MAX_STEPS,
+    Aim,
+    RefinedPass,
+    Refinement,
+    Wanted,
+    refine,
+    roles_of,
+)
+from editing_core.registry import EDITORS, OBJECTIVES
 from editing_core.routing.router import Router
 from editing_core.states import EditStates, RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
@@ -72,8 +81,11 @@ class EditableModel:
         device: str = "cpu",
         dtype: str = "fp32",
         editors: Sequence[str] = ("liveedit",),
+        where_there: Sequence[str] = (),
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
+
+        It must have all of `editors`; of `where_there` those are loaded that it has.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
@@ -81,7 +93,8 @@ class EditableModel:
         """
         placement = Placement.resolve(device, dtype)
         layout = find_checkpoint(path)
-        classes = {name: EDITORS.resolve(name) for name in editors}
+        names = dict.fromkeys((*editors, *(name for name in where_there if layout.has(name))))
+        classes = {name: EDITORS.resolve(name) for name in names}
         backbone = load_backbone(layout, placement)
         router = Router.load(*layout.part("router")).to(placement.device)
         loaded: dict[str, Editor] = {}
@@ -221,15 +234,23 @@ class EditableModel:
         wanted: Sequence[Wanted],
         *,
         max_steps: int = MAX_STEPS,
+        objective: str = ANSWERS,
         is_cancelled: IsCancelled | None = None,
     ) -> Refinement:
         """Gradient steps on the expert of one edit, until every wanted answer is given.
 
         The edit lies in the snapshot of each row; its keys, every other edit and the base model
         stay as they are. Stops at the first expert, rounded as it will be stored, whose rows are
-        all right; after `max_steps` it gives up. Raises what `generate` raises, and
-        `ArtifactCorrupt` when the expert outgrows float16.
+        all right; after `max_steps` it gives up. `objective` names what the steps minimise:
+        `answers`, the cross entropy of what is wanted, or one of the registry, to which the first
+        prompt that must answer anew is the edit, further ones are its rephrases, and kept answers
+        lie out of scope.
+
+        Raises what `generate` raises, `ArtifactCorrupt` when the expert outgrows float16, and
+        `LookupError` on an unknown objective.
         """
+        # First, so that a wrong name is told even where no step would be made.
+        chosen = None if objective == ANSWERS else OBJECTIVES.resolve(objective).at_edit_time()
         artifact = _shared_artifact(edit_id, wanted)
         answers = [
             self._encode_target(w.answer) if isinstance(w.answer, str) else w.answer for w in wanted
@@ -251,15 +272,23 @@ class EditableModel:
         if not any(edit_id == acting for experts in selected for acting, _, _ in experts):
             # Nothing that the expert holds can change an answer.
             return Refinement(artifact, steps=0, is_right=False)
+        passes = RefinedPass(batch, selected, backbone=self.backbone, editors=self.editors)
+        aim = None
+        if chosen is not None:
+            before = [_without(edit_id, snapshot) for snapshot in snapshots]
+            taps = self.edited_pass(batch, before).prefill_taps()
+            base = passes.answers(self.backbone.forward(batch, taps=taps))
+            aim = Aim(chosen, roles_of(wanted), base)
         return refine(
             edit_id,
             artifact,
             answers,
-            RefinedPass(batch, selected, backbone=self.backbone, editors=self.editors),
+            passes,
             movable=self._editor(artifact.editor).movable(
                 artifact, keeps=any(w.is_kept for w in wanted)
             ),
             max_steps=max_steps,
+            aim=aim,
             is_cancelled=is_cancelled,
         )
 
@@ -319,6 +348,13 @@ def _shared_artifact(edit_id: str, wanted: Sequence[Wanted]) -> EditArtifact:
     if first is None or any(entry is not first for entry in found):
         raise ValueError(f"edit {edit_id} must be one and the same in the snapshot of every row")
     return first.artifact
+
+
+def _without(edit_id: str, snapshot: Snapshot | None) -> Snapshot | None:
+    """What was in force before the edit, or would be if it were gone."""
+    if snapshot is None:
+        return None
+    return snapshot.evolve(snapshot.version + 1, deactivate=[edit_id])
 
 
 def _check_fit(backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:

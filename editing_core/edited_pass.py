@@ -89,25 +89,40 @@ class EditedPass:
             b: 1 - self._batch.padding[b] - self._batch.rows[b].spans.last_prompt
             for b in self._survivors
         }
-        return {layer: self._tap(layer, first_steps, self._batch.padding) for layer in layers}
+        columns = self._batch.pictures
+        return {
+            layer: self._tap(layer, first_steps, self._batch.padding, columns) for layer in layers
+        }
 
     def decode_taps(self, step: int) -> dict[int, Tap] | None:
         """Taps for one new token a row, whose step is `step` (2 for the first generated one)."""
-        layers = {layer for fused in self._fused.values() for layer in fused}
+        layers = {
+            layer
+            for fused in self._fused.values()
+            for layer, interventions in fused.items()
+            # What changed a picture's rows reaches later tokens through the cache.
+            if any(intervention.positions != "vision" for intervention in interventions)
+        }
         if not layers:
             return None
         no_padding = [0] * len(self._batch.rows)
         steps = dict.fromkeys(self._fused, step)
-        return {layer: self._tap(layer, steps, no_padding) for layer in layers}
+        return {layer: self._tap(layer, steps, no_padding, {}) for layer in layers}
 
-    def _tap(self, layer: int, first_steps: Mapping[int, int], padding: Sequence[int]) -> Tap:
+    def _tap(
+        self,
+        layer: int,
+        first_steps: Mapping[int, int],
+        padding: Sequence[int],
+        columns: Mapping[int, tuple[int, int]],
+    ) -> Tap:
         def tap(hidden: Tensor) -> Tensor | None:
             if layer == self._router.layer and self._survivors:
                 self._route(hidden)
             rows = {b: fused[layer] for b, fused in self._fused.items() if layer in fused}
             if not rows:
                 return None
-            return apply(hidden, rows, first_steps=first_steps, padding=padding)
+            return apply(hidden, rows, first_steps=first_steps, padding=padding, pictures=columns)
 
         return tap
 
@@ -120,12 +135,11 @@ class EditedPass:
 
     def _route(self, hidden: Tensor) -> None:
         """Decide for every row with survivors; then there is nothing left to decide."""
+        columns = self._batch.pictures
         for b, survivors in self._survivors.items():
             snapshot = self._snapshots[b]
             assert snapshot is not None
-            vision = self._batch.rows[b].spans.vision
-            assert vision is not None
-            start, stop = (edge + self._batch.padding[b] for edge in vision)
+            start, stop = columns[b]
             states = RoutingStates(image=hidden[b, start:stop].float(), words=self._words[b])
             decision = self._router.route(states, survivors, snapshot)
             self.decisions[b] = decision

@@ -18,7 +18,7 @@ from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.identity import image_digest, slot_prompt
-from editing_core.refinement import MAX_STEPS
+from editing_core.refinement import ANSWERS, MAX_STEPS
 from editing_core.stories import Ask, Fetch, Neighbour, Refine, Step, Story, ask
 from editing_core.types import EditRequest, GenerationResult, ImageArray
 from editing_core.verification import Damage, Verification, verify
@@ -54,11 +54,13 @@ class EditSession:
         editor: str = "liveedit",
         verify: Verify = "strict",
         max_steps: int = MAX_STEPS,
+        objective: str = ANSWERS,
     ) -> None:
         self.model = model
         self.editor = editor
         self.verify = verify
         self.max_steps = max_steps
+        self.objective = objective
         self.snapshot: Snapshot = model.empty_snapshot()
         self._by_slot: dict[tuple[str, str], str] = {}
         self._requests: dict[str, EditRequest] = {}
@@ -140,7 +142,9 @@ class EditSession:
                 return [self._neighbour(edit_id) for edit_id in edit_ids]
             case Refine(edit_id, wanted, max_steps):
                 try:
-                    return self.model.refine(edit_id, wanted, max_steps=max_steps)
+                    return self.model.refine(
+                        edit_id, wanted, max_steps=max_steps, objective=self.objective
+                    )
                 except ArtifactCorrupt:  # outgrew float16: nothing came of it that can be stored
                     return None
 

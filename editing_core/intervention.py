@@ -56,24 +56,28 @@ def apply(
     *,
     first_steps: Mapping[int, int],
     padding: Sequence[int],
+    pictures: Mapping[int, tuple[int, int]],
 ) -> Tensor:
     """The states `[batch, T, hidden]` with the residuals of the given rows added.
 
     `first_steps[b]` is the step of row b's first column: 1 at the last prompt token, less before
-    it, 2 and more after it. `padding[b]` columns of row b are no tokens. Returns a new tensor;
-    `hidden` is left as it is.
+    it, 2 and more after it. `padding[b]` columns of row b are no tokens. `pictures[b]` are the
+    columns of its picture, where `hidden` has them. Returns a new tensor; `hidden` is left as it
+    is.
     """
     changed = hidden.clone()
     for b, interventions in rows.items():
         first = first_steps[b]
         for intervention in interventions:
-            start = padding[b]
+            start, stop = padding[b], hidden.shape[1]
             if intervention.positions == "from_last_prompt_token":
                 start = max(start, 1 - first)
-            if start >= hidden.shape[1]:
+            elif intervention.positions == "vision":
+                start, stop = pictures.get(b, (stop, stop))
+            if start >= stop:
                 continue
             # Every intervention reads the base states, never another's result.
-            states = hidden[b, start:].float()
-            steps = torch.arange(first + start, first + hidden.shape[1], device=hidden.device)
-            changed[b, start:] += intervention.residual(states, steps).to(hidden.dtype)
+            states = hidden[b, start:stop].float()
+            steps = torch.arange(first + start, first + stop, device=hidden.device)
+            changed[b, start:stop] += intervention.residual(states, steps).to(hidden.dtype)
     return changed

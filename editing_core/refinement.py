@@ -4,16 +4,21 @@ For an edit that does not take, or that disturbs what it should leave alone. The
 base model are frozen, the routing is decided once and kept (keys are no part of an expert), and
 what each step is judged by is the expert as it would be stored, rounded to float16. It stops when
 every wanted answer is what greedy decoding would say: a loss would stop too early or too late.
+
+What the steps minimise is the cross entropy of the answers, each row counted alike; or a training
+objective (`Aim`), to which the edit's own prompt, its rephrases and the answers that it must leave
+alone are the roles `edit`, `rephrase` and `kept`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
@@ -22,6 +27,8 @@ from editing_core.editors.base import Editor
 from editing_core.errors import ArtifactCorrupt, GenerationCancelled
 from editing_core.generation import GenerationRow, IsCancelled
 from editing_core.intervention import Fused, apply, fuse
+from editing_core.objectives.base import Objective, ProbeBatch
+from editing_core.objectives.losses import IGNORED
 from editing_core.types import EditArtifact
 
 MAX_STEPS = 24
@@ -29,6 +36,12 @@ MAX_STEPS = 24
 
 _RATE = 0.2
 _LEAST_SCALE = 1e-2
+
+ANSWERS = "answers"
+"""Names the loss of a refinement without an objective."""
+
+Head = Callable[[Tensor], Tensor]
+"""Last hidden states `[..., hidden]` to logits `[..., vocab]`."""
 
 Selected = Sequence[tuple[str, EditArtifact, float]]
 """Who acts on one row, and how strongly."""
@@ -54,6 +67,44 @@ class Refinement:
     artifact: EditArtifact
     steps: int
     is_right: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aim:
+    """An objective and, for each row, what it knows beside the wanted answer.
+
+    `base_logits` float32 `[answer tokens, vocab]` are the row's without the edit.
+    """
+
+    objective: Objective
+    roles: tuple[str, ...]
+    base_logits: Sequence[Tensor]
+
+    def loss(self, answers: Sequence[Tensor], states: Sequence[Tensor], head: Head) -> Tensor:
+        """Of last hidden states `[answer tokens, hidden]` a row; `answers` int64, as many."""
+        padded = pad_sequence(list(states), batch_first=True)
+        batch = ProbeBatch(
+            edits=None,
+            roles=self.roles,
+            weights=padded.new_ones((len(states), 1)),
+            targets=pad_sequence(list(answers), batch_first=True, padding_value=IGNORED),
+            base_logits=pad_sequence(list(self.base_logits), batch_first=True),
+            edited_hidden=lambda residual: padded,
+            head=head,
+        )
+        return self.objective.loss(batch, _already_applied).total
+
+
+def roles_of(wanted: Sequence[Wanted]) -> tuple[str, ...]:
+    """`edit` for the first that is to be given, `rephrase` for further ones, `kept` for others."""
+    given = [w for w in wanted if not w.is_kept]
+    return tuple("kept" if w.is_kept else "edit" if w is given[0] else "rephrase" for w in wanted)
+
+
+def _already_applied(states: Tensor, steps: Tensor) -> Tensor:
+    """The residual of a pass in which the expert has acted."""
+    del steps
+    return torch.zeros_like(states)
 
 
 class RefinedPass:
@@ -85,10 +136,10 @@ class RefinedPass:
             with torch.no_grad():
                 self._below = backbone.lower(batch, self._layers[0])
 
-    def logits(self, edit_id: str, artifact: EditArtifact) -> list[Tensor]:
-        """With `artifact` in place of that edit's own: float32 `[answer tokens, vocab]` a row.
+    def last_states(self, edit_id: str, artifact: EditArtifact) -> Tensor:
+        """With `artifact` in place of that edit's own: what the output head reads.
 
-        Gradients flow to the tensors of its payload.
+        `[batch, T, hidden]`. Gradients flow to the tensors of its payload.
         """
         fused = {
             b: fuse([(artifact if i == edit_id else a, w) for i, a, w in experts], self._editors)
@@ -98,24 +149,36 @@ class RefinedPass:
             (layer,) = self._layers
             changed = self._tap(layer, fused)(self._below)
             assert changed is not None
-            logits = self._backbone.upper(changed, self._batch, layer)
-        else:
-            taps = {layer: self._tap(layer, fused) for layer in self._layers}
-            logits = self._backbone.forward(self._batch, taps=taps)
-        return [self._answer(logits[b], b) for b in range(len(self._batch.rows))]
+            return self._backbone.upper_states(changed, self._batch, layer)
+        taps = {layer: self._tap(layer, fused) for layer in self._layers}
+        return self._backbone.last_states(self._batch, taps=taps)
+
+    def head(self, last_states: Tensor) -> Tensor:
+        """Float32 logits of last hidden states."""
+        return self._backbone.logits(last_states)
+
+    def answers(self, columns: Tensor) -> list[Tensor]:
+        """Of `[batch, T, ...]` what belongs to each row's answer, `[answer tokens, ...]`."""
+        return [self._answer(columns[b], b) for b in range(len(self._batch.rows))]
 
     def _tap(self, layer: int, fused: Mapping[int, Fused]) -> Tap:
         rows = {b: by_layer[layer] for b, by_layer in fused.items() if layer in by_layer}
 
         def tap(hidden: Tensor) -> Tensor:
-            return apply(hidden, rows, first_steps=self._first_steps, padding=self._batch.padding)
+            return apply(
+                hidden,
+                rows,
+                first_steps=self._first_steps,
+                padding=self._batch.padding,
+                pictures=self._batch.pictures,
+            )
 
         return tap
 
-    def _answer(self, logits: Tensor, b: int) -> Tensor:
+    def _answer(self, row: Tensor, b: int) -> Tensor:
         spans = self._batch.rows[b].spans
         first = self._batch.padding[b] + spans.last_prompt
-        return logits[first : first + spans.target[1] - spans.target[0]]
+        return row[first : first + spans.target[1] - spans.target[0]]
 
 
 def refine(
@@ -126,18 +189,22 @@ def refine(
     *,
     movable: Sequence[str],
     max_steps: int,
+    aim: Aim | None = None,
     is_cancelled: IsCancelled | None = None,
 ) -> Refinement:
     """Move the `movable` tensors of `artifact` until `run` gives the wanted `answers`, row by row.
 
-    Adam, at most `max_steps` steps. The loss is the cross entropy of the answers, each row counted
-    alike. Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
+    Adam, at most `max_steps` steps. The loss is that of `aim`; without one, the cross entropy of
+    the answers, each row counted alike. Raises `GenerationCancelled`, and `ArtifactCorrupt` when
+    a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
     # In units of each tensor's own size, so that one rate suits all of them.
     scales = {n: max(float(t.square().mean().sqrt()), _LEAST_SCALE) for n, t in start.items()}
     moves = {name: torch.zeros_like(t).requires_grad_() for name, t in start.items()}
     adam = torch.optim.Adam(list(moves.values()), lr=_RATE)
+    if aim is not None:
+        aim.objective.attach(list(moves.values()))
     step = 0
     while True:
         if is_cancelled is not None and is_cancelled():
@@ -145,7 +212,8 @@ def refine(
         with torch.enable_grad():
             tensors = {n: _as_stored(start[n] + scales[n] * moves[n]) for n in start}
             candidate = replace(artifact, payload={**artifact.payload, **tensors})
-            logits = run.logits(edit_id, candidate)
+            states = run.last_states(edit_id, candidate)
+            logits = run.answers(run.head(states))
         is_right = all(
             line.argmax(-1).tolist() == list(ids) for line, ids in zip(logits, answers, strict=True)
         )
@@ -153,10 +221,16 @@ def refine(
             break
         with torch.enable_grad():
             wanted = [torch.tensor(ids, device=logits[0].device) for ids in answers]
-            losses = [cross_entropy(*pair) for pair in zip(logits, wanted, strict=True)]
             adam.zero_grad()
-            torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+            if aim is None:
+                losses = [cross_entropy(*pair) for pair in zip(logits, wanted, strict=True)]
+                loss = torch.stack(losses).mean()
+            else:
+                loss = aim.loss(wanted, run.answers(states), run.head)
+            loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
+        if aim is not None:
+            aim.objective.after_step()
         step += 1
     stored = {name: tensor.detach().to(torch.float16) for name, tensor in tensors.items()}
     for name, tensor in stored.items():

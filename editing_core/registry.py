@@ -49,6 +49,7 @@ EDITORS = Registry(
     {
         "liveedit": "editing_core.editors.liveedit:LiveEdit",
         "liveedit-paper": "editing_core.editors.liveedit:LiveEdit",
+        "visedit": "editing_core.editors.visedit:VisEdit",
     },
 )
 
@@ -57,6 +58,16 @@ INDEXES = Registry(
     {
         "exact": "editing_core.index.exact:ExactIndex",
         "faiss_flat": "editing_core.index.faiss_flat:FaissFlatIndex",
+    },
+)
+
+# What a trainer, or a refinement at edit time, minimises.
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "liveedit": "editing_core.objectives.liveedit:LiveEditObjective",
+        "odedit": "editing_core.objectives.odedit:ODEdit",
+        "same_data": "editing_core.objectives.odedit:SameData",
     },
 )
 

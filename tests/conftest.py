@@ -35,10 +35,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_checkpoint: Path) -> EditableModel:
-    """It, loaded with both forms of the editor."""
+    """It, loaded with every editor."""
     from editing_core.editable_model import EditableModel
+    from editing_core.registry import EDITORS
 
-    return EditableModel.load(tiny_checkpoint, editors=("liveedit", "liveedit-paper"))
+    return EditableModel.load(tiny_checkpoint, editors=tuple(EDITORS))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,14 @@ def bench(
     editors: Annotated[
         str, typer.Option(help="Contenders, by commas; `--list` names them all.")
     ] = _EDITORS,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="A contender of this name: the editor that `errata train --out FOLDER` wrote, "
+            "unverified. Repeatable.",
+        ),
+    ] = None,
     edits: Annotated[str, typer.Option(help="Edit counts, by commas.")] = "1,10,100,1000",
     probes: Annotated[
         int, typer.Option(min=1, help="Edits probed for each seed; a quarter below 100 edits.")
@@ -84,6 +93,8 @@ def bench(
 
         errata bench --editors liveedit --groups 200 --out results/groups
 
+        errata bench --editors liveedit-unverified --also odedit=runs/odedit
+
         errata bench --dataset vlkeb --path VLKEB/ --model checkpoints/llava --edits 1,10,100
     """
     import torch
@@ -98,6 +109,7 @@ def bench(
             typer.echo(f"{name:20s} {lineup.MEANINGS.get(name, 'a baseline')}")
         return
     chosen = _names(editors, lineup.names())
+    trained = _trained(also or [], lineup.names())
     counts = _counts(edits)
     if dataset not in _DATASETS:
         raise typer.BadParameter(f"give one of: {', '.join(_DATASETS)}", param_hint="--dataset")
@@ -106,7 +118,7 @@ def bench(
     if dataset == "heraldry" and max(counts) > BLOCK:
         raise typer.BadParameter(f"there are {BLOCK:,} edits for a seed", param_hint="--edits")
     plan = BenchPlan(
-        editors=chosen,
+        editors=(*chosen, *trained),
         counts=counts,
         probed=probes,
         seeds=seeds,
@@ -117,6 +129,7 @@ def bench(
         model=model,
         edits_off=edits_off,
         verify_every=verify_every,
+        also=tuple(trained.items()),
     )
     torch.set_num_threads(1)
     try:
@@ -135,6 +148,20 @@ def _names(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
         told = f"unknown: {', '.join(unknown)}; known: {', '.join(known)}"
         raise typer.BadParameter(told, param_hint="--editors")
     return names
+
+
+def _trained(pairs: list[str], known: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=FOLDER` by name; names become names of files."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, folder = pair.partition("=")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or not folder:
+            told = f"not NAME=FOLDER, or NAME is not of a-z, 0-9, - and _: {pair}"
+            raise typer.BadParameter(told, param_hint="--also")
+        if name in (*known, "unedited", *found):
+            raise typer.BadParameter(f"the name is taken: {name}", param_hint="--also")
+        found[name] = folder
+    return found
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -18,6 +18,9 @@ def edit(
     question: Annotated[str, typer.Argument(help="What is asked.")],
     answer: Annotated[str, typer.Argument(help="What the answer must be.")],
     url: Annotated[str | None, typer.Option(help="The server. [ERRATA_URL]")] = None,
+    editor: Annotated[
+        str | None, typer.Option(help="liveedit or visedit; default: the server's.")
+    ] = None,
     verify: Annotated[str, typer.Option(help="strict, report or off.")] = "strict",
     note: Annotated[str | None, typer.Option(help="For people.")] = None,
 ) -> None:
@@ -29,6 +32,7 @@ def edit(
             "image": base64_of(image),
             "prompt": question,
             "target": answer,
+            "editor": editor,
             "verify": verify,
             "note": note,
         },

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_FORMS = ("aligned", "paper")
+# What a recipe's file calls its parts; the first is the default.
+_FORMS = {"liveedit": ("aligned", "paper"), "visedit": ("adapter",)}
 
 
 @app.command()
@@ -24,16 +25,25 @@ def train(
     backbone: Annotated[
         str, typer.Option(help="Checkpoint to train on: 'heraldry', a folder, or a hub id.")
     ] = "heraldry",
-    editor: Annotated[str, typer.Option(help="Editor to train.")] = "liveedit",
+    editor: Annotated[str, typer.Option(help="Editor to train: liveedit, visedit.")] = "liveedit",
     router: Annotated[
         bool, typer.Option("--router", help="Train the backbone's router instead of an editor.")
     ] = False,
     form: Annotated[
-        str, typer.Option(help="'aligned' (a slot per target token) or 'paper' (as published).")
-    ] = "aligned",
+        str | None,
+        typer.Option(help="Of liveedit: 'aligned' (a slot per target token, default) or 'paper'."),
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help="Recipe: configs/<editor>/<recipe>.yaml.")
     ] = "heraldry",
+    objective: Annotated[
+        str | None,
+        typer.Option(help="liveedit, odedit or same_data; default: the recipe's, as it sets it."),
+    ] = None,
+    objective_setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="One setting of the objective; repeatable."),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Length by the clock.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length in steps; repeatable.")] = None,
     out: Annotated[
@@ -56,9 +66,18 @@ def train(
         errata train --editor liveedit
 
         errata train --editor liveedit --form paper --minutes 20
+
+        errata train --editor visedit
+
+        errata train --objective odedit --objective-setting gen=0 --out runs/without-mmd
     """
-    if form not in _FORMS:
-        raise typer.BadParameter(f"give one of: {', '.join(_FORMS)}", param_hint="--form")
+    if editor not in _FORMS:
+        raise typer.BadParameter(
+            f"no {editor}; give one of: {', '.join(_FORMS)}", param_hint="--editor"
+        )
+    form = form or _FORMS[editor][0]
+    if form not in _FORMS[editor]:
+        raise typer.BadParameter(f"give one of: {', '.join(_FORMS[editor])}", param_hint="--form")
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both", param_hint="--steps")
 
@@ -70,8 +89,9 @@ def train(
     from editing_core.training.recipes import (
         EditorRecipe,
         RouterRecipe,
+        choose_objective,
         read_recipe,
-        train_liveedit,
+        train_editor,
         train_router,
     )
 
@@ -82,12 +102,21 @@ def train(
         settings = read_recipe(editor, recipe, part, steps=steps, minutes=minutes)
     except LookupError as error:
         raise typer.BadParameter(str(error), param_hint="--editor") from error
+    folder = work / part
+    if not router:
+        try:
+            choose_objective(settings, objective, objective_setting or ())
+        except (LookupError, TypeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="--objective") from error
+        if objective is not None:  # its run is another one: both may wait to be resumed
+            folder = work / f"{part}-{objective}"
+    elif objective is not None or objective_setting:
+        raise typer.BadParameter("a router has its own losses", param_hint="--objective")
     layout = find_checkpoint(backbone)
     base = load_backbone(layout, Placement.resolve())
     target = out or layout.root
-    folder = work / part
     if dry_run:
-        folder = work / f"{part}-dry-run"
+        folder = folder.with_name(f"{folder.name}-dry-run")
         settings = _small(settings, is_router=router)
     if dry_run or not resume:
         shutil.rmtree(folder, ignore_errors=True)
@@ -104,7 +133,7 @@ def train(
                 report=report,
             )
         else:
-            train_liveedit(
+            train_editor(
                 base,
                 EditorRecipe(**settings),
                 out=finished,

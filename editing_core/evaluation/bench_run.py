@@ -22,7 +22,7 @@ from editing_core.editable_model import EditableModel
 from editing_core.evaluation import lineup
 from editing_core.evaluation.bench import Cases, Measurement, Progress, Suite
 from editing_core.evaluation.contender import Contender
-from editing_core.evaluation.contenders import EditsOff
+from editing_core.evaluation.contenders import EditsOff, load_trained
 from editing_core.evaluation.edit_cases import HeraldryCases
 from editing_core.evaluation.groups import SETS, GroupCases
 from editing_core.evaluation.probes import EditCase
@@ -36,7 +36,10 @@ OVERALL = "contenders x seeds"
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
-    """What is asked for. Picklable, so that another process can take part in it."""
+    """What is asked for. Picklable, so that another process can take part in it.
+
+    `also` are names among `editors` that stand for an editor trained into a folder.
+    """
 
     editors: tuple[str, ...]
     counts: tuple[int, ...] = (1, 10, 100, 1000)
@@ -49,6 +52,7 @@ class BenchPlan:
     model: str | None = None
     edits_off: bool = False
     verify_every: int = 1
+    also: tuple[tuple[str, str], ...] = ()
 
     def seeds_of(self, name: str) -> int:
         """How many seeds a contender is measured under; baselines may have fewer."""
@@ -120,14 +124,23 @@ def settings_of(plan: BenchPlan, model: EditableModel) -> dict[str, Any]:
     asked = asdict(plan)
     del asked["editors"], asked["baseline_seeds"]
     weights = {"backbone": model.backbone_fingerprint, "router": model.router_fingerprint}
-    return {**asked, "weights": weights, "thresholds": asdict(model.router.thresholds)}
+    also = {name: _trained(Path(folder)) for name, folder in plan.also}
+    thresholds = asdict(model.router.thresholds)
+    return {**asked, "also": also, "weights": weights, "thresholds": thresholds}
+
+
+def _trained(folder: Path) -> dict[str, str]:
+    name, editor = load_trained(folder)
+    return {"folder": str(folder), "editor": name, "fingerprint": editor.fingerprint}
 
 
 def _measure(
     plan: BenchPlan, name: str, seed: int, model: EditableModel, folder: Path, progress: Progress
 ) -> None:
     unedited = read_records(records_of(folder, lineup.UNEDITED))
-    made: Contender = lineup.contender(name, model, seed=seed, verify_every=plan.verify_every)
+    made: Contender = lineup.contender(
+        name, model, seed=seed, verify_every=plan.verify_every, also=dict(plan.also)
+    )
     contender = EditsOff(made) if plan.edits_off else made
     with RunLog(records_of(folder, f"{name}.{seed}")) as log:
         for suite in plan.suites():
@@ -192,11 +205,19 @@ def _workers(
 def _work(plan: BenchPlan, folder: Path, waiting: Any, messages: Any) -> None:
     """One process: measure whatever is next until there is nothing; None tells of each."""
     torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def tell(*told: Any) -> None:
+        # A killed parent cannot end its processes; one that went on would write beside a new run.
+        if parent is not None and not parent.is_alive():
+            raise SystemExit(1)
+        messages.put(told)
+
     try:
         model = load_model(plan)
         while (task := waiting.get()) is not None:
             name, seed = task
-            _measure(plan, name, seed, model, folder, lambda *told: messages.put(told))
+            _measure(plan, name, seed, model, folder, tell)
             messages.put(None)
     except Exception as error:
         # Told to the parent, which raises it; a traceback of its own would tear the display.

@@ -16,16 +16,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
 from editing_core.backbones.batch import PromptRow
+from editing_core.checkpoint import CheckpointLayout
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.editing import EditSession, Verify
+from editing_core.editors.base import Editor
+from editing_core.errors import CheckpointMissing
 from editing_core.evaluation.contender import MAX_ANSWER_TOKENS, Contender, Query, Reply
 from editing_core.evaluation.plain_mean import plain_mean
+from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
 from editing_core.types import EditRequest, Sampling
 
@@ -194,6 +199,38 @@ def paper_form(model: EditableModel) -> SessionContender:
         EditableModel(model.backbone, router, model.editors),
         editor="liveedit-paper",
     )
+
+
+def load_trained(folder: Path) -> tuple[str, Editor]:
+    """The one editor that `errata train --out` wrote into `folder`, and its name.
+
+    Raises `CheckpointMissing` unless there is exactly one, and what its `load` raises.
+    """
+    layout = CheckpointLayout(folder)
+    found = [name for name in EDITORS if (folder / f"{name}.json").is_file()]
+    if len(found) != 1:
+        raise CheckpointMissing(
+            f"{folder} holds {', '.join(found) or 'no editor'}, and one editor is wanted",
+            hint=f"Train one into a folder of its own: errata train --out {folder}.",
+        )
+    editor: Editor = EDITORS.resolve(found[0]).load(*layout.part(found[0]))
+    return found[0], editor
+
+
+def trained(name: str, model: EditableModel, folder: Path) -> SessionContender:
+    """The editor in `folder` under the name `name`, unverified, on the rest of `model`.
+
+    Raises what `load_trained` raises, and `FingerprintMismatch` where it is another backbone's.
+    """
+    editor_name, editor = load_trained(folder)
+    for module in editor.trainable_modules():
+        module.to(model.backbone.device)
+    own = EditableModel(model.backbone, model.router, {editor_name: editor})
+    if editor_name == "liveedit-paper":
+        made = paper_form(own)
+        made.name = name
+        return made
+    return SessionContender(name, own, editor=editor_name)
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from editing_core.editable_model import EditableModel
 from editing_core.evaluation.contender import Contender
@@ -39,16 +40,30 @@ def editors_for(chosen: Sequence[str]) -> tuple[str, ...]:
 
 
 def contender(
-    name: str, model: EditableModel, *, seed: int = 0, verify_every: int = 1
+    name: str,
+    model: EditableModel,
+    *,
+    seed: int = 0,
+    verify_every: int = 1,
+    also: Mapping[str, str] | None = None,
 ) -> Contender:
     """Build one by name; `model` has what `editors_for` says.
 
-    Raises `LookupError` naming the known ones.
+    `also` are further names, each with the folder of the editor it stands for (see
+    `trained_editors`). Raises `LookupError` naming the known ones, and what that raises.
     """
     # Here, because a baseline's module imports what only baselines need.
     from editing_core.evaluation.baseline_contender import BaselineContender
-    from editing_core.evaluation.contenders import SessionContender, Unedited, ablated, paper_form
+    from editing_core.evaluation.contenders import (
+        SessionContender,
+        Unedited,
+        ablated,
+        paper_form,
+        trained,
+    )
 
+    if also and name in also:
+        return trained(name, model, Path(also[name]))
     if name == UNEDITED:
         return Unedited(model)
     if name in ABLATIONS:

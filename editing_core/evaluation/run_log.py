@@ -3,7 +3,8 @@
 A run that was killed is resumed by reading its lines back. A line cut short by the kill is dropped;
 any other damage is an error, never a gap in a table.
 
-    run.json               what was asked for; a resumed run must ask for the same, or more seeds
+    run.json               what was asked for; a resumed run must ask for the same, or for more
+                           seeds and further trained editors (`also`)
     records/<name>.jsonl   one file per contender and seed (`liveedit.0`), and one for the unedited
                            model, so that several processes may write at once
 """
@@ -29,8 +30,9 @@ class RunRefused(EditingError):
 
 
 def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Start a run in `folder`, or check that the one there asked for the same or fewer `seeds`.
+    """Start a run in `folder`, or check that the one there asked for the same or for less.
 
+    Less are fewer `seeds`, or fewer names in `also`; what a name in both stands for must be equal.
     Raises `RunRefused` when there is one and `resume` is false, or it asked for something else.
     """
     path = folder / RUN_FILE
@@ -44,16 +46,21 @@ def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None
             f"{folder} already holds a run", hint="Go on with --resume, or choose another --out."
         )
     found = read_settings(folder)
-    grows = wanted["seeds"] > found.get("seeds", 0)
+    there, now = found.setdefault("also", {}), wanted.setdefault("also", {})
+    wanted["also"] = there | now
+    grows = {
+        "seeds": wanted["seeds"] > found.get("seeds", 0),
+        "also": wanted["also"] == now | there != there,
+    }
     differing = [
         name
         for name in {**wanted, **found}
-        if wanted.get(name) != found.get(name) and not (grows and name == "seeds")
+        if wanted.get(name) != found.get(name) and not grows.get(name, False)
     ]
     if differing:
         told = "; ".join(f"{n}: {found.get(n)!r} there, {wanted.get(n)!r} now" for n in differing)
         raise RunRefused(f"{folder} holds another run ({told})")
-    if grows:
+    if any(grows.values()):
         _write_settings(path, wanted)
 
 

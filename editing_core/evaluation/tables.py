@@ -18,6 +18,8 @@ at their place given the true ones before. For comparison with published tables 
 than what a user sees and is averaged with nothing above. For locality kinds the right answer is the
 unedited model's.""",
 }
+_TOLD = {UNEDITED: "the base model without any edit; its locality is 1 by definition", **MEANINGS}
+_BASELINE = "a baseline, see `editing_core/editors/baselines`"
 _HEADINGS = {EXACT: "Exact match", FORCED: "Token accuracy, teacher-forced"}
 
 
@@ -32,7 +34,9 @@ def report(summary: Summary, settings: Mapping[str, Any], *, facts: Mapping[str,
             parts += ["### Ahead of liveedit", _ahead(chosen)]
     parts += ["## Routing and cost", *_costs(summary.costs)]
     names = dict.fromkeys(figure.editor for figure in summary.figures)
-    parts += ["## Who is who", "\n".join(f"- `{name}`: {_meaning(name)}" for name in names)]
+    told = _TOLD | {name: _trained(made) for name, made in settings.get("also", {}).items()}
+    lines = [f"- `{name}`: {told.get(name, _BASELINE)}" for name in names]
+    parts += ["## Who is who", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -147,7 +151,8 @@ def _cost_row(cost: Cost) -> list[str]:
     ]
 
 
-def _meaning(name: str) -> str:
-    if name == UNEDITED:
-        return "the base model without any edit; its locality is 1 by definition"
-    return MEANINGS.get(name, "a baseline, see `editing_core/editors/baselines`")
+def _trained(made: Mapping[str, str]) -> str:
+    return (
+        f"`{made['editor']}` as trained into `{made['folder']}` ({made['fingerprint'][:19]}), "
+        "every edit taken as it comes"
+    )

@@ -9,6 +9,9 @@ The routing losses train the router and live in `routing`: router and editor are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,16 @@ class LiveEditObjective(Objective):
 
     def __init__(self, *, locality_weight: float = 1.0) -> None:
         self.locality_weight = locality_weight
+
+    @property
+    def needs_locality(self) -> bool:
+        """Without weight, rows out of scope would cost their pass and count for nothing."""
+        return self.locality_weight > 0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Objective.settings`."""
+        return {"locality_weight": self.locality_weight}
 
     def loss(self, batch: ProbeBatch, residual: Residual) -> LossTerms:
         """One edited forward; see `Objective.loss`."""

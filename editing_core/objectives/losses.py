@@ -6,6 +6,8 @@ marked by `IGNORED` in the targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +29,12 @@ def sequence_nll(logits: Tensor, targets: Tensor) -> Tensor:
     return losses.sum(-1) / (targets != IGNORED).sum(-1).clamp(min=1)
 
 
+def mean_over_tokens(values: Tensor, targets: Tensor) -> Tensor:
+    """Mean of each row's values `[rows, n, ...]` over its own tokens: `[rows, ...]`."""
+    exists = (targets != IGNORED).reshape(*targets.shape, *[1] * (values.ndim - 2))
+    return (values * exists).sum(1) / exists.sum(1).clamp(min=1)
+
+
 def kl_base_to_edited(edited: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     """`KL(base || edited)`, averaged over each row's positions: LiveEdit's equation 11 as printed.
 
@@ -42,8 +50,53 @@ def kl_base_to_edited(edited: Tensor, base: Tensor, targets: Tensor) -> Tensor:
     divergence = F.kl_div(
         edited.log_softmax(-1), base.detach().log_softmax(-1), log_target=True, reduction="none"
     ).sum(-1)
-    exists = targets != IGNORED
-    return (divergence * exists).sum(-1) / exists.sum(-1).clamp(min=1)
+    return mean_over_tokens(divergence, targets)
+
+
+def kl_edited_to_base(edited: Tensor, base: Tensor, targets: Tensor) -> Tensor:
+    """`KL(edited || base)`, averaged over each row's positions: ODEdit's locality risk.
+
+    The edited model is the reference, so an edit is charged for what it puts where the base put
+    little, and not for what it takes away. Arguments and result as in `kl_base_to_edited`.
+    """
+    divergence = F.kl_div(
+        base.detach().log_softmax(-1), edited.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
+    return mean_over_tokens(divergence, targets)
+
+
+def squared_distances(first: Tensor, second: Tensor) -> Tensor:
+    """`||a - b||^2` of every pair of `[a, width]` and `[b, width]`: `[a, b]`, never below 0."""
+    return (first[:, None] - second[None]).square().sum(-1)
+
+
+@torch.no_grad()
+def median_bandwidths(points: Tensor, factors: Sequence[float]) -> Tensor:
+    """The median heuristic: the median distance of two different points, times each factor.
+
+    Args:
+        points: `[points, width]`, at least two; no gradient flows through the bandwidths.
+
+    Returns:
+        `[factors]`, above 0 even where all points are the same.
+    """
+    distances = torch.pdist(points.float()).median().clamp(min=1e-6)
+    return distances * torch.tensor(factors, device=points.device)
+
+
+def mmd(first: Tensor, second: Tensor, bandwidths: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy between two sets of points, `[a, width]`, `[b, width]`.
+
+    The kernel is a sum of Gaussians, `sum over q of exp(-||a - b||^2 / (2 sigma_q^2))`. All pairs
+    count, a point with itself too (the V-statistic), so it is never below 0, and 0 for equal sets.
+    It compares sets: which point of one belongs to which of the other makes no difference.
+    """
+
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
+        scaled = squared_distances(a, b)[..., None] / bandwidths.square()
+        return (-scaled / 2).exp().sum(-1).mean()
+
+    return similarity(first, first) + similarity(second, second) - 2 * similarity(first, second)
 
 
 def token_accuracy(logits: Tensor, targets: Tensor) -> tuple[float, float]:

@@ -40,16 +40,20 @@ def save_checkpoint(
     folder: Path,
     progress: Progress,
     *,
-    module: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimisers: Sequence[torch.optim.Optimizer],
     plan: Mapping[str, Any],
 ) -> Path:
-    """Write the whole state of a run; the newest two are kept."""
+    """Write the whole state of a run, each of `modules` by its name; the newest two are kept."""
     final = folder / f"step-{progress.step:08d}"
     part = folder / f"{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tensors = {f"module.{k}": v.detach().clone() for k, v in module.state_dict().items()}
+    tensors = {
+        f"{name}.{key}": value.detach().clone()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
     for number, optimiser in enumerate(optimisers):
         for index, state in optimiser.state_dict()["state"].items():
             for name, value in state.items():
@@ -74,7 +78,7 @@ def save_checkpoint(
 def resume(
     folder: Path,
     *,
-    module: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimisers: Sequence[torch.optim.Optimizer],
     plan: Mapping[str, Any],
 ) -> Progress:
@@ -91,7 +95,8 @@ def resume(
         if manifest["plan"] != dict(plan):
             raise ValueError(f"{path} belongs to another plan: {manifest['plan']}")
         tensors = load_file(path / "state.safetensors")
-        module.load_state_dict(_below(tensors, "module."))
+        for name, module in modules.items():
+            module.load_state_dict(_below(tensors, f"{name}."))
         for number, optimiser in enumerate(optimisers):
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(tensors, f"optimiser.{number}.").items():

@@ -44,11 +44,12 @@ class AnswerRows:
     """Answer rows of several sequences after their run, padded on the right.
 
     `states` float32 `[rows, n, hidden]`: base states at the edit layer, before any residual.
-    `logits` float32 `[rows, n, vocab]`. Padded places hold values of no meaning.
+    `hidden` float32 `[rows, n, hidden]`: the last ones, after the final norm, with the residual's
+    effect; what the output head reads. Padded places hold values of no meaning.
     """
 
     states: Tensor
-    logits: Tensor
+    hidden: Tensor
 
 
 class FrozenDecoder:
@@ -127,17 +128,17 @@ class FrozenDecoder:
         seen: list[Tensor] = []
         with self._hooked(residual, seen):
             hidden, _, _ = self._run(embeds, lengths, prefixes)
-        return AnswerRows(states=seen[0], logits=self.head(hidden))
+        return AnswerRows(states=seen[0], hidden=hidden)
 
     def whole(self, states: Sequence[Tensor], residual: Tensor | None = None) -> Tensor:
-        """Final logits of whole rows from their states at the edit layer, through the rest.
+        """Last hidden states of whole rows from those at the edit layer, through the rest.
 
         Args:
             states: for each row float32 `[tokens, hidden]`.
             residual: `[rows, tokens, hidden]`, padded on the right as the rows will be.
 
         Returns:
-            `[rows, tokens, vocab]`.
+            `[rows, tokens, hidden]`, after the final norm.
         """
         embeds = pad_sequence([row.float() for row in states], batch_first=True)
         if residual is not None:
@@ -149,8 +150,8 @@ class FrozenDecoder:
             out = self.decoder(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
         finally:
             self.decoder.layers = layers
-        logits: Tensor = self.head(out.last_hidden_state)
-        return logits
+        hidden: Tensor = out.last_hidden_state
+        return hidden
 
     def _run(
         self,

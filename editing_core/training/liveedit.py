@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from editing_core.backbones.base import Backbone
 from editing_core.editors.liveedit import LiveEdit
+from editing_core.editors.visedit import VisEdit
 from editing_core.errors import TargetNotEncodable
 from editing_core.heraldry.emblem import Split
 from editing_core.objectives.base import IN_SCOPE, LossTerms, Objective, ProbeBatch, Residual
@@ -44,6 +45,19 @@ class Teachable:
     view: Asked
     answer: str
     plausible: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question asked with edit number `edit` of a batch in force.
+
+    `answer` is None where the edit's target must come, else what must still be said.
+    """
+
+    role: str
+    edit: int
+    asked: Asked
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,15 +121,15 @@ def _prepare(
 class LiveEditTask:
     """Draws a step's edits from the bank and asks the objective for their loss.
 
-    Without locality no row is out of scope: the expert learns what to say, and leaves it to the
-    router when (docs/decisions/0012).
+    For an objective that needs no locality no row is out of scope: the expert learns what to say,
+    and leaves it to the router when (docs/decisions/0012).
     """
 
     name = "liveedit"
 
     def __init__(
         self,
-        editor: LiveEdit,
+        editor: LiveEdit | VisEdit,
         backbone: Backbone,
         frozen: FrozenDecoder,
         bank: PrefixBank,
@@ -123,9 +137,8 @@ class LiveEditTask:
         *,
         seed: int,
         batch: int = 24,
-        with_locality: bool = True,
     ) -> None:
-        self.name = f"liveedit-{editor.config.form}"
+        self.name = editor.name
         self.editor = editor
         self.module: nn.Module = editor.module
         self._backbone = backbone
@@ -134,7 +147,6 @@ class LiveEditTask:
         self._objective = objective
         self._seed = seed
         self._batch = batch
-        self._with_locality = with_locality
 
     def loss(self, step: int) -> LossTerms:
         """The loss of a step; its batch depends on the seed and the step only."""
@@ -157,20 +169,21 @@ class LiveEditTask:
 
     def draw(self, rng: np.random.Generator) -> ProbeBatch:
         """Edits with fresh targets, their probes, and the weights each probe mixes experts with."""
+        return self.compose(rng)[1]
+
+    def compose(self, rng: np.random.Generator) -> tuple[list[Probe], ProbeBatch]:
+        """What `draw` gives, with the probes that its rows are."""
         chosen, others = self._choose(rng)
         long = rng.random() < _LONG_SHARE
         targets = [self._target(item, rng, long=long) for item in chosen]
-        answers = [torch.tensor(self._backbone.encode_target(other.answer)) for other in others]
-        asked = (
-            [item.edit for item in chosen]
-            + [item.rephrase for item in chosen]
-            + [item.view for item in chosen]
-            + [other.rephrase for other in others]
-        )
-        outputs = [*targets, *targets, *targets, *answers]
-        count = len(chosen)
-        roles = ("edit",) * count + ("rephrase",) * count + ("view",) * count
-        roles += ("other_question",) * len(others)
+        probes = self.probes(chosen, others, rng)
+        asked = [probe.asked for probe in probes]
+        outputs = [
+            targets[probe.edit]
+            if probe.answer is None
+            else torch.tensor(self._backbone.encode_target(probe.answer))
+            for probe in probes
+        ]
         prefixes = [a.prefix for a in asked]
         inputs = [
             torch.cat([torch.tensor([a.last_id]), ids[:-1]])
@@ -178,28 +191,42 @@ class LiveEditTask:
         ]
         with torch.no_grad():
             base = self._frozen.answer(prefixes, inputs)
+            base_logits = self._frozen.head(base.hidden)
         edits = [
             item.edit.edit_states(base.states[i, : len(ids)], ids, self._frozen.embed(ids))
             for i, (item, ids) in enumerate(zip(chosen, targets, strict=True))
         ]
-        weights = torch.from_numpy(_mixing(count, len(others), rng)).float()
+        weights = torch.from_numpy(_mixing(probes, len(chosen), rng)).float()
         if self.editor.positions == "all":
             # The paper's weights are shrunk by the text gate as well; see `scores.WeightRule`.
             weights = weights * float(rng.uniform(0.8, 1.0))
 
-        def edited_logits(residual: Residual) -> Tensor:
-            if self.editor.positions == "all":
+        def edited_hidden(residual: Residual) -> Tensor:
+            if self.editor.positions != "from_last_prompt_token":
                 return self._whole_rows(asked, base.states, [len(i) for i in inputs], residual)
-            return self._frozen.answer(prefixes, inputs, residual).logits
+            return self._frozen.answer(prefixes, inputs, residual).hidden
 
-        return ProbeBatch(
+        return probes, ProbeBatch(
             edits=edits,
-            roles=roles,
+            roles=tuple(probe.role for probe in probes),
             weights=weights,
             targets=pad_sequence(outputs, batch_first=True, padding_value=IGNORED),
-            base_logits=base.logits,
-            edited_logits=edited_logits,
+            base_logits=base_logits,
+            edited_hidden=edited_hidden,
+            head=self._frozen.head,
         )
+
+    def probes(
+        self, chosen: Sequence[Teachable], others: Sequence[Teachable], rng: np.random.Generator
+    ) -> list[Probe]:
+        """What is asked with the edits in force; the edits' own prompts come first, in order."""
+        del rng
+        return [
+            *(Probe("edit", i, item.edit) for i, item in enumerate(chosen)),
+            *(Probe("rephrase", i, item.rephrase) for i, item in enumerate(chosen)),
+            *(Probe("view", i, item.view) for i, item in enumerate(chosen)),
+            *(Probe("other_question", i, o.rephrase, o.answer) for i, o in enumerate(others)),
+        ]
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[Teachable], list[Teachable]]:
         """Edits, two on every other subject, and for each a question on its picture left alone,
@@ -214,7 +241,7 @@ class LiveEditTask:
             edited = order[: 2 if rng.random() < 0.4 and len(items) > 2 else 1]
             for index in edited:
                 chosen.append(items[index])
-                if self._with_locality:
+                if self._objective.needs_locality:
                     others.append(items[order[-1]])
         return chosen, others
 
@@ -232,7 +259,10 @@ class LiveEditTask:
     def _whole_rows(
         self, asked: Sequence[Asked], answers: Tensor, lengths: Sequence[int], residual: Residual
     ) -> Tensor:
-        """For forms that change every row: run whole rows through the blocks above."""
+        """For forms that change every row: run whole rows through the blocks above.
+
+        Returns the last hidden states of the answer rows, `[rows, n, hidden]`.
+        """
         rows = [
             torch.cat([a.query_states().hidden, answers[i, :n]])
             for i, (a, n) in enumerate(zip(asked, lengths, strict=True))
@@ -240,28 +270,26 @@ class LiveEditTask:
         firsts = torch.tensor([len(row) - n for row, n in zip(rows, lengths, strict=True)])
         padded = pad_sequence(rows, batch_first=True)
         steps = torch.arange(padded.shape[1]) - firsts[:, None] + 1
-        logits = self._frozen.whole(rows, residual(padded, steps))
-        places = (firsts[:, None] + torch.arange(answers.shape[1])).clamp(max=logits.shape[1] - 1)
-        return logits.gather(1, places[..., None].expand(-1, -1, logits.shape[2]))
+        hidden = self._frozen.whole(rows, residual(padded, steps))
+        places = (firsts[:, None] + torch.arange(answers.shape[1])).clamp(max=hidden.shape[1] - 1)
+        return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
 
 
-def _mixing(edits: int, others: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights like a router's, `[3 * edits + others, edits]`, each row summing to 1.
+def _mixing(probes: Sequence[Probe], edits: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights like a router's, `[probes, edits]`, each row summing to 1.
 
     Rows in scope carry their own expert, alone in two rows of five, else ahead of up to four
-    rivals by a random margin that may be none. Rows out of scope carry the expert of the edit on
-    their picture, or only strangers.
+    rivals by a random margin that may be none. Rows out of scope carry the expert of the edit they
+    are probed with, or only strangers.
     """
-    rows = 3 * edits + others
-    weights = np.zeros((rows, edits))
-    for row in range(rows):
-        own = row % edits
-        rivals = rng.permutation(np.delete(np.arange(edits), own))[: int(rng.integers(1, 5))]
+    weights = np.zeros((len(probes), edits))
+    for row, probe in enumerate(probes):
+        rivals = rng.permutation(np.delete(np.arange(edits), probe.edit))[: int(rng.integers(1, 5))]
         kind = rng.random()
-        if row >= 3 * edits and kind < 0.2:
+        if probe.answer is not None and kind < 0.2:
             members = rivals
         else:
-            members = np.array([own]) if kind < 0.5 else np.array([own, *rivals])
+            members = np.array([probe.edit]) if kind < 0.5 else np.array([probe.edit, *rivals])
         scores = np.zeros(len(members))
         scores[0] = max(0.0, rng.uniform(-1.0, 5.0))
         exponentials = np.exp(scores)

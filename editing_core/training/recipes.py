@@ -7,10 +7,10 @@ Its working folder can be deleted when the part is written.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ import yaml
 
 from editing_core.backbones.base import Backbone
 from editing_core.editors.liveedit import Form, LiveEdit, LiveEditConfig
-from editing_core.experts.weights import round_weights
-from editing_core.objectives.liveedit import LiveEditObjective
+from editing_core.editors.visedit import VisEdit, VisEditConfig
+from editing_core.experts.weights import load_weights, round_weights
+from editing_core.objectives.base import Objective
+from editing_core.registry import OBJECTIVES
 from editing_core.routing.router import Router, RouterConfig
 from editing_core.training.calibrate import calibrate_router
 from editing_core.training.frozen import FrozenDecoder
@@ -28,9 +30,11 @@ from editing_core.training.pairs import RoutingBank
 from editing_core.training.router import RouterTask
 from editing_core.training.scenes import Stage
 from editing_core.training.trainer import Notify, Report, TrainingPlan, train
+from editing_core.training.visedit import InfluenceMaps, VisEditTask, measure_influence
 from editing_core.training.world import FIRST_SUBJECT, Draw, draw_view
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+_OBJECTIVE = "liveedit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,17 @@ class RouterRecipe:
 
 @dataclass(frozen=True, slots=True)
 class EditorRecipe:
-    """How an editor is trained."""
+    """How an editor is trained. `objective` is a name in the registry, made with its settings."""
 
     layer: int
-    form: Form
+    form: Form | Literal["adapter"]
     shape: Mapping[str, int] = field(default_factory=dict)
     subjects: int = 800
     questions: int = 3
     everyday_share: float = 0.0
     batch: int = 24
-    locality_weight: float = 1.0
+    objective: str = _OBJECTIVE
+    objective_settings: Mapping[str, Any] = field(default_factory=dict)
     check_batches: int = 20
     plan: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,6 +91,23 @@ def read_recipe(editor: str, backbone: str, part: str, **changes: Any) -> dict[s
             recipe["plan"].pop(length, None)
     recipe["plan"].update({k: v for k, v in changes.items() if v is not None})
     return recipe
+
+
+def choose_objective(recipe: dict[str, Any], name: str | None, settings: Sequence[str]) -> None:
+    """Change a part's objective to `name`, unless None, and the settings given as `NAME=VALUE`.
+
+    Another objective begins with its own defaults; values are read as YAML. Raises `LookupError`
+    on a name that is not registered, `TypeError` or `ValueError` on a setting that does not fit.
+    """
+    chosen = name or recipe.get("objective", _OBJECTIVE)
+    made_with: dict[str, Any] = {} if name else dict(recipe.get("objective_settings", {}))
+    for setting in settings:
+        key, is_pair, value = setting.partition("=")
+        if not is_pair:
+            raise ValueError(f"not NAME=VALUE: {setting}")
+        made_with[key] = yaml.safe_load(value)
+    OBJECTIVES.resolve(chosen)(**made_with)
+    recipe.update(objective=chosen, objective_settings=made_with)
 
 
 def _name_of(backbone: Backbone) -> str:
@@ -168,22 +190,24 @@ def train_router(
     return calibrated
 
 
-def train_liveedit(
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What an editor is trained on and checked on, computed once: prefixes of the frozen model."""
+
+    frozen: FrozenDecoder
+    training: PrefixBank
+    checking: PrefixBank
+    maps: InfluenceMaps = field(default_factory=dict)
+
+
+def gather(
     backbone: Backbone,
     recipe: EditorRecipe,
     *,
-    out: Path,
-    work: Path,
     draw: Draw = draw_view,
     notify: Notify | None = None,
-    report: Report | None = None,
-) -> LiveEdit:
-    """Train, round, check on unseen emblems, and write the editor's two files into `out`.
-
-    They are `liveedit.*` for the aligned form and `liveedit-paper.*` for the paper's.
-    """
-    plan = TrainingPlan(**recipe.plan)
-    work = work / _name_of(backbone)
+) -> Material:
+    """Prepare what a recipe trains on; it depends on neither form nor objective."""
     frozen = FrozenDecoder(backbone.decoder, backbone.output_head, layer=recipe.layer)
     stage = Stage(backbone, frozen, all_blocks=True)
 
@@ -198,37 +222,54 @@ def train_liveedit(
             notify=notify,
         )
 
+    training = bank(recipe.subjects, split="train")
+    maps: InfluenceMaps = {}
+    if recipe.form == "adapter":
+        maps = measure_influence(backbone, frozen, training, notify=notify)
+    return Material(frozen, training, bank(4 * recipe.batch, split="validation"), maps)
+
+
+def train_editor(
+    backbone: Backbone,
+    recipe: EditorRecipe,
+    *,
+    out: Path,
+    work: Path,
+    material: Material | None = None,
+    start: Path | None = None,
+    draw: Draw = draw_view,
+    notify: Notify | None = None,
+    report: Report | None = None,
+) -> LiveEdit | VisEdit:
+    """Train, round, check on unseen emblems, and write the editor's two files into `out`.
+
+    They are `liveedit.*` for the aligned form, `liveedit-paper.*` for the paper's, and `visedit.*`
+    for the adapter. `material` may be shared between runs. Training begins with the weights of the
+    editor's file `start`, if given. Raises what `load_weights` raises.
+    """
+    plan = TrainingPlan(**recipe.plan)
+    made_of = material or gather(backbone, recipe, draw=draw, notify=notify)
     torch.manual_seed(plan.seed)
-    editor = LiveEdit(
-        LiveEditConfig(
-            hidden=backbone.hidden_size,
-            edit_layer=recipe.layer,
-            form=recipe.form,
-            **recipe.shape,
-        ),
-        backbone_fingerprint=backbone.fingerprint,
-    )
-    objective = LiveEditObjective(locality_weight=recipe.locality_weight)
+    editor = _new_editor(backbone, recipe)
+    objective: Objective = OBJECTIVES.resolve(recipe.objective)(**recipe.objective_settings)
 
     def task(bank: PrefixBank) -> LiveEditTask:
-        return LiveEditTask(
-            editor,
-            backbone,
-            frozen,
-            bank,
-            objective,
-            seed=plan.seed,
-            batch=recipe.batch,
-            with_locality=recipe.locality_weight > 0,
-        )
+        given: dict[str, Any] = {"seed": plan.seed, "batch": recipe.batch}
+        if isinstance(editor, VisEdit):
+            given["maps"] = made_of.maps
+            return VisEditTask(editor, backbone, made_of.frozen, bank, objective, **given)
+        return LiveEditTask(editor, backbone, made_of.frozen, bank, objective, **given)
 
-    training = task(bank(recipe.subjects, split="train"))
-    editor.start_from(training.draw(np.random.default_rng(plan.seed)).edits)
-    progress = train(training, plan, work / "checkpoints", report=report)
+    training = task(made_of.training)
+    if start is None:
+        editor.start_from(training.draw(np.random.default_rng(plan.seed)).edits)
+    else:
+        load_weights(start, editor.module)
+    checkpoints = work / _name_of(backbone) / "checkpoints"
+    progress = train(training, plan, checkpoints, objective=objective, report=report)
     round_weights(editor.module)
     editor.module.requires_grad_(False).eval()
-    check = task(bank(4 * recipe.batch, split="validation"))
-    figures = check.evaluate(recipe.check_batches, seed=plan.seed)
+    figures = task(made_of.checking).evaluate(recipe.check_batches, seed=plan.seed)
     editor.save(
         out / f"{editor.name}.safetensors",
         out / f"{editor.name}.json",
@@ -240,3 +281,12 @@ def train_liveedit(
         },
     )
     return editor
+
+
+def _new_editor(backbone: Backbone, recipe: EditorRecipe) -> LiveEdit | VisEdit:
+    hidden, made_for = backbone.hidden_size, backbone.fingerprint
+    if recipe.form == "adapter":
+        adapter = VisEditConfig(hidden, recipe.layer, **recipe.shape)
+        return VisEdit(adapter, backbone_fingerprint=made_for)
+    generator = LiveEditConfig(hidden, recipe.layer, recipe.form, **recipe.shape)
+    return LiveEdit(generator, backbone_fingerprint=made_for)

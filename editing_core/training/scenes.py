@@ -36,7 +36,7 @@ class Picture:
         return self.stretch.states[self.vision[0] : self.vision[1]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """One question on one picture.
 

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from editing_core.objectives.base import LossTerms
+from editing_core.objectives.base import LossTerms, Objective
 from editing_core.training.checkpoint import Progress, resume, save_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -97,9 +97,17 @@ def make_optimisers(module: nn.Module, plan: TrainingPlan) -> list[torch.optim.O
 
 
 def train(
-    task: Task, plan: TrainingPlan, folder: Path, *, report: Report | None = None
+    task: Task,
+    plan: TrainingPlan,
+    folder: Path,
+    *,
+    objective: Objective | None = None,
+    report: Report | None = None,
 ) -> Progress:
     """Run or resume to the end. `folder` keeps the checkpoints.
+
+    `objective` is the one that `task` minimises, if it has one: it is told what is trained and of
+    every step, and what it learns is part of the checkpoints.
 
     Raises:
         ValueError: `folder` holds a run of another plan.
@@ -110,8 +118,14 @@ def train(
     base_rates = (plan.matrix_rate, plan.rate)
     parameters = list(task.module.parameters())
     # The length may be extended on resume; what decides a step may not.
-    identity = {"task": task.name, "seed": plan.seed, "rates": list(base_rates)}
-    progress = resume(folder, module=task.module, optimisers=optimisers, plan=identity)
+    identity: dict[str, Any] = {"task": task.name, "seed": plan.seed, "rates": list(base_rates)}
+    modules = {"module": task.module}
+    if objective is not None:
+        identity["objective"] = {"name": objective.name, **objective.settings}
+        objective.attach(parameters)
+        if objective.state is not None:
+            modules["objective"] = objective.state
+    progress = resume(folder, modules=modules, optimisers=optimisers, plan=identity)
     sums: dict[str, float] = {}
     since_report = 0
     saved = time.monotonic()
@@ -129,6 +143,8 @@ def train(
                 group["lr"] = rate * scale
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+        if objective is not None:
+            objective.after_step()
         now = time.monotonic()
         progress = Progress(progress.step + 1, progress.seconds + now - began)
         for key, value in losses.terms.items():
@@ -142,9 +158,7 @@ def train(
             report(plan.share(progress), progress.step, means)
             sums, since_report = {}, 0
         if is_done or now - saved > plan.checkpoint_seconds:
-            save_checkpoint(
-                folder, progress, module=task.module, optimisers=optimisers, plan=identity
-            )
+            save_checkpoint(folder, progress, modules=modules, optimisers=optimisers, plan=identity)
             saved = now
     logger.info("%s: %d steps in %.0f s", task.name, progress.step, progress.seconds)
     return progress

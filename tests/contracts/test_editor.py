@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from editing_core.checkpoint import CheckpointLayout
 from editing_core.editable_model import EditableModel
 from editing_core.editors.base import Editor
 from editing_core.editors.liveedit import LiveEdit
+from editing_core.editors.visedit import VisEdit
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing, FingerprintMismatch
 from editing_core.registry import EDITORS
 from editing_core.states import EditStates
@@ -78,6 +80,9 @@ def test_an_intervention_keeps_to_its_positions(tiny_model: EditableModel, name:
 
 
 def test_decoding_row_by_row_gives_what_prefill_gives(tiny_model: EditableModel, name: str) -> None:
+    if editor_of(tiny_model, name).positions == "vision":
+        # Its rows are a picture's, which only a prefill has.
+        return
     artifact = tiny_model.encode(EditRequest(tiny_image(1), "What?", "a b a"), editor=name)
     intervention = editor_of(tiny_model, name).intervention([(artifact, 1.0)])
     states = torch.randn(4, tiny_model.backbone.hidden_size)
@@ -92,13 +97,20 @@ def test_decoding_row_by_row_gives_what_prefill_gives(tiny_model: EditableModel,
 def test_what_is_trained_is_what_is_served(tiny_model: EditableModel, name: str) -> None:
     """The trainer's batched residual equals, row for row, the one that a server fuses."""
     editor = editor_of(tiny_model, name)
-    assert isinstance(editor, LiveEdit)
+    assert isinstance(editor, LiveEdit | VisEdit)
     hidden = tiny_model.backbone.hidden_size
     edits = [edit_states(hidden, seed=i, slots=2 + i) for i in range(3)]
     weights = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.7, 0.1]])
     states, steps = torch.randn(2, 5, hidden), torch.arange(-1, 4).expand(2, 5)
-
-    trained = editor.batch_residual(edits, weights)(states, steps)
+    if editor.positions == "vision":
+        # What is trained are whole rows, of which the picture's are 1 to 5; what is served, those.
+        states, steps = states[:, :4], steps[:, :4]
+        whole = torch.nn.functional.pad(states, (0, 0, 1, 2))
+        trained = editor.batch_residual(edits, weights)(whole, torch.zeros(2, 7))
+        assert not bool(trained[:, [0, 5, 6]].any())
+        trained = trained[:, 1:5]
+    else:
+        trained = editor.batch_residual(edits, weights)(states, steps)
 
     for row in range(2):
         experts = [
@@ -158,6 +170,7 @@ def test_damaged_checkpoints_are_refused_by_name(
     with pytest.raises(FingerprintMismatch, match="copy"):
         editor_class.load(copy, description)
     bad = tmp_path / "bad.json"
-    bad.write_text('{"kind": "liveedit", "config": {"hidden": "wide"}}')
+    kind = json.loads(description.read_text())["kind"]
+    bad.write_text(f'{{"kind": "{kind}", "config": {{"hidden": "wide"}}}}')
     with pytest.raises(CheckpointCorrupt, match="bad"):
         editor_class.load(weights, bad)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from app.commands.bench import app
+from editing_core.checkpoint import EMBEDDED, CheckpointLayout
 from editing_core.editable_model import EditableModel
+from editing_core.errors import CheckpointMissing
 from editing_core.evaluation import lineup
 from editing_core.evaluation.bench import Cases, Measurement, Suite
 from editing_core.evaluation.contender import Contender, Query
@@ -174,6 +177,43 @@ def test_the_command_measures_resumes_and_writes(tmp_path: Path) -> None:
     assert "in_context" in (out / "report.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def folder_of_an_editor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `errata train --out` leaves it, with the weights that ship."""
+    folder = tmp_path_factory.mktemp("trained")
+    for path in CheckpointLayout(EMBEDDED).part("liveedit"):
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_a_trained_editor_stands_beside_the_others(
+    tmp_path: Path, folder_of_an_editor: Path
+) -> None:
+    out = tmp_path / "run"
+    asked = ["--edits", "2", "--probes", "2", "--seeds", "1", "--out", str(out)]
+    also = ["--also", f"mine={folder_of_an_editor}"]
+    done = bench("--editors", "liveedit-unverified", *also, *asked, "--processes", "2")
+    assert done.exit_code == 0, done.output
+
+    def answers(name: str) -> list[str]:
+        lines = read_records(out / "records" / f"{name}.0.jsonl")
+        return [p["answer"] for line in lines for p in line.get("probes", ())]
+
+    assert answers("mine") == answers("liveedit-unverified") != []
+    settings = json.loads((out / "run.json").read_text())
+    assert settings["also"]["mine"]["editor"] == "liveedit"
+    assert settings["also"]["mine"]["fingerprint"].startswith("sha256:")
+    assert (
+        f"- `mine`: `liveedit` as trained into `{folder_of_an_editor}`"
+        in (out / "report.md").read_text()
+    )
+
+
+def test_a_folder_must_hold_one_editor(embedded_model: EditableModel, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMissing, match="no editor"):
+        lineup.contender("mine", embedded_model, also={"mine": str(tmp_path)})
+
+
 def test_groups_are_a_run_of_their_own(tmp_path: Path) -> None:
     asked = ["--groups", "1", "--seeds", "1", "--out", str(tmp_path / "g"), "--processes", "1"]
     done = bench("--editors", "liveedit-unverified", *asked)
@@ -190,6 +230,10 @@ def test_groups_are_a_run_of_their_own(tmp_path: Path) -> None:
     [
         (["--editors", "nobody"], "liveedit-paper"),
         (["--edits", "ten"], "not numbers"),
+        (["--also", "mine"], "NAME=FOLDER"),
+        (["--also", "../mine=x"], "NAME=FOLDER"),
+        (["--also", "liveedit=x"], "taken"),
+        (["--also", "mine=/nowhere"], "no editor"),
         (["--edits", "0"], "at least 1"),
         (["--edits", "20000"], "10,000"),
         (["--dataset", "imagenet"], "vlkeb"),

@@ -8,12 +8,14 @@ import json
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
 from app.settings import Settings
+from editing_core.refinement import ANSWERS
+from editing_core.registry import OBJECTIVES
 from tests.integration.test_errors_table import check
 from tests.support.server import LiveServer, eventually, picture
 from tests.support.tiny_model import save_tiny_checkpoint
@@ -80,6 +82,26 @@ def test_what_was_found_survives_a_restart(tiny_checkpoint: Path, tmp_path: Path
             ask = {"image": picture(1), "prompt": edit["prompt"], "at_version": edit["version"]}
             said = server.client.post("/generate", json=ask).json()["text"]
             assert said == edit["after"]
+
+
+def test_refinement_by_another_objective_is_a_setting(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = Settings.load(
+        model=str(tiny_checkpoint), data_dir=tmp_path, refine_steps=2, refine_objective="odedit"
+    )
+    with LiveServer(settings) as server:
+        made = [
+            server.client.post("/edits", json=correction(1, prompt=p, verify="report")).json()
+            for p in ("q", "another", "and one more")
+        ]
+    assert any(edit["refinement_steps"] for edit in made)
+
+
+def test_every_objective_can_be_set() -> None:
+    choices = get_args(Settings.model_fields["refine_objective"].annotation)
+
+    assert set(choices) == {ANSWERS, *OBJECTIVES}
 
 
 def test_a_neighbour_whose_picture_is_damaged_stops_the_check_by_name(

@@ -29,6 +29,7 @@ from editing_core.backbones.loading import load_backbone
 from editing_core.checkpoint import CheckpointLayout, write_manifest
 from editing_core.config import Placement
 from editing_core.editors.liveedit import Form, LiveEdit, LiveEditConfig
+from editing_core.editors.visedit import VisEdit, VisEditConfig
 from editing_core.routing.router import Router, RouterConfig, Thresholds
 from editing_core.types import ImageArray
 
@@ -153,7 +154,7 @@ def save_tiny_backbone(folder: Path, *, seed: int = 0, hidden: int = 32, layers:
 def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> Path:
     """A whole checkpoint under `folder` (which is returned): backbone, router, editors, manifest.
 
-    The router and both editors have random weights. `thresholds` are the router's; by default an
+    The router and the editors have random weights. `thresholds` are the router's; by default an
     edit fires on every question about its own image and on no other `tiny_image`.
     """
     save_tiny_backbone(folder, seed=seed)
@@ -176,6 +177,14 @@ def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> P
             )
             _enlarge(editor.module, 3.0 if form == "aligned" else 12.0)
             editor.save(folder / f"{name}.safetensors", folder / f"{name}.json")
+        visedit = VisEdit(
+            VisEditConfig(hidden, edit_layer=1, width=16, heads=4, patches=3),
+            backbone_fingerprint=backbone.fingerprint,
+        )
+        with torch.no_grad():
+            # All that later rows get of a picture passes through attention.
+            visedit.module.log_scale.fill_(4.0)
+        visedit.save(folder / "visedit.safetensors", folder / "visedit.json")
     write_manifest(folder)
     return folder
 

@@ -30,7 +30,7 @@ from tests.support.tiny_model import tiny_image
 
 IMAGE, OTHER = tiny_image(0), tiny_image(5)
 PROMPT, TARGET = "Is the star blue?", "the blue Ж"
-FORMS = pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper"])
+FORMS = pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper", "visedit"])
 SHORT = Sampling(max_new_tokens=10)
 
 

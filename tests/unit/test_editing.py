@@ -89,7 +89,7 @@ def test_the_base_model_can_be_asked_too(embedded_model: EditableModel) -> None:
     assert len(session.answers([(None, "Hello?")] * 40)) == 40
 
 
-@pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper"])
+@pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper", "visedit"])
 def test_random_weights_are_reported_refused_or_not_asked(
     tiny_model: EditableModel, editor: str
 ) -> None:

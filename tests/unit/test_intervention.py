@@ -39,7 +39,7 @@ HIDDEN = torch.arange(2 * 5 * 3, dtype=torch.float32).reshape(2, 5, 3)
 def test_only_the_given_row_changes_and_only_from_the_last_prompt_token_on() -> None:
     before = HIDDEN.clone()
     aligned = AddsSteps("from_last_prompt_token")
-    changed = apply(HIDDEN, {1: [aligned]}, first_steps={1: -2}, padding=[0, 1])
+    changed = apply(HIDDEN, {1: [aligned]}, first_steps={1: -2}, padding=[0, 1], pictures={})
     assert torch.equal(HIDDEN, before)
     assert torch.equal(changed[0], HIDDEN[0])
     assert torch.equal(changed[1, :3], HIDDEN[1, :3])
@@ -48,7 +48,7 @@ def test_only_the_given_row_changes_and_only_from_the_last_prompt_token_on() -> 
 
 def test_a_free_expert_sees_every_token_but_no_padding() -> None:
     free = AddsSteps("all")
-    changed = apply(HIDDEN, {0: [free]}, first_steps={0: -4}, padding=[2, 0])
+    changed = apply(HIDDEN, {0: [free]}, first_steps={0: -4}, padding=[2, 0], pictures={})
     states, steps = free.seen[0]
     assert torch.equal(states, HIDDEN[0, 2:])
     assert steps.tolist() == [-2, -1, 0]
@@ -57,14 +57,16 @@ def test_a_free_expert_sees_every_token_but_no_padding() -> None:
 
 def test_every_expert_reads_the_base_states() -> None:
     first, second = AddsSteps("all"), AddsSteps("from_last_prompt_token")
-    changed = apply(HIDDEN[:, :1], {0: [first, second]}, first_steps={0: 7}, padding=[0, 0])
+    changed = apply(
+        HIDDEN[:, :1], {0: [first, second]}, first_steps={0: 7}, padding=[0, 0], pictures={}
+    )
     assert torch.equal(first.seen[0][0], second.seen[0][0])
     assert torch.equal(changed[0] - HIDDEN[0, :1], torch.full((1, 3), 14.0))
 
 
 def test_a_row_that_ends_before_the_last_prompt_token_is_left_alone() -> None:
     aligned = AddsSteps("from_last_prompt_token")
-    changed = apply(HIDDEN, {0: [aligned]}, first_steps={0: -9}, padding=[0, 0])
+    changed = apply(HIDDEN, {0: [aligned]}, first_steps={0: -9}, padding=[0, 0], pictures={})
     assert torch.equal(changed, HIDDEN)
     assert aligned.seen == []
 

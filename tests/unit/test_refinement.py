@@ -7,18 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import ArtifactCorrupt, GenerationCancelled
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
-from editing_core.refinement import Wanted
+from editing_core.objectives.base import LossTerms, ProbeBatch, Residual
+from editing_core.objectives.liveedit import LiveEditObjective
+from editing_core.refinement import Wanted, roles_of
+from editing_core.registry import OBJECTIVES
 from editing_core.types import EditArtifact, EditRequest, Sampling
 from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
 
 IMAGE, PROMPT, TARGET = tiny_image(0), "Is the star blue?", "red"
-FORMS = pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper"])
+FORMS = pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper", "visedit"])
 ENOUGH = 200
 """Random weights obey less readily than trained ones."""
 
@@ -108,6 +112,79 @@ def test_what_was_answered_before_can_be_kept(tiny_model: EditableModel) -> None
     now = put_in(snapshot, refined.artifact)
     assert text(tiny_model, replace(own, snapshot=now)) == TARGET
     assert tiny_model.generate([replace(kept, snapshot=now)])[0].token_ids == base.token_ids
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+@FORMS
+def test_a_training_objective_may_be_what_the_steps_minimise(
+    tiny_model: EditableModel, editor: str, objective: str
+) -> None:
+    """One prompt, a rephrase and an answer to be kept: a row in each environment."""
+    other = "What else is there?"
+    base = tiny_model.generate([GenerationRow(other, IMAGE, Sampling(max_new_tokens=4))])[0]
+    snapshot = snapshot_with(tiny_model, IMAGE, PROMPT, TARGET, editor=editor)
+    rows = [GenerationRow(p, IMAGE, snapshot=snapshot) for p in (PROMPT, "Is the star red?", other)]
+    wanted = [
+        Wanted(rows[2], base.token_ids, is_kept=True),
+        Wanted(rows[0], TARGET),
+        Wanted(rows[1], TARGET),
+    ]
+    assert roles_of(wanted) == ("kept", "edit", "rephrase")
+
+    found, again = (
+        tiny_model.refine("e1", wanted, max_steps=3, objective=name)
+        for name in (objective, objective)
+    )
+
+    assert encode_artifact(found.artifact) == encode_artifact(again.artifact)
+    plain = tiny_model.refine("e1", wanted, max_steps=3)
+    assert encode_artifact(found.artifact) != encode_artifact(plain.artifact)
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_refined_by_any_objective_it_gives_the_target_and_keeps_the_rest(
+    tiny_model: EditableModel, objective: str
+) -> None:
+    other = "What else is there?"
+    base = tiny_model.generate([GenerationRow(other, IMAGE, Sampling(max_new_tokens=4))])[0]
+    snapshot = snapshot_with(tiny_model, IMAGE, PROMPT, TARGET)
+    own, kept = (GenerationRow(p, IMAGE, snapshot=snapshot) for p in (PROMPT, other))
+    wanted = [Wanted(own, TARGET), Wanted(kept, base.token_ids, is_kept=True)]
+
+    refined = tiny_model.refine("e1", wanted, max_steps=ENOUGH, objective=objective)
+
+    assert refined.is_right
+    assert text(tiny_model, replace(own, snapshot=put_in(snapshot, refined.artifact))) == TARGET
+
+
+def test_an_objective_knows_what_was_answered_without_the_edit(tiny_model: EditableModel) -> None:
+    """So that a kept answer is held to what it was, and not to what the edit made of it."""
+    other = "What else is there?"
+    snapshot = snapshot_with(tiny_model, IMAGE, PROMPT, TARGET)
+    row = GenerationRow(other, IMAGE, snapshot=snapshot)
+    seen: list[Tensor] = []
+
+    class Watching(LiveEditObjective):
+        def loss(self, batch: ProbeBatch, residual: Residual) -> LossTerms:
+            seen.append(batch.base_logits[1])
+            return super().loss(batch, residual)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("editing_core.objectives.liveedit.LiveEditObjective", Watching)
+        tiny_model.refine(
+            "e1",
+            [Wanted(replace(row, prompt=PROMPT), TARGET), Wanted(row, (5, 6), is_kept=True)],
+            max_steps=1,
+            objective="liveedit",
+        )
+
+    expected = tiny_model.token_logits(replace(row, snapshot=None), (5, 6))
+    torch.testing.assert_close(seen[0][:2], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_objective_is_named(tiny_model: EditableModel) -> None:
+    with pytest.raises(LookupError, match="odedit"):
+        tiny_model.refine("e1", [], objective="charm")
 
 
 def test_experts_at_other_layers_are_left_as_they_are(tiny_model: EditableModel) -> None:

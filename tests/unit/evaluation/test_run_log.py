@@ -55,6 +55,20 @@ def test_a_run_is_not_overwritten_and_not_mixed_with_another(tmp_path: Path) -> 
     assert read_settings(folder) == {"seeds": 3, "counts": [1, 10]}
 
 
+def test_trained_editors_may_join_a_run_but_not_change_in_it(tmp_path: Path) -> None:
+    folder, one, two = tmp_path / "run", {"fingerprint": "1"}, {"fingerprint": "2"}
+    open_run(folder, {"seeds": 1}, resume=False)  # as runs were written that knew of none
+    open_run(folder, {"seeds": 1, "also": {}}, resume=True)
+    open_run(folder, {"seeds": 1, "also": {"mine": one}}, resume=True)
+    open_run(folder, {"seeds": 2, "also": {"yours": two}}, resume=True)
+    open_run(folder, {"seeds": 2, "also": {}}, resume=True)
+
+    assert read_settings(folder) == {"seeds": 2, "also": {"mine": one, "yours": two}}
+    with pytest.raises(RunRefused, match="also"):
+        open_run(folder, {"seeds": 2, "also": {"mine": two}}, resume=True)
+    assert read_settings(folder)["also"]["mine"] == one
+
+
 def test_resuming_nothing_begins(tmp_path: Path) -> None:
     open_run(tmp_path / "new", {"seeds": 1}, resume=True)
 

@@ -48,7 +48,10 @@ def test_answers_on_prefixes_equal_the_whole_forward(stage: Stage) -> None:
             states = backbone.lower(batch, LAYER)[0]
         first, count = spans.last_prompt, len(answers[i])
         torch.testing.assert_close(
-            ran.logits[i, :count], logits[first : first + count], atol=1e-4, rtol=1e-4
+            frozen.head(ran.hidden[i, :count]),
+            logits[first : first + count],
+            atol=1e-4,
+            rtol=1e-4,
         )
         torch.testing.assert_close(
             ran.states[i, :count], states[first : first + count], atol=1e-4, rtol=1e-4
@@ -90,9 +93,9 @@ def test_a_zero_residual_changes_nothing_and_a_gradient_reaches_a_real_one(stage
 
     plain = stage.frozen.answer([asked.prefix], rows)
     pushed = stage.frozen.answer([asked.prefix], rows, lambda states, _: states * 0.0 + push)
-    pushed.logits.square().sum().backward()  # type: ignore[no-untyped-call]
+    pushed.hidden.square().sum().backward()  # type: ignore[no-untyped-call]
 
-    assert torch.equal(plain.logits, pushed.logits.detach())
+    assert torch.equal(plain.hidden, pushed.hidden.detach())
     assert push.grad is not None
     assert bool((push.grad != 0).any())
     assert all(p.grad is None for p in stage.backbone.decoder.parameters())
@@ -108,7 +111,7 @@ def test_whole_rows_through_the_upper_blocks_equal_the_whole_forward(stage: Stag
             rows.append(backbone.lower(batch, LAYER)[0])
             expected.append(backbone.forward(batch)[0])
 
-        logits = stage.frozen.whole(rows)
+        logits = stage.frozen.head(stage.frozen.whole(rows))
 
     for i, wanted in enumerate(expected):
         torch.testing.assert_close(logits[i, : len(wanted)], wanted, atol=1e-4, rtol=1e-4)

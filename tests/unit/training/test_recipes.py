@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ from app.commands.train import app
 from editing_core.checkpoint import verify_manifest
 from editing_core.editable_model import EditableModel
 from editing_core.editors.liveedit import LiveEdit
+from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
 from editing_core.training.recipes import (
     CONFIGS,
     EditorRecipe,
     RouterRecipe,
+    choose_objective,
+    gather,
     read_recipe,
-    train_liveedit,
+    train_editor,
     train_router,
 )
 
@@ -75,9 +80,16 @@ def test_states_are_computed_once(tiny_model: EditableModel, tmp_path: Path) -> 
     assert second.fingerprint == first.fingerprint
 
 
-@pytest.mark.parametrize(("form", "name"), [("aligned", "liveedit"), ("paper", "liveedit-paper")])
+@pytest.mark.parametrize(
+    ("form", "name", "left_alone"),
+    [
+        ("aligned", "liveedit", "other_question"),
+        ("paper", "liveedit-paper", "other_question"),
+        ("adapter", "visedit", "other_picture"),
+    ],
+)
 def test_a_trained_editor_says_how_it_was_made_and_loads(
-    tiny_model: EditableModel, tmp_path: Path, form: Any, name: str
+    tiny_model: EditableModel, tmp_path: Path, form: Any, name: str, left_alone: str
 ) -> None:
     recipe = EditorRecipe(
         layer=1,
@@ -89,18 +101,91 @@ def test_a_trained_editor_says_how_it_was_made_and_loads(
         plan={"steps": 2},
     )
 
-    trained = train_liveedit(tiny_model.backbone, recipe, out=tmp_path, work=tmp_path / "work")
+    trained = train_editor(tiny_model.backbone, recipe, out=tmp_path, work=tmp_path / "work")
 
-    loaded = LiveEdit.load(tmp_path / f"{name}.safetensors", tmp_path / f"{name}.json")
+    loaded = EDITORS.resolve(name).load(tmp_path / f"{name}.safetensors", tmp_path / f"{name}.json")
     notes = json.loads((tmp_path / f"{name}.json").read_text())["notes"]
     assert loaded.fingerprint == trained.fingerprint
     assert notes["steps"] == 2
-    assert set(notes["exact_match_on_unseen_emblems"]) == {
-        "edit",
-        "rephrase",
-        "view",
-        "other_question",
-    }
+    found = set(notes["exact_match_on_unseen_emblems"])
+    # An adapter's batch asks each edit in other words or on another view, not both.
+    assert {"edit", left_alone} < found <= {"edit", "rephrase", "view", left_alone}
+
+
+def test_a_training_may_begin_with_an_editors_weights(
+    tiny_model: EditableModel, tmp_path: Path
+) -> None:
+    recipe = EditorRecipe(
+        layer=1,
+        form="adapter",
+        shape={"heads": 4, "width": 16},
+        subjects=4,
+        batch=3,
+        check_batches=1,
+        plan={"steps": 1, "rate": 0.0, "matrix_rate": 0.0},
+    )
+    material = gather(tiny_model.backbone, recipe)
+    given: dict[str, Any] = {"material": material, "work": tmp_path / "work"}
+    first = train_editor(tiny_model.backbone, recipe, out=tmp_path / "first", **given)
+    shutil.rmtree(tmp_path / "work")
+    start = tmp_path / "first" / "visedit.safetensors"
+    other = replace(recipe, plan={**recipe.plan, "seed": 8})
+
+    second = train_editor(tiny_model.backbone, other, out=tmp_path, start=start, **given)
+
+    # Nothing was learned, so what came out is what went in.
+    assert second.fingerprint == first.fingerprint
+
+
+def test_the_objective_is_one_setting(tiny_model: EditableModel, tmp_path: Path) -> None:
+    recipe = EditorRecipe(
+        layer=1,
+        form="aligned",
+        shape={"heads": 4},
+        subjects=4,
+        batch=3,
+        objective="odedit",
+        objective_settings={"anneal_steps": 2, "cap": 0.8},
+        check_batches=1,
+        plan={"steps": 6, "report_every": 1},
+    )
+    reports: list[Mapping[str, float]] = []
+
+    train_editor(
+        tiny_model.backbone,
+        recipe,
+        out=tmp_path,
+        work=tmp_path / "work",
+        report=lambda share, step, figures: reports.append(figures),
+    )
+
+    notes = json.loads((tmp_path / "liveedit.json").read_text())["notes"]
+    assert notes["recipe"]["objective"] == "odedit"
+    told = [figures["lambda"] for figures in reports]
+    assert told[:2] == [0.0, 0.0]
+    assert all(0.0 < value <= 0.8 + 1e-6 for value in told[2:])
+    assert all(figures["variation"] > 0.0 for figures in reports)
+    assert {"reliability", "paired", "mmd", "locality", "penalty"} <= set(reports[-1])
+
+
+def test_another_objective_begins_with_its_own_settings() -> None:
+    recipe = read_recipe("liveedit", "heraldry", "aligned")
+    assert recipe["objective_settings"] == {"locality_weight": 0.0}
+
+    choose_objective(recipe, None, ["locality_weight=0.5"])
+    assert recipe["objective_settings"] == {"locality_weight": 0.5}
+    choose_objective(recipe, "odedit", ["gen=0", "kl=base_first"])
+
+    assert recipe["objective"] == "odedit"
+    assert recipe["objective_settings"] == {"gen": 0, "kl": "base_first"}
+    for name, setting, error in (
+        ("charm", "a=1", LookupError),
+        (None, "charm=1", TypeError),
+        (None, "gen", ValueError),
+        (None, "power=0.5", ValueError),
+    ):
+        with pytest.raises(error):
+            choose_objective(recipe, name, [setting])
 
 
 def test_every_recipe_that_ships_can_be_read() -> None:
@@ -110,6 +195,8 @@ def test_every_recipe_that_ships_can_be_read() -> None:
             settings = read_recipe(path.parent.name, path.stem, part, steps=5)
             recipe = RouterRecipe if part == "router" else EditorRecipe
             assert recipe(**settings).plan["steps"] == 5
+            if part != "router":
+                choose_objective(settings, None, ())
             assert "minutes" not in settings["plan"]
 
 
@@ -155,6 +242,9 @@ def test_the_command_writes_a_part_into_a_checkpoint(
         (["--form", "round"], "aligned, paper"),
         (["--steps", "1", "--minutes", "1"], "not both"),
         (["--editor", "nonesuch"], "nonesuch"),
+        (["--objective", "nonesuch"], "odedit"),
+        (["--objective-setting", "charm=1"], "charm"),
+        (["--router", "--objective", "odedit"], "own losses"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: list[str], complaint: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 
 from editing_core.editable_model import EditableModel
 from editing_core.editors.liveedit import Form, LiveEdit, LiveEditConfig
-from editing_core.objectives.base import IN_SCOPE
+from editing_core.objectives.base import IN_SCOPE, Objective
 from editing_core.objectives.liveedit import LiveEditObjective
 from editing_core.objectives.losses import IGNORED
+from editing_core.objectives.odedit import ODEdit
+from editing_core.registry import OBJECTIVES
 from editing_core.routing.router import Router, RouterConfig
 from editing_core.states import RoutingStates
 from editing_core.training.frozen import FrozenDecoder
@@ -20,8 +23,9 @@ from editing_core.training.liveedit import LiveEditTask, PrefixBank
 from editing_core.training.pairs import RoutingBank, compare
 from editing_core.training.router import RouterTask
 from editing_core.training.scenes import Stage
+from editing_core.training.trainer import TrainingPlan, train
 
-MakeTask = Callable[[Form], LiveEditTask]
+MakeTask = Callable[..., LiveEditTask]
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +41,17 @@ def make_task(tiny_model: EditableModel, frozen: FrozenDecoder) -> MakeTask:
         Stage(backbone, frozen, all_blocks=True), range(6), split="train", questions=3
     )
 
-    def make(form: Form) -> LiveEditTask:
+    def make(form: Form, objective: Objective | None = None) -> LiveEditTask:
         torch.manual_seed(0)
         config = LiveEditConfig(backbone.hidden_size, edit_layer=1, form=form, width=16, heads=4)
         return LiveEditTask(
-            LiveEdit(config), backbone, frozen, bank, LiveEditObjective(), seed=7, batch=4
+            LiveEdit(config),
+            backbone,
+            frozen,
+            bank,
+            objective or LiveEditObjective(),
+            seed=7,
+            batch=4,
         )
 
     return make
@@ -83,6 +93,66 @@ def test_every_weight_of_the_generator_is_trained(make_task: MakeTask, form: For
         if not name.endswith("key.bias"):  # a constant added to every key changes no attention
             assert parameter.grad is not None, name
             assert bool((parameter.grad != 0).any()), name
+
+
+@pytest.mark.parametrize("form", ["aligned", "paper"])
+def test_any_objective_trains_any_form(make_task: MakeTask, form: Form) -> None:
+    for name in OBJECTIVES:
+        objective: Objective = OBJECTIVES.resolve(name)()
+        task = make_task(form, objective)
+        objective.attach(list(task.module.parameters()))
+
+        task.loss(0).total.backward()  # type: ignore[no-untyped-call]
+
+        assert any(
+            bool((p.grad != 0).any()) for p in task.module.parameters() if p.grad is not None
+        )
+
+
+def test_rows_out_of_scope_are_drawn_where_the_objective_needs_them(make_task: MakeTask) -> None:
+    batch = make_task("aligned", ODEdit(loc=0.0)).draw(np.random.default_rng(0))
+
+    assert set(batch.roles) == set(IN_SCOPE)
+
+
+def test_a_killed_run_with_odedit_resumes_exactly(make_task: MakeTask, tmp_path: Path) -> None:
+    """Multiplier, its count of steps and its perceptron are part of a checkpoint."""
+    plan = TrainingPlan(steps=6, checkpoint_seconds=0.0, report_every=1)
+    told: list[list[Mapping[str, float]]] = []
+
+    def run(folder: str, *, killed_at: int | None = None) -> tuple[LiveEditTask, ODEdit]:
+        objective = ODEdit(anneal_steps=1)
+        task = make_task("aligned", objective)
+        told.append([])
+
+        def report(share: float, step: int, figures: Mapping[str, float]) -> None:
+            told[-1].append(figures)
+            if step == killed_at:
+                raise KeyboardInterrupt
+
+        train(task, plan, tmp_path / folder, objective=objective, report=report)
+        return task, objective
+
+    unbroken, its_objective = run("unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed_at=4)
+    resumed, objective = run("killed")
+
+    assert told[2] == told[0][3:]  # step 4 was made, and lost with its checkpoint
+    assert told[0][-1]["lambda"] > told[0][1]["lambda"] > told[0][0]["lambda"] == 0.0
+    assert objective.state is not None
+    assert its_objective.state is not None
+    for mine, theirs in ((resumed.module, unbroken.module), (objective.state, its_objective.state)):
+        for name, value in mine.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+def test_a_run_is_not_resumed_with_another_objective(make_task: MakeTask, tmp_path: Path) -> None:
+    first, second = ODEdit(), ODEdit(gen=0.0)
+    train(make_task("aligned", first), TrainingPlan(steps=1), tmp_path, objective=first)
+
+    with pytest.raises(ValueError, match="another plan"):
+        train(make_task("aligned", second), TrainingPlan(steps=2), tmp_path, objective=second)
 
 
 def test_rows_in_scope_carry_their_own_expert_ahead_of_rivals(make_task: MakeTask) -> None:

@@ -81,7 +81,10 @@ def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     task = Regression()
 
     progress = resume(
-        tmp_path, module=task.module, optimisers=make_optimisers(task.module, EVERY_STEP), plan={}
+        tmp_path,
+        modules={"module": task.module},
+        optimisers=make_optimisers(task.module, EVERY_STEP),
+        plan={},
     )
 
     assert progress == Progress()
@@ -111,12 +114,13 @@ def test_random_state_is_part_of_a_checkpoint(tmp_path: Path) -> None:
     task = Regression()
     optimisers = make_optimisers(task.module, EVERY_STEP)
     torch.manual_seed(3)
+    modules = {"module": task.module}
     save_checkpoint(
-        tmp_path, Progress(5, 1.5), module=task.module, optimisers=optimisers, plan={"a": 1}
+        tmp_path, Progress(5, 1.5), modules=modules, optimisers=optimisers, plan={"a": 1}
     )
     drawn = torch.rand(3)
 
-    progress = resume(tmp_path, module=task.module, optimisers=optimisers, plan={"a": 1})
+    progress = resume(tmp_path, modules=modules, optimisers=optimisers, plan={"a": 1})
 
     assert progress == Progress(5, 1.5)
     assert torch.equal(torch.rand(3), drawn)

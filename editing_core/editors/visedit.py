@@ -1,0 +1,169 @@
+"""VisEdit: an adapter lets the picture's rows look at the edit, and rewrites what they carry.
+
+Published for one edit at a time (AAAI 2025, arXiv 2408.09916). Here each edit keeps an expert of
+its own, found by the same router as every other, and the adapter's weights are shared by all of
+them: see `experts.visual` for the arithmetic and for what differs from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from editing_core.editors.base import Editor
+from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
+from editing_core.experts.visual import VisualEditAdapter, VisualExpert, VisualIntervention
+from editing_core.experts.weights import (
+    load_weights,
+    read_description,
+    save_part,
+    weights_fingerprint,
+)
+from editing_core.states import EditStates, Intervention
+from editing_core.types import EditArtifact, Positions
+
+KIND = "visedit"
+
+
+@dataclass(frozen=True, slots=True)
+class VisEditConfig:
+    """The shape of the editor and where it acts. Part of its fingerprint.
+
+    `patches` is how many rows of the edit's own picture an expert keeps: those that the influence
+    mapper holds to matter most.
+    """
+
+    hidden: int
+    edit_layer: int
+    width: int = 256
+    heads: int = 8
+    patches: int = 16
+
+
+class VisEdit(Editor):
+    """The editor. Immutable once loaded; `module` is what a trainer trains."""
+
+    name = "visedit"
+    positions: Positions = "vision"
+
+    def __init__(self, config: VisEditConfig, *, backbone_fingerprint: str = "") -> None:
+        self.config = config
+        self.edit_layer = config.edit_layer
+        self.backbone_fingerprint = backbone_fingerprint
+        self.module = VisualEditAdapter(config.hidden, width=config.width, heads=config.heads)
+        self._fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the adapter's weights and configuration."""
+        if self._fingerprint is None:
+            self._fingerprint = weights_fingerprint(self.module, asdict(self.config))
+        return self._fingerprint
+
+    @torch.no_grad()
+    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        """Make the expert; see `Editor.encode`."""
+        expert = self.module.expert(states, patches=self.config.patches)
+        return expert.payload(), expert.metadata()
+
+    def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
+        """Fuse one row's experts, on the device of the module; see `Editor.intervention`."""
+        device = next(self.module.parameters()).device
+        return VisualIntervention(
+            self.module,
+            [
+                (VisualExpert.from_payload(a.payload, a.metadata, device=device), weight)
+                for a, weight in experts
+            ],
+        )
+
+    def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
+        """What is looked at. The anchor decides how much is let through, and stays."""
+        del artifact, keeps
+        return ("source",)
+
+    def trainable_modules(self) -> tuple[nn.Module, ...]:
+        """What a trainer may change."""
+        return (self.module,)
+
+    def start_from(self, edits: Sequence[EditStates]) -> None:
+        """Fit the size of an untrained adapter's changes to the pictures of a few edits."""
+        self.module.start_from(torch.cat([edit.image for edit in edits]))
+
+    def batch_residual(self, edits: Sequence[EditStates], weights: Tensor) -> BatchResidual:
+        """One residual for many rows that mix the same experts, each with weights of its own.
+
+        What a trainer runs. Row for row it equals `intervention(...)` with that row's weights.
+
+        Args:
+            edits: the edits whose experts are made; all rows show pictures of as many patches, in
+                the same place.
+            weights: float32 `[rows, edits]`, 0 where an expert is not selected.
+        """
+        experts = [self.module.expert(e, patches=self.config.patches) for e in edits]
+        vision = edits[0].spans.vision
+        assert vision is not None
+        return BatchResidual(self.module, experts, weights, vision)
+
+    def save(
+        self, weights: Path, description: Path, *, notes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the checkpoint: safetensors (float16) and JSON. `notes` say how it was trained."""
+        document = {
+            "kind": KIND,
+            "config": asdict(self.config),
+            "fingerprint": self.fingerprint,
+            "backbone_fingerprint": self.backbone_fingerprint,
+            "notes": dict(notes or {}),
+        }
+        save_part(weights, description, self.module, document)
+
+    @classmethod
+    def load(cls, weights: Path, description: Path) -> VisEdit:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointMissing: a file is not there.
+            CheckpointCorrupt: a file is damaged or does not fit the other.
+            FingerprintMismatch: the weights are not those that the description names.
+        """
+        document = read_description(description, kind=KIND)
+        try:
+            editor = cls(
+                VisEditConfig(**document["config"]),
+                backbone_fingerprint=document.get("backbone_fingerprint", ""),
+            )
+        except (TypeError, ValueError) as error:
+            raise CheckpointCorrupt(f"{description} has a bad setting: {error}") from error
+        load_weights(weights, editor.module)
+        editor.module.requires_grad_(False).eval()
+        if document.get("fingerprint") != editor.fingerprint:
+            raise FingerprintMismatch(f"{weights} is not what {description} describes")
+        return editor
+
+
+class BatchResidual:
+    """`(states [rows, n, hidden], steps [rows, n]) -> [rows, n, hidden]`, 0 beside the picture."""
+
+    def __init__(
+        self,
+        adapter: VisualEditAdapter,
+        experts: Sequence[VisualExpert],
+        weights: Tensor,
+        vision: tuple[int, int],
+    ) -> None:
+        self.experts = experts
+        self._adapter = adapter
+        self._weights = weights
+        self._vision = vision
+
+    def __call__(self, states: Tensor, steps: Tensor) -> Tensor:
+        del steps
+        start, stop = self._vision
+        found = self._adapter(states[:, start:stop], self.experts, self._weights)
+        return nn.functional.pad(found, (0, 0, start, states.shape[1] - stop))
