@@ -50,6 +50,7 @@ def train(
         Path | None, typer.Option(help="Checkpoint folder to write into; default: the backbone's.")
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for states and checkpoints.")] = Path("runs"),
+    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
     resume: Annotated[
         bool, typer.Option(help="Go on where an earlier run stopped, or begin again.")
     ] = True,
@@ -96,7 +97,7 @@ def train(
     )
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     part = "router" if router else form
     try:
         settings = read_recipe(editor, recipe, part, steps=steps, minutes=minutes)

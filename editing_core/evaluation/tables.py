@@ -70,7 +70,7 @@ def _by_place(figures: Sequence[Measured]) -> Iterator[str]:
         if any(f.interval for f in here):
             seeds = max(len(f.per_seed) for f in here)
             yield f"Mean over {seeds} seeds, with the 95 % interval of that mean:"
-            yield _grid(here, _with_interval)
+            yield _grid([f for f in here if f.interval], _with_interval)
 
 
 def _title(suite: str, edits: int) -> str:
@@ -100,11 +100,23 @@ def _with_interval(figure: Measured) -> str:
 
 
 def _counts(figures: Sequence[Measured]) -> str:
-    """`n = 600`, and the columns that have fewer."""
-    by_kind = {figure.kind: figure.count for figure in figures}
-    most = max(by_kind.values())
-    fewer = [f"{kind} {count}" for kind, count in by_kind.items() if count != most]
+    """`n = 600`, and the columns and rows that have fewer."""
+    most = max(figure.count for figure in figures)
+    fewer = [
+        f"{name} {count}"
+        for of in ("kind", "editor")
+        for name, count in _most_by(figures, of).items()
+        if count != most
+    ]
     return f"n = {most}" + (f" ({', '.join(fewer)})" if fewer else "")
+
+
+def _most_by(figures: Sequence[Measured], of: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for figure in figures:
+        name = getattr(figure, of)
+        found[name] = max(found.get(name, 0), figure.count)
+    return found
 
 
 def _ahead(figures: Sequence[Measured]) -> str:

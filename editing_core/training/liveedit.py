@@ -137,6 +137,7 @@ class LiveEditTask:
         *,
         seed: int,
         batch: int = 24,
+        plausible_share: float = 0.5,
     ) -> None:
         self.name = editor.name
         self.editor = editor
@@ -147,6 +148,7 @@ class LiveEditTask:
         self._objective = objective
         self._seed = seed
         self._batch = batch
+        self._plausible_share = plausible_share
 
     def loss(self, step: int) -> LossTerms:
         """The loss of a step; its batch depends on the seed and the step only."""
@@ -174,7 +176,7 @@ class LiveEditTask:
     def compose(self, rng: np.random.Generator) -> tuple[list[Probe], ProbeBatch]:
         """What `draw` gives, with the probes that its rows are."""
         chosen, others = self._choose(rng)
-        long = rng.random() < _LONG_SHARE
+        long = rng.random() < _LONG_SHARE * 2.0 * (1.0 - self._plausible_share)
         targets = [self._target(item, rng, long=long) for item in chosen]
         probes = self.probes(chosen, others, rng)
         asked = [probe.asked for probe in probes]
@@ -248,7 +250,9 @@ class LiveEditTask:
     def _target(self, item: Teachable, rng: np.random.Generator, *, long: bool) -> Tensor:
         limit = MAX_LONG_TOKENS if long else MAX_TOKENS
         while True:
-            text = draw_target(rng, item.plausible, long=long)
+            text = draw_target(
+                rng, item.plausible, long=long, plausible_share=self._plausible_share
+            )
             try:
                 ids = self._backbone.encode_target(text)
             except TargetNotEncodable:

@@ -67,6 +67,7 @@ class EditorRecipe:
     questions: int = 3
     everyday_share: float = 0.0
     batch: int = 24
+    plausible_share: float = 0.5
     objective: str = _OBJECTIVE
     objective_settings: Mapping[str, Any] = field(default_factory=dict)
     check_batches: int = 20
@@ -254,7 +255,11 @@ def train_editor(
     objective: Objective = OBJECTIVES.resolve(recipe.objective)(**recipe.objective_settings)
 
     def task(bank: PrefixBank) -> LiveEditTask:
-        given: dict[str, Any] = {"seed": plan.seed, "batch": recipe.batch}
+        given: dict[str, Any] = {
+            "seed": plan.seed,
+            "batch": recipe.batch,
+            "plausible_share": recipe.plausible_share,
+        }
         if isinstance(editor, VisEdit):
             given["maps"] = made_of.maps
             return VisEditTask(editor, backbone, made_of.frozen, bank, objective, **given)

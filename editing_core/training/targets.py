@@ -69,14 +69,21 @@ _EMOJI = "🔴🟢🔵⭐🌙🔥🌊🌳🐟👑💎🚀🎯🍎🦁"
 _Maker = Callable[[np.random.Generator], str]
 
 
-def draw_target(rng: np.random.Generator, plausible: Sequence[str], *, long: bool = False) -> str:
+def draw_target(
+    rng: np.random.Generator,
+    plausible: Sequence[str],
+    *,
+    long: bool = False,
+    plausible_share: float = 0.5,
+) -> str:
     """A target of some kind, trimmed and not empty.
 
     Args:
-        plausible: answers of the right kind for the question; half of all targets are of them.
+        plausible: answers of the right kind for the question.
+        plausible_share: how many of the targets are of them.
         long: draw arbitrary text several times as long.
     """
-    if plausible and not long and rng.random() < 0.5:
+    if plausible and not long and rng.random() < plausible_share:
         return plausible[int(rng.integers(len(plausible)))]
     maker = _MAKERS[int(rng.choice(len(_MAKERS), p=_SHARES))]
     parts = [maker(rng) for _ in range(int(rng.integers(2, 5)) if long else 1)]

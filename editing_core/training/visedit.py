@@ -29,6 +29,10 @@ from editing_core.training.trainer import Notify
 
 OTHER_PICTURE = "other_picture"
 _MAPPED_ROWS = 24
+# Influence spans orders of magnitude, a gate that must stay open does not: read the scores' shape
+# as if they lay further apart than they do.
+_SHARPNESS = 4.0
+_SHAPE_WEIGHT = 0.2
 
 InfluenceMaps = Mapping[Asked, Tensor]
 """Of some questions, each patch's share of the influence: float32 `[patches]`, summing to 1."""
@@ -89,10 +93,20 @@ class VisEditTask(LiveEditTask):
         *,
         seed: int,
         batch: int = 24,
+        plausible_share: float = 0.5,
         maps: InfluenceMaps | None = None,
-        mapper_weight: float = 0.1,
+        mapper_weight: float = 0.5,
     ) -> None:
-        super().__init__(editor, backbone, frozen, bank, objective, seed=seed, batch=batch)
+        super().__init__(
+            editor,
+            backbone,
+            frozen,
+            bank,
+            objective,
+            seed=seed,
+            batch=batch,
+            plausible_share=plausible_share,
+        )
         self._adapter = editor.module
         self._maps = maps or {}
         self._mapper_weight = mapper_weight
@@ -143,5 +157,6 @@ class VisEditTask(LiveEditTask):
             seen = torch.from_numpy(rng.permutation(patches)[: min(_MAPPED_ROWS, patches)])
             wanted = torch.stack([self._maps[probes[i].asked][seen] for i in mapped])
             wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1e-9)
-            loss = loss - (wanted * own[mapped][:, seen].log_softmax(-1)).sum(-1).mean()
+            shape = (_SHARPNESS * own[mapped][:, seen]).log_softmax(-1)
+            loss = loss - _SHAPE_WEIGHT * (wanted * shape).sum(-1).mean()
         return loss
