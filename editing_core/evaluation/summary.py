@@ -23,6 +23,7 @@ EXACT = "exact match of free greedy generation, stop token included"
 FORCED = "teacher-forced token accuracy"
 GROUPS = "whole groups"
 """The kind of the figure that counts groups all of whose edits give their own answer."""
+_BY_TARGET = (RELIABILITY, "both generalities")
 # Two-sided 95 percent points of Student's t for 1, 2, ... degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -65,16 +66,18 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All figures of a run."""
+    """All figures of a run. `by_target` are exact matches of some kinds, target group by group."""
 
     figures: tuple[Measured, ...]
     costs: tuple[Cost, ...]
+    by_target: tuple[Measured, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
             "figures": [asdict(figure) for figure in self.figures],
             "costs": [asdict(cost) for cost in self.costs],
+            "by_target": [asdict(figure) for figure in self.by_target],
         }
 
 
@@ -97,7 +100,8 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> Summary:
         for figure in _figures(editor, suite, edits, lines)
     ]
     costs = [_cost(*place, lines, pools.get(place, [])) for place, lines in cases.items()]
-    return Summary(tuple(figures), tuple(costs))
+    by_target = [figure for place, lines in cases.items() for figure in _targets(*place, lines)]
+    return Summary(tuple(figures), tuple(costs), tuple(by_target))
 
 
 Place = tuple[str, str, int]
@@ -149,6 +153,21 @@ def _figures(editor: str, suite: str, edits: int, lines: Lines) -> Iterator[Meas
     for protocol, found in ((EXACT, exact), (FORCED, forced)):
         for kind in sorted(found, key=_rank):
             yield _measured(editor, suite, edits, kind, protocol, found[kind])
+
+
+def _targets(editor: str, suite: str, edits: int, lines: Lines) -> Iterator[Measured]:
+    """Whether what can be said depends on what is to be said: nothing, if all targets are alike."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for kind in _BY_TARGET:
+        for line in lines:
+            for probe in line["probes"]:
+                if probe["kind"] == kind:
+                    name = f"{kind}, {line['target_group']}"
+                    found[name][line["seed"]].append(float(probe["right"]))
+    groups = {line["target_group"] for line in lines}
+    if len(groups) > 1 and editor != UNEDITED:
+        for name, by_seed in found.items():
+            yield _measured(editor, suite, edits, name, EXACT, by_seed)
 
 
 def _rank(kind: str) -> int:

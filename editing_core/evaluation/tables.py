@@ -19,6 +19,9 @@ than what a user sees and is averaged with nothing above. For locality kinds the
 unedited model's.""",
 }
 _TOLD = {UNEDITED: "the base model without any edit; its locality is 1 by definition", **MEANINGS}
+_TARGETS = """Half of the edits of the embedded world teach a wrong answer of the right kind
+(`alternative`), the others what no question of this world has for an answer: long names,
+repetitions, other scripts."""
 _BASELINE = "a baseline, see `editing_core/editors/baselines`"
 _HEADINGS = {EXACT: "Exact match", FORCED: "Token accuracy, teacher-forced"}
 
@@ -32,6 +35,9 @@ def report(summary: Summary, settings: Mapping[str, Any], *, facts: Mapping[str,
         parts.extend(_by_place(chosen))
         if protocol == EXACT:
             parts += ["### Ahead of liveedit", _ahead(chosen)]
+            if summary.by_target:
+                parts += ["## Exact match, by what the target is", _TARGETS]
+                parts.extend(_by_place(summary.by_target))
     parts += ["## Routing and cost", *_costs(summary.costs)]
     names = dict.fromkeys(figure.editor for figure in summary.figures)
     told = _TOLD | {name: _trained(made) for name, made in settings.get("also", {}).items()}

@@ -34,6 +34,7 @@ def line(
     seed: int = 0,
     group: int | None = None,
     suite: str = "edits",
+    target_group: str = "alternative",
 ) -> dict[str, Any]:
     kinds = ("reliability", "text locality")
     return {
@@ -45,6 +46,7 @@ def line(
         "pool": 0,
         "case": case,
         "group": group,
+        "target_group": target_group,
         "accepted": True,
         "probes": [
             {
@@ -196,3 +198,14 @@ def test_a_run_is_read_in_the_order_asked_for_with_the_unedited_model_first(
 
     read = [record["editor"] for record in read_run(tmp_path, ["c", "gone", "b"])]
     assert read == ["unedited", "c", "b", "b", "a"]
+
+
+def test_what_holds_is_told_by_target_where_targets_differ() -> None:
+    lines = [line("e", 0, True, True), line("e", 1, False, True, target_group="long name")]
+
+    found = {f.kind: f.value for f in summarise(lines).by_target}
+    page = report(summarise(lines), SETTINGS, facts={})
+
+    assert found == {"reliability, alternative": 1.0, "reliability, long name": 0.0}
+    assert "## Exact match, by what the target is" in page
+    assert summarise(lines[:1]).by_target == ()
