@@ -44,7 +44,8 @@ def tiny_model(tiny_checkpoint: Path) -> EditableModel:
 
 @pytest.fixture(scope="session")
 def embedded_model() -> EditableModel:
-    """The model that ships, with both forms of the editor: it really answers."""
+    """The model that ships, with every editor: it really answers."""
     from editing_core.editable_model import EditableModel
+    from editing_core.registry import EDITORS
 
-    return EditableModel.load(editors=("liveedit", "liveedit-paper"))
+    return EditableModel.load(editors=tuple(EDITORS))

@@ -12,6 +12,7 @@ from editing_core.evaluation.edit_protocol import UNFINISHED, figures_of, run_pr
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.heraldry.sample import draw_sample
+from editing_core.refinement import Wanted
 from editing_core.types import EditRequest, ImageArray
 
 EDITS = 20
@@ -97,7 +98,7 @@ def test_a_text_only_request_keeps_the_base_models_bits(
     assert torch.equal(with_edits, without)
 
 
-@pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper"])
+@pytest.mark.parametrize("editor", ["liveedit", "liveedit-paper", "visedit"])
 def test_cached_decoding_is_the_teacher_forced_edited_forward(
     embedded_model: EditableModel, cases: list[EditCase], editor: str
 ) -> None:
@@ -138,3 +139,22 @@ def test_targets_of_every_kind_are_learned_at_once(
     prompt = sample.questions[0].wordings[0]
     bench.edit(sample.picture.image, prompt, target)
     assert bench.ask(sample.picture.image, prompt, True) == target
+
+
+def test_a_visual_expert_is_refined_to_say_what_its_adapter_cannot(
+    embedded_model: EditableModel,
+) -> None:
+    sample = draw_sample(77)
+    image, prompt, target = sample.picture.image, sample.questions[0].wordings[0], "красный лев"
+    bench = Bench(embedded_model, "visedit")
+    bench.edit(image, prompt, target)
+    assert bench.ask(image, prompt, True) != target
+
+    row = GenerationRow(prompt, image, snapshot=bench.snapshot)
+    refined = embedded_model.refine("e1", [Wanted(row, target)])
+
+    assert refined.is_right
+    assert refined.steps > 0
+    entry = MemoryEntry("refined", refined.artifact, "sha256:2", prompt)
+    bench.snapshot = bench.snapshot.evolve(9, activate=[entry], deactivate=["e1"])
+    assert bench.ask(image, prompt, True) == target
