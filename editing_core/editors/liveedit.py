@@ -9,15 +9,13 @@ prompt and answer at the edit layer, teacher-forced (section 2.2 of the method).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from editing_core.editors.base import Editor
-from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
+from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.free import FreeExpert, FreeIntervention, free_residual
 from editing_core.experts.generator import AlignedGenerator, EditBatch, FreeGenerator
 from editing_core.experts.slots import (
@@ -27,12 +25,6 @@ from editing_core.experts.slots import (
     mix_slots,
     slot_logits,
     standardise,
-)
-from editing_core.experts.weights import (
-    load_weights,
-    read_description,
-    save_part,
-    weights_fingerprint,
 )
 from editing_core.states import EditStates, Intervention
 from editing_core.types import EditArtifact, Positions
@@ -54,14 +46,16 @@ class LiveEditConfig:
     width: int = 192
 
 
-class LiveEdit(Editor):
+class LiveEdit(TrainedEditor):
     """The editor of either form. Immutable once loaded; `module` is what a trainer trains."""
 
+    kind = KIND
+    config_type = LiveEditConfig
+    config: LiveEditConfig
+
     def __init__(self, config: LiveEditConfig, *, backbone_fingerprint: str = "") -> None:
-        self.config = config
+        super().__init__(config, backbone_fingerprint=backbone_fingerprint)
         self.name = "liveedit" if config.form == "aligned" else "liveedit-paper"
-        self.edit_layer = config.edit_layer
-        self.backbone_fingerprint = backbone_fingerprint
         self.positions: Positions
         self.module: AlignedGenerator | FreeGenerator
         if config.form == "aligned":
@@ -74,14 +68,6 @@ class LiveEdit(Editor):
             )
         else:
             raise ValueError(f"unknown form {config.form!r}; known: aligned, paper")
-        self._fingerprint: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the generator's weights and configuration."""
-        if self._fingerprint is None:
-            self._fingerprint = weights_fingerprint(self.module, asdict(self.config))
-        return self._fingerprint
 
     @torch.no_grad()
     def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
@@ -111,10 +97,6 @@ class LiveEdit(Editor):
         if self.config.form == "aligned":
             return ("up", "down", "bias") if keeps else ("up",)
         return tuple(artifact.payload)
-
-    def trainable_modules(self) -> tuple[nn.Module, ...]:
-        """What a trainer may change."""
-        return (self.module,)
 
     def start_from(self, edits: Sequence[EditStates]) -> None:
         """Fit the size of untrained experts to the states of a few edits."""
@@ -146,42 +128,6 @@ class LiveEdit(Editor):
         if self.config.form == "aligned":
             return _aligned_residual(experts, weights)
         return _free_residual(experts, weights)
-
-    def save(
-        self, weights: Path, description: Path, *, notes: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write the checkpoint: safetensors (float16) and JSON. `notes` say how it was trained."""
-        document = {
-            "kind": KIND,
-            "config": asdict(self.config),
-            "fingerprint": self.fingerprint,
-            "backbone_fingerprint": self.backbone_fingerprint,
-            "notes": dict(notes or {}),
-        }
-        save_part(weights, description, self.module, document)
-
-    @classmethod
-    def load(cls, weights: Path, description: Path) -> LiveEdit:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointMissing: a file is not there.
-            CheckpointCorrupt: a file is damaged or does not fit the other.
-            FingerprintMismatch: the weights are not those that the description names.
-        """
-        document = read_description(description, kind=KIND)
-        try:
-            editor = cls(
-                LiveEditConfig(**document["config"]),
-                backbone_fingerprint=document.get("backbone_fingerprint", ""),
-            )
-        except (TypeError, ValueError) as error:
-            raise CheckpointCorrupt(f"{description} has a bad setting: {error}") from error
-        load_weights(weights, editor.module)
-        editor.module.requires_grad_(False).eval()
-        if document.get("fingerprint") != editor.fingerprint:
-            raise FingerprintMismatch(f"{weights} is not what {description} describes")
-        return editor
 
 
 def _aligned_residual(experts: Sequence[SlotExpert], weights: Tensor) -> Residual:

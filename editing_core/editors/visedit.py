@@ -8,22 +8,13 @@ them: see `experts.visual` for the arithmetic and for what differs from the pape
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from editing_core.editors.base import Editor
-from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
+from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.visual import VisualEditAdapter, VisualExpert, VisualIntervention
-from editing_core.experts.weights import (
-    load_weights,
-    read_description,
-    save_part,
-    weights_fingerprint,
-)
 from editing_core.states import EditStates, Intervention
 from editing_core.types import EditArtifact, Positions
 
@@ -45,25 +36,21 @@ class VisEditConfig:
     patches: int = 16
 
 
-class VisEdit(Editor):
+class VisEdit(TrainedEditor):
     """The editor. Immutable once loaded; `module` is what a trainer trains."""
 
     name = "visedit"
     positions: Positions = "vision"
 
-    def __init__(self, config: VisEditConfig, *, backbone_fingerprint: str = "") -> None:
-        self.config = config
-        self.edit_layer = config.edit_layer
-        self.backbone_fingerprint = backbone_fingerprint
-        self.module = VisualEditAdapter(config.hidden, width=config.width, heads=config.heads)
-        self._fingerprint: str | None = None
+    kind = KIND
+    config_type = VisEditConfig
+    config: VisEditConfig
 
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the adapter's weights and configuration."""
-        if self._fingerprint is None:
-            self._fingerprint = weights_fingerprint(self.module, asdict(self.config))
-        return self._fingerprint
+    def __init__(self, config: VisEditConfig, *, backbone_fingerprint: str = "") -> None:
+        super().__init__(config, backbone_fingerprint=backbone_fingerprint)
+        self.module: VisualEditAdapter = VisualEditAdapter(
+            config.hidden, width=config.width, heads=config.heads
+        )
 
     @torch.no_grad()
     def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
@@ -87,10 +74,6 @@ class VisEdit(Editor):
         del artifact, keeps
         return ("source",)
 
-    def trainable_modules(self) -> tuple[nn.Module, ...]:
-        """What a trainer may change."""
-        return (self.module,)
-
     def start_from(self, edits: Sequence[EditStates]) -> None:
         """Fit the size of an untrained adapter's changes to the pictures of a few edits."""
         self.module.start_from(torch.cat([edit.image for edit in edits]))
@@ -109,42 +92,6 @@ class VisEdit(Editor):
         vision = edits[0].spans.vision
         assert vision is not None
         return BatchResidual(self.module, experts, weights, vision)
-
-    def save(
-        self, weights: Path, description: Path, *, notes: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write the checkpoint: safetensors (float16) and JSON. `notes` say how it was trained."""
-        document = {
-            "kind": KIND,
-            "config": asdict(self.config),
-            "fingerprint": self.fingerprint,
-            "backbone_fingerprint": self.backbone_fingerprint,
-            "notes": dict(notes or {}),
-        }
-        save_part(weights, description, self.module, document)
-
-    @classmethod
-    def load(cls, weights: Path, description: Path) -> VisEdit:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointMissing: a file is not there.
-            CheckpointCorrupt: a file is damaged or does not fit the other.
-            FingerprintMismatch: the weights are not those that the description names.
-        """
-        document = read_description(description, kind=KIND)
-        try:
-            editor = cls(
-                VisEditConfig(**document["config"]),
-                backbone_fingerprint=document.get("backbone_fingerprint", ""),
-            )
-        except (TypeError, ValueError) as error:
-            raise CheckpointCorrupt(f"{description} has a bad setting: {error}") from error
-        load_weights(weights, editor.module)
-        editor.module.requires_grad_(False).eval()
-        if document.get("fingerprint") != editor.fingerprint:
-            raise FingerprintMismatch(f"{weights} is not what {description} describes")
-        return editor
 
 
 class BatchResidual:

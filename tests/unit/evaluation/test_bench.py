@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from editing_core.evaluation.bench import Cases, Measurement, Suite
+from editing_core.evaluation.bench_run import BenchPlan
 from editing_core.evaluation.contender import Contender, Query, Reply
 from editing_core.evaluation.contenders import EditsOff
 from editing_core.evaluation.run_log import RunLog, read_records
@@ -206,3 +208,11 @@ def without_times(path: Path) -> list[dict[str, Any]]:
         for probe in record.get("probes", ()):
             probe.pop("ms")
     return records
+
+
+def test_baselines_may_be_measured_under_fewer_seeds() -> None:
+    plan = BenchPlan(("liveedit", "ft_l"), seeds=3)
+
+    assert [plan.seeds_of(name) for name in plan.editors] == [3, 1]
+    assert replace(plan, baseline_seeds=2).seeds_of("ft_l") == 2
+    assert replace(plan, seeds=1, baseline_seeds=2).seeds_of("ft_l") == 1
