@@ -160,7 +160,8 @@ class LlavaBackbone(Backbone):
     def patch_grid(self) -> tuple[int, int]:
         return _patch_grid(self._config)
 
-    def new_cache(self) -> Any:
+    def new_cache(self, *, whole: bool = False) -> Any:
+        del whole  # no block of this family has a window
         return DynamicCache(config=self._config.text_config)
 
     @torch.no_grad()
