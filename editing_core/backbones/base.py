@@ -5,7 +5,7 @@ on one thread. `prepare`, `encode_target` and `text_of` may be called from any t
 `image_features` too, and its results are shared. Errors: `RequestError` for input the model cannot
 take, `CheckpointError` at load.
 
-A family's file only names things: see `llava.py`.
+A family's file only names things: see `stock.py`, which does what is the same for all of them.
 """
 
 from __future__ import annotations
