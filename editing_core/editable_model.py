@@ -152,7 +152,7 @@ class EditableModel:
         assert features is not None
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
         assert spans.vision is not None
-        seen = found[self.router.layer][0, slice(*spans.vision)].float()
+        seen = found[self.router.layer][0, spans.vision_rows].float()
         (words,) = self.backbone.word_states(batch.rows, self.router.layer)
         key = self.router.keys(RoutingStates(image=seen, words=words), features.key)
         payload, metadata = chosen.encode(

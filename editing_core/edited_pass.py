@@ -24,7 +24,7 @@ from editing_core.errors import StaleArtifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
 from editing_core.states import RoutingStates
-from editing_core.types import EditArtifact, RoutingDecision
+from editing_core.types import EditArtifact, RoutingDecision, Rows
 
 
 class Routes(Protocol):
@@ -114,7 +114,7 @@ class EditedPass:
         layer: int,
         first_steps: Mapping[int, int],
         padding: Sequence[int],
-        columns: Mapping[int, tuple[int, int]],
+        columns: Mapping[int, Rows],
     ) -> Tap:
         def tap(hidden: Tensor) -> Tensor | None:
             if layer == self._router.layer and self._survivors:
@@ -139,8 +139,7 @@ class EditedPass:
         for b, survivors in self._survivors.items():
             snapshot = self._snapshots[b]
             assert snapshot is not None
-            start, stop = columns[b]
-            states = RoutingStates(image=hidden[b, start:stop].float(), words=self._words[b])
+            states = RoutingStates(image=hidden[b, columns[b]].float(), words=self._words[b])
             decision = self._router.route(states, survivors, snapshot)
             self.decisions[b] = decision
             if decision.applied:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from editing_core.states import Intervention
-from editing_core.types import EditArtifact
+from editing_core.types import EditArtifact, Rows
 
 Experts = Sequence[tuple[EditArtifact, float]]
 Fused = Mapping[int, tuple[Intervention, ...]]
@@ -56,7 +56,7 @@ def apply(
     *,
     first_steps: Mapping[int, int],
     padding: Sequence[int],
-    pictures: Mapping[int, tuple[int, int]],
+    pictures: Mapping[int, Rows],
 ) -> Tensor:
     """The states `[batch, T, hidden]` with the residuals of the given rows added.
 
@@ -68,16 +68,18 @@ def apply(
     changed = hidden.clone()
     for b, interventions in rows.items():
         first = first_steps[b]
+        all_steps = torch.arange(first, first + hidden.shape[1], device=hidden.device)
         for intervention in interventions:
-            start, stop = padding[b], hidden.shape[1]
+            columns: Rows = slice(padding[b], None)
             if intervention.positions == "from_last_prompt_token":
-                start = max(start, 1 - first)
+                columns = slice(max(padding[b], 1 - first), None)
             elif intervention.positions == "vision":
-                start, stop = pictures.get(b, (stop, stop))
-            if start >= stop:
-                continue
+                columns = pictures.get(b, slice(0, 0))
             # Every intervention reads the base states, never another's result.
-            states = hidden[b, start:stop].float()
-            steps = torch.arange(first + start, first + stop, device=hidden.device)
-            changed[b, start:stop] += intervention.residual(states, steps).to(hidden.dtype)
+            states = hidden[b, columns].float()
+            if not len(states):
+                continue
+            changed[b, columns] += intervention.residual(states, all_steps[columns]).to(
+                hidden.dtype
+            )
     return changed

@@ -41,7 +41,24 @@ class Registry(Mapping[str, str]):
 
 
 # By `model_type` of the Hugging Face configuration.
-BACKBONES = Registry("backbone", {"llava": "editing_core.backbones.llava:LlavaBackbone"})
+BACKBONES = Registry(
+    "backbone",
+    {
+        "blip-2": "editing_core.backbones.blip_2:Blip2Backbone",
+        "gemma3": "editing_core.backbones.gemma3:Gemma3Backbone",
+        "idefics3": "editing_core.backbones.idefics3:Idefics3Backbone",
+        "instructblip": "editing_core.backbones.instructblip:InstructBlipBackbone",
+        "internvl": "editing_core.backbones.internvl:InternVLBackbone",
+        "llava": "editing_core.backbones.llava:LlavaBackbone",
+        "llava_next": "editing_core.backbones.llava_next:LlavaNextBackbone",
+        "llava_onevision": "editing_core.backbones.llava_onevision:LlavaOnevisionBackbone",
+        "paligemma": "editing_core.backbones.paligemma:PaliGemmaBackbone",
+        "qwen2_5_vl": "editing_core.backbones.qwen2_5_vl:Qwen25VLBackbone",
+        "qwen2_vl": "editing_core.backbones.qwen2_vl:Qwen2VLBackbone",
+        "qwen3_vl": "editing_core.backbones.qwen3_vl:Qwen3VLBackbone",
+        "smolvlm": "editing_core.backbones.smolvlm:SmolVLMBackbone",
+    },
+)
 
 # Two forms of one editor stand side by side, each with weights of its own.
 EDITORS = Registry(

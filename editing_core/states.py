@@ -40,8 +40,7 @@ class RowStates:
     @property
     def image(self) -> Tensor:
         """The image's rows, `[patches, hidden]`; empty for a text-only row."""
-        start, end = self.spans.vision or (0, 0)
-        return self.hidden[start:end]
+        return self.hidden[self.spans.vision_rows]
 
     @property
     def words(self) -> Tensor:

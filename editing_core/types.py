@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 ImageArray = NDArray[np.uint8]
 Positions = Literal["from_last_prompt_token", "vision", "all"]
 FinishReason = Literal["stop", "length"]
+Rows = slice | list[int]
+"""An index of rows: a slice, which costs no copy, where they are consecutive."""
 Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
 
 
@@ -34,14 +36,30 @@ class EditRequest:
 class TokenSpans:
     """Where the parts of one row lie in the token sequence, as half-open ranges without padding.
 
-    `prompt` holds the user's own words only, never the template's. `last_prompt` is the row that
-    predicts the first answer token. `target` is empty for a query.
+    `vision` runs from the picture's first row to its last. Families that cut a picture into tiles,
+    or take several, put separators between: `apart` are the rows in that range that are not the
+    picture's. `prompt` holds the user's own words only, never the template's. `last_prompt` is the
+    row that predicts the first answer token. `target` is empty for a query.
     """
 
     vision: tuple[int, int] | None
     prompt: tuple[int, int]
     last_prompt: int
     target: tuple[int, int]
+    apart: tuple[int, ...] = ()
+
+    @property
+    def vision_rows(self) -> Rows:
+        """The picture's own rows, as an index of them; empty without a picture."""
+        return self.vision_columns(0)
+
+    def vision_columns(self, padding: int) -> Rows:
+        """`vision_rows` where the row begins after `padding` columns."""
+        start, stop = self.vision or (-padding, -padding)
+        if not self.apart:
+            return slice(start + padding, stop + padding)
+        apart = set(self.apart)
+        return [row + padding for row in range(start, stop) if row not in apart]
 
 
 @dataclass(frozen=True, slots=True)

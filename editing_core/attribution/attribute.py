@@ -77,7 +77,8 @@ class Attribution:
 
     `answer` is the base model's, greedy; `token` is the place in it of the token attributed, and
     `token_text` its text (empty for the stop token). `influence` float32 `[rows, columns]` lies
-    over the letterboxed picture: the mean over the attention of `influence_layers`.
+    over the picture as the model is shown it, mostly letterboxed: the mean over the attention of
+    `influence_layers`.
     """
 
     answer: str
@@ -109,21 +110,24 @@ def read(
     Raises `ContextTooLong`.
     """
     batch = backbone.prepare([PromptRow(prompt, image, target_ids=tuple(answer_ids))])
-    vision = batch.rows[0].spans.vision
-    assert vision is not None
-    with watching([*backbone.attentions, *backbone.feed_forwards]) as calls:
+    (row,) = batch.rows
+    assert row.features is not None
+    joining = [module for pair in backbone.added for module in pair]
+    with watching([*backbone.attentions, *joining]) as calls:
         logits, _ = backbone.prefill(batch)
     token_id = int(logits[0].argmax())
     blocks = range(backbone.num_layers)
-    outputs = torch.stack([calls[place].output[0, -1] for place in sorted(calls)])
-    attention, mlp = torch.split(outputs, backbone.num_layers)
-    rows, columns = backbone.patch_grid
+    places = range(backbone.num_layers, 3 * backbone.num_layers)
+    outputs = torch.stack([calls[place].output[0, -1] for place in places])
+    picture = (row.features.pictures or (backbone.usual_picture,))[0]
+    own = row.spans.vision_rows
+    patches = own if isinstance(own, list) else range(own.start, own.stop)
     return Reading(
         token_id=token_id,
-        layers=contributions(backbone, attention, mlp, token_id),
+        layers=contributions(backbone, outputs[0::2], outputs[1::2], token_id),
         attentions=tuple(calls[block] for block in blocks),
-        first_patch=vision[1] - rows * columns,
-        grid=(rows, columns),
+        first_patch=patches[picture.grid_start],
+        grid=picture.grid or (1, picture.num_tokens),
     )
 
 

@@ -5,7 +5,7 @@ on one thread. `prepare`, `encode_target` and `text_of` may be called from any t
 `image_features` too, and its results are shared. Errors: `RequestError` for input the model cannot
 take, `CheckpointError` at load.
 
-A family's file only names things: see `llava.py`.
+A family's file only names things: see `stock.py`, which does what is the same for all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import threading
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from editing_core.backbones.batch import (
     ImageFeatures,
+    Picture,
     PreparedBatch,
     PreparedRow,
     PromptRow,
@@ -30,7 +33,7 @@ from editing_core.backbones.batch import (
 from editing_core.backbones.chat import ChatTokenizer
 from editing_core.backbones.passes import DecoderPasses
 from editing_core.config import Placement
-from editing_core.errors import ContextTooLong
+from editing_core.errors import ContextTooLong, RequestError
 from editing_core.types import ImageArray, TokenSpans
 
 _FEATURE_CACHE_BYTES = 64 * 2**20
@@ -43,7 +46,11 @@ class Backbone(DecoderPasses):
     prefix_is_causal: bool = True
     image_key_dim: int
     image_key_model: str
+    makes_own_keys: bool = True
+    """Whether the vision tower's pooled state tells pictures apart where no CLIPModel is given."""
+    takes_several_images: bool = True
     num_image_tokens: int
+    """Tokens of the usual picture."""
 
     def __init__(
         self, *, fingerprint: str, placement: Placement, chat: ChatTokenizer, pad_token_id: int
@@ -76,14 +83,30 @@ class Backbone(DecoderPasses):
     @property
     @abstractmethod
     def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches, whose tokens end the picture's, in reading order.
+        """Rows and columns of the usual picture's patches, in reading order.
 
-        They divide the letterboxed picture; what comes before them (a class token) has no place.
+        They divide the picture that the model is shown. Tokens that have no place in it (queries)
+        stand in one row.
         """
 
     @abstractmethod
     def compute_features(self, image: ImageArray) -> ImageFeatures:
-        """Run the vision tower on one picture, letterboxed."""
+        """Run the vision tower on one picture, letterboxed where the family takes squares only."""
+
+    @property
+    def usual_picture(self) -> Picture:
+        """How a picture is written whose features do not say it.
+
+        Where the number of tokens varies with the picture: that of one of middling size.
+        """
+        rows, columns = grid = self.patch_grid
+        before = self.num_image_tokens - rows * columns  # a class token has no place
+        return Picture(self.chat.image_token, (self.num_image_tokens,), grid, before)
+
+    def for_prompt(self, features: ImageFeatures, prompt: str) -> ImageFeatures:
+        """The features as this prompt's row shows them, where the model looks with it in mind."""
+        del prompt
+        return features
 
     # What follows from it.
 
@@ -121,21 +144,33 @@ class Backbone(DecoderPasses):
         return [self._cached_features(image) for image in images]
 
     def lay_out(
-        self, prompt: str, *, has_image: bool, target_ids: Sequence[int] = ()
+        self,
+        prompt: str,
+        *,
+        has_image: bool,
+        target_ids: Sequence[int] = (),
+        pictures: Sequence[Picture] = (),
     ) -> PreparedRow:
         """Tokens and spans of one row, without its picture's features. Runs no model.
 
-        Raises `ContextTooLong` when the row, and one token of answer if it has none, do not fit.
+        `pictures` are what it shows, by default the usual one. Raises `ContextTooLong` when the
+        row, and one token of answer if it has none, do not fit.
         """
-        encoded = self.chat.encode_prompt(prompt, with_image=has_image)
-        ids, (start, stop) = list(encoded.ids), encoded.prompt
-        vision = None
-        if encoded.image_at is not None:
-            at, extra = encoded.image_at, self.num_image_tokens - 1
-            ids[at : at + 1] = [self.image_token_id] * self.num_image_tokens
-            vision = (at, at + self.num_image_tokens)
-            if start > at:
-                start, stop = start + extra, stop + extra
+        if has_image and not pictures:
+            pictures = (self.usual_picture,)
+        encoded = self.chat.encode_prompt(
+            prompt, with_image=has_image, pictures=[picture.text for picture in pictures]
+        )
+        ids, (start, stop), shown = list(encoded.ids), encoded.prompt, encoded.shown
+        tiles: list[tuple[int, int]] = []
+        for at, run in zip(encoded.images, (n for p in pictures for n in p.runs), strict=True):
+            extra = sum(end - begin - 1 for begin, end in tiles)
+            ids[at + extra : at + extra + 1] = [self.image_token_id] * run
+            tiles.append((at + extra, at + extra + run))
+            if encoded.prompt[0] > at:
+                start, stop = start + run - 1, stop + run - 1
+        if tiles and shown is not None:
+            shown = (shown[0], shown[1] + sum(end - begin - 1 for begin, end in tiles))
         needed = len(ids) + max(1, len(target_ids))
         if needed > self.max_positions:
             raise ContextTooLong(
@@ -143,17 +178,19 @@ class Backbone(DecoderPasses):
                 f"the model reads {self.max_positions}"
             )
         spans = TokenSpans(
-            vision=vision,
+            vision=(tiles[0][0], tiles[-1][1]) if tiles else None,
             prompt=(start, stop),
             last_prompt=len(ids) - 1,
             target=(len(ids), len(ids) + len(target_ids)),
+            apart=tuple(i for (_, end), (begin, _) in pairwise(tiles) for i in range(end, begin)),
         )
-        return PreparedRow((*ids, *target_ids), spans, None)
+        return PreparedRow((*ids, *target_ids), spans, None, shown)
 
     def prepare(self, rows: Sequence[PromptRow]) -> PreparedBatch:
         """Tokenise, compute or fetch picture features, and pad on the left.
 
-        Raises `ContextTooLong` and `TargetNotEncodable`.
+        Raises `ContextTooLong` and `TargetNotEncodable`, and `RequestError` for several pictures
+        where the family takes one.
         """
         prepared = []
         for row in rows:
@@ -162,8 +199,16 @@ class Backbone(DecoderPasses):
             answer = row.target_ids
             if row.target is not None:
                 answer = self.chat.encode_target(row.target)
-            laid_out = self.lay_out(row.prompt, has_image=row.image is not None, target_ids=answer)
-            prepared.append(PreparedRow(laid_out.ids, laid_out.spans, self._features_of(row)))
+            features = self._features_of(row)
+            laid_out = self.lay_out(
+                row.prompt,
+                has_image=features is not None,
+                target_ids=answer,
+                pictures=() if features is None else features.pictures,
+            )
+            if features is not None:
+                features = self.for_prompt(features, row.prompt)
+            prepared.append(replace(laid_out, features=features))
         return collate(prepared, pad_token_id=self.pad_token_id, device=self.device)
 
     @torch.no_grad()
@@ -184,9 +229,26 @@ class Backbone(DecoderPasses):
         return [found[text.ids] for text in texts]
 
     def _features_of(self, row: PromptRow) -> ImageFeatures | None:
-        if row.image is None or isinstance(row.image, ImageFeatures):
-            return row.image
-        return self._cached_features(row.image)
+        if row.image is None:
+            return None
+        first = row.image
+        if not isinstance(first, ImageFeatures):
+            first = self._cached_features(first)
+        if not row.more_images:
+            return first
+        if not self.takes_several_images:
+            raise RequestError(f"{self.architecture} is shown one picture at a time")
+        return self._side_by_side([first, *map(self._cached_features, row.more_images)])
+
+    def _side_by_side(self, features: Sequence[ImageFeatures]) -> ImageFeatures:
+        """Several pictures as one row shows them; the first one's key is the row's."""
+        names = features[0].extras
+        return ImageFeatures(
+            torch.cat([each.patches for each in features]),
+            features[0].key,
+            tuple(p for each in features for p in each.pictures or (self.usual_picture,)),
+            {name: torch.cat([each.extras[name] for each in features]) for name in names},
+        )
 
     def _cached_features(self, image: ImageArray) -> ImageFeatures:
         digest = hashlib.sha256(str(image.shape).encode())
@@ -199,7 +261,9 @@ class Backbone(DecoderPasses):
         features = self.compute_features(image)
         with self._features_lock:
             self._features[key] = features
-            while len(self._features) > max(1, _FEATURE_CACHE_BYTES // features.patches.nbytes):
+            tensors = (features.patches, *features.extras.values())
+            size = sum(tensor.nbytes for tensor in tensors)
+            while len(self._features) > max(1, _FEATURE_CACHE_BYTES // size):
                 self._features.popitem(last=False)
         return features
 
@@ -208,8 +272,9 @@ def _without_picture(row: PreparedRow) -> PreparedRow:
     """The row up to its last word, its picture's tokens left out."""
     start, stop = row.spans.prompt
     ids = row.ids[:stop]
-    if row.spans.vision is not None:
-        first, end = row.spans.vision
+    shown = row.shown or row.spans.vision
+    if shown is not None:
+        first, end = shown
         ids = (*ids[:first], *ids[end:])
         if start >= end:
             start, stop = start - (end - first), stop - (end - first)

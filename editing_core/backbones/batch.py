@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.types import ImageArray, TokenSpans
+from editing_core.types import ImageArray, Rows, TokenSpans
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """How one picture stands in a prompt.
+
+    `text` replaces the template's placeholder and holds the image token once for each of `runs`,
+    which say how often it is repeated there; what else it holds (separators of tiles) is text like
+    any other. `grid` are the rows and columns of the patches that show the whole picture, in
+    reading order, and `grid_start` which of the picture's tokens is the first of them; None where
+    tokens have no place.
+    """
+
+    text: str
+    runs: tuple[int, ...]
+    grid: tuple[int, int] | None = None
+    grid_start: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Image tokens, separators not counted."""
+        return sum(self.runs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFeatures:
-    """One picture as the backbone sees it, computed once and shared by every row that shows it.
+    """What a row shows as the backbone sees it, computed once and shared by every such row.
 
-    `patches` `[num_image_tokens, hidden_size]` replace the image tokens; `key` float32
-    `[image_key_dim]`, L2-normalised, is what the hard filter compares.
+    `patches` `[image tokens, hidden_size]` replace the image tokens; `key` float32
+    `[image_key_dim]`, L2-normalised, is what the hard filter compares. `pictures` say how it is
+    written, the family's usual picture if none does: one of it, or several in order. `extras` are
+    further tensors that the family's decoder needs.
     """
 
     patches: Tensor
     key: NDArray[np.float32]
+    pictures: tuple[Picture, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptRow:
     """One chat turn. The answer, if the row is teacher-forced, is text or ready tokens, not both.
 
+    `more_images` are shown after `image`, which makes the key that edits go by.
     `target` text goes through the chat template and ends with the stop token; `target_ids` are
     appended as they are.
     """
@@ -37,15 +64,21 @@ class PromptRow:
     image: ImageArray | ImageFeatures | None = None
     target: str | None = None
     target_ids: tuple[int, ...] = ()
+    more_images: tuple[ImageArray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedRow:
-    """One row without padding. `features` is None for a text-only row."""
+    """One row without padding. `features` is None for a text-only row.
+
+    `shown` is the half-open range of all that stands for the pictures, separators and marks around
+    them counted; by default the span of the picture itself.
+    """
 
     ids: tuple[int, ...]
     spans: TokenSpans
     features: ImageFeatures | None
+    shown: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,10 +100,10 @@ class PreparedBatch:
         return any(self.padding)
 
     @property
-    def pictures(self) -> dict[int, tuple[int, int]]:
+    def pictures(self) -> dict[int, Rows]:
         """The columns of each row's picture, padding counted; rows without one are left out."""
         return {
-            b: (row.spans.vision[0] + pad, row.spans.vision[1] + pad)
+            b: row.spans.vision_columns(pad)
             for b, (row, pad) in enumerate(zip(self.rows, self.padding, strict=True))
             if row.spans.vision is not None
         }

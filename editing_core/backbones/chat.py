@@ -26,15 +26,22 @@ _TARGET_MARK = "\ufdd1"
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One chat turn up to and including the generation prompt, with one id for the image.
+    """One chat turn up to and including the generation prompt, its image tokens not yet repeated.
 
-    `prompt` is the half-open range of the user's words in `ids`; `image_at` the place of the image
-    token, None without an image.
+    `prompt` is the half-open range of the user's words in `ids`; `images` the places of image
+    tokens, one for each that the pictures' texts hold, and `shown` the half-open range of all that
+    stands for the pictures.
     """
 
     ids: tuple[int, ...]
     prompt: tuple[int, int]
-    image_at: int | None
+    images: tuple[int, ...]
+    shown: tuple[int, int] | None
+
+    @property
+    def image_at(self) -> int | None:
+        """The place of the first image token, None without an image."""
+        return self.images[0] if self.images else None
 
 
 def normalise(text: str) -> str:
@@ -58,6 +65,7 @@ class ChatTokenizer:
         image_token: str,
         bos_token: str | None,
         stop_token_ids: Sequence[int],
+        placeholder: str | None = None,
     ) -> None:
         description = backend.to_str()
         self._tokenizer = _unpadded(description)
@@ -75,24 +83,37 @@ class ChatTokenizer:
         self.stop_token_ids = tuple(stop_token_ids)
         self.longest_token: int = max(map(len, self._tokenizer.get_vocab()))
         self._bos_token = bos_token
-        self._with_image = _around_prompt(render, with_image=True)
-        self._text_only = _around_prompt(render, with_image=False)
+        self.image_token = image_token
+        self._placeholder = placeholder or image_token
+        self._render = render
+        self._text_only = self._around_prompt(0)
+        self._with_image = self._around_prompt(1)
         self._answer = self._around_target(render)
 
-    def encode_prompt(self, prompt: str, *, with_image: bool) -> EncodedPrompt:
-        """Encode the chat turn that asks `prompt`. The prompt is normalised first."""
+    def encode_prompt(
+        self, prompt: str, *, with_image: bool, pictures: Sequence[str] = ()
+    ) -> EncodedPrompt:
+        """Encode the chat turn that asks `prompt`. The prompt is normalised first.
+
+        `pictures` is what stands for each picture, by default one image token for one picture.
+        """
         prompt = normalise(prompt)
-        before, after = self._with_image if with_image else self._text_only
+        if with_image and not pictures:
+            pictures = (self.image_token,)
+        before, after, (first, end) = self._written(pictures, len(prompt))
         ids, offsets = self._encode(before, prompt, after)
         start, stop = len(before), len(before) + len(prompt)
         rows = [i for i, (left, right) in enumerate(offsets) if left < stop and right > start]
         span = (rows[0], rows[-1] + 1) if rows else (len(ids), len(ids))
         images = [i for i, token in enumerate(ids) if token == self.image_token_id]
-        if len(images) != int(with_image):
+        expected = sum(text.count(self.image_token) for text in pictures)
+        if len(images) != expected:
             raise CheckpointCorrupt(
-                f"the chat template made {len(images)} image tokens where {int(with_image)} belong"
+                f"the chat template made {len(images)} image tokens where {expected} belong"
             )
-        return EncodedPrompt(tuple(ids), span, images[0] if images else None)
+        show = [i for i, (left, right) in enumerate(offsets) if left < end and right > first]
+        shown = (show[0], show[-1] + 1) if show else None
+        return EncodedPrompt(tuple(ids), span, tuple(images), shown)
 
     def encode_target(self, target: str) -> tuple[int, ...]:
         """What the template puts after the generation prompt for this answer, with its stop token.
@@ -127,7 +148,8 @@ class ChatTokenizer:
         self, before: str, prompt: str, after: str
     ) -> tuple[list[int], list[tuple[int, int]]]:
         text = f"{before}{prompt}{after}"
-        whole = self._tokenizer.encode(text, add_special_tokens=self._adds_special_tokens(text))
+        adds = self._adds_special_tokens(before)
+        whole = self._tokenizer.encode(text, add_special_tokens=adds)
         start, stop = len(before), len(before) + len(prompt)
         typed = (
             token in self._special and left < stop and right > start
@@ -155,7 +177,8 @@ class ChatTokenizer:
             offsets.extend((start + shift, stop + shift) for start, stop in encoding.offsets)
 
         head = text[:left]
-        append(self._tokenizer.encode(head, add_special_tokens=self._adds_special_tokens(text)), 0)
+        adds = self._adds_special_tokens(before)
+        append(self._tokenizer.encode(head, add_special_tokens=adds), 0)
         append(self._literal.encode(text[left:right], add_special_tokens=False), left)
         append(self._tokenizer.encode(text[right:], add_special_tokens=False), right)
         return ids, offsets
@@ -176,9 +199,42 @@ class ChatTokenizer:
             if token in self._special
         ]
 
-    def _adds_special_tokens(self, text: str) -> bool:
+    def _adds_special_tokens(self, before: str) -> bool:
         # A template that writes the opening token itself must not get a second one.
-        return not (self._bos_token and text.startswith(self._bos_token))
+        return not (self._bos_token and self._bos_token in before)
+
+    def _written(self, pictures: Sequence[str], between: int) -> tuple[str, str, tuple[int, int]]:
+        """What stands before and after the user's words, the pictures' texts in place.
+
+        The range is that of the pictures, first to last, when `between` characters are the user's.
+        """
+        if not pictures:
+            return (*self._text_only, (0, 0))
+        around = self._with_image if len(pictures) == 1 else self._around_prompt(len(pictures))
+        places = sum(part.count(self._placeholder) for part in around)
+        if places != len(pictures):
+            raise CheckpointCorrupt(
+                f"the chat template made {places} image tokens where {len(pictures)} belong"
+            )
+        texts, written, edges, begin = iter(pictures), [], [], 0
+        for part in around:
+            whole, *others = part.split(self._placeholder)
+            for other in others:
+                edges.append(begin + len(whole))
+                whole += next(texts)
+                edges.append(begin + len(whole))
+                whole += other
+            written.append(whole)
+            begin += len(whole) + between
+        return written[0], written[1], (edges[0], edges[-1])
+
+    def _around_prompt(self, images: int) -> tuple[str, str]:
+        content = [{"type": "image"}] * images + [{"type": "text", "text": _PROMPT_MARK}]
+        text = self._render([{"role": "user", "content": content}], True)
+        if text.count(_PROMPT_MARK) != 1:
+            raise CheckpointCorrupt("the chat template does not show the user's words exactly once")
+        before, after = text.split(_PROMPT_MARK)
+        return before, after
 
     def _around_target(self, render: Render) -> tuple[str, str, int]:
         """What stands before and after an answer, and the token that stops it."""
@@ -197,17 +253,6 @@ class ChatTokenizer:
             raise CheckpointCorrupt("the checkpoint names no stop token")
         # Families whose template writes none end an answer with the end-of-sequence token.
         return lead, "", self.stop_token_ids[0]
-
-
-def _around_prompt(render: Render, *, with_image: bool) -> tuple[str, str]:
-    content = [{"type": "text", "text": _PROMPT_MARK}]
-    if with_image:
-        content.insert(0, {"type": "image"})
-    text = render([{"role": "user", "content": content}], True)
-    if text.count(_PROMPT_MARK) != 1:
-        raise CheckpointCorrupt("the chat template does not show the user's words exactly once")
-    before, after = text.split(_PROMPT_MARK)
-    return before, after
 
 
 def _unpadded(description: str) -> Tokenizer:

@@ -30,8 +30,8 @@ from transformers import (
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures
-from editing_core.backbones.chat import ChatTokenizer
 from editing_core.backbones.images import to_pil
+from editing_core.backbones.stock import chat_of, stop_tokens
 from editing_core.backbones.weights import load_weights, reading, resolve_module
 from editing_core.config import Placement
 from editing_core.errors import CheckpointCorrupt
@@ -90,7 +90,12 @@ class LlavaBackbone(Backbone):
         super().__init__(
             fingerprint=fingerprint,
             placement=placement,
-            chat=_chat(processor, self._stop_tokens(tokenizer)),
+            chat=chat_of(
+                processor,
+                image_token=processor.image_token,
+                default_template=_DEFAULT_TEMPLATE,
+                stop_token_ids=stop_tokens(model, tokenizer),
+            ),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         )
         if self.chat.image_token_id != self._config.image_token_id:
@@ -160,7 +165,8 @@ class LlavaBackbone(Backbone):
     def patch_grid(self) -> tuple[int, int]:
         return _patch_grid(self._config)
 
-    def new_cache(self) -> Any:
+    def new_cache(self, *, whole: bool = False) -> Any:
+        del whole  # no block of this family has a window
         return DynamicCache(config=self._config.text_config)
 
     @torch.no_grad()
@@ -184,39 +190,6 @@ class LlavaBackbone(Backbone):
     def _pixels(self, processor: Any, picture: Any) -> Tensor:
         pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"]
         return pixels.to(self.device, self.placement.dtype)
-
-    def _stop_tokens(self, tokenizer: Any) -> tuple[int, ...]:
-        named = self._model.generation_config.eos_token_id
-        stops = list(named) if isinstance(named, list) else [named]
-        stops += [self._config.text_config.eos_token_id, tokenizer.eos_token_id]
-        return tuple(dict.fromkeys(stop for stop in stops if isinstance(stop, int)))
-
-
-def _chat(processor: Any, stop_token_ids: tuple[int, ...]) -> ChatTokenizer:
-    tokenizer = processor.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise CheckpointCorrupt(
-            "the checkpoint has no fast tokenizer (tokenizer.json), which token spans need"
-        )
-    template = processor.chat_template or tokenizer.chat_template or _DEFAULT_TEMPLATE
-
-    def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        text: str = tokenizer.apply_chat_template(
-            messages,
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-        )
-        return text
-
-    return ChatTokenizer(
-        backend,
-        render,
-        image_token=processor.image_token,
-        bos_token=tokenizer.bos_token,
-        stop_token_ids=stop_token_ids,
-    )
 
 
 def _patch_grid(config: Any) -> tuple[int, int]:

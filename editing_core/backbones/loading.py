@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -13,6 +14,8 @@ from editing_core.checkpoint import EMBEDDED, CheckpointLayout, fingerprint_file
 from editing_core.config import DEFAULT_MODEL, Placement
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing, UnknownArchitecture
 from editing_core.registry import BACKBONES
+
+logger = logging.getLogger(__name__)
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
@@ -38,8 +41,13 @@ def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
     return layout
 
 
-def load_backbone(layout: CheckpointLayout, placement: Placement) -> Backbone:
+def load_backbone(
+    layout: CheckpointLayout, placement: Placement, *, clip: Path | None = None
+) -> Backbone:
     """Load the model of `layout` with the backbone registered for its family.
+
+    `clip` is the folder of a CLIPModel that makes the image keys, if the checkpoint has none of
+    its own. A family whose tower makes no keys has the embedded model's, and the log says so.
 
     Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
     """
@@ -51,11 +59,17 @@ def load_backbone(layout: CheckpointLayout, placement: Placement) -> Backbone:
     try:
         backbone_class: type[Backbone] = BACKBONES.resolve(family)
     except LookupError as error:
-        raise UnknownArchitecture(str(error)) from error
-    folders = [layout.model] + ([layout.clip] if layout.clip else [])
+        raise UnknownArchitecture(
+            f"{error}. A family is added in one file; docs/adding.md says how."
+        ) from error
+    clip = layout.clip or clip
+    if clip is None and not backbone_class.makes_own_keys:
+        clip = CheckpointLayout(EMBEDDED).clip
+        logger.info("%s makes no image keys: the embedded model's CLIP makes them", family)
+    folders = [layout.model] + ([clip] if clip else [])
     return backbone_class.load(
         layout.model,
-        clip=layout.clip,
+        clip=clip,
         placement=placement,
         fingerprint=fingerprint_files(*folders),
     )

@@ -30,7 +30,7 @@ class DecodeState:
     """Keys and values of one running batch. Changed in place by `decode`; valid for one run.
 
     `attention_mask` int64 `[batch, cached length]`, None when no row is padded; `positions` int64
-    `[batch, 1]` are those of the tokens to come.
+    `[..., batch, 1]` are those of the tokens to come.
     """
 
     cache: Any
@@ -39,11 +39,7 @@ class DecodeState:
 
 
 class _Halt(Exception):
-    """Leaves the decoder early, carrying what it was entered for."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
+    """Leaves the decoder early."""
 
 
 class DecoderPasses(ABC):
@@ -73,6 +69,14 @@ class DecoderPasses(ABC):
         """Each block's feed-forward module, with the same in and out."""
 
     @property
+    def added(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        """In each block, the two modules whose outputs are added to the residual stream.
+
+        Families that norm what attention and feed-forward give out name those norms.
+        """
+        return list(zip(self.attentions, self.feed_forwards, strict=True))
+
+    @property
     @abstractmethod
     def final_norm(self) -> nn.Module: ...
 
@@ -90,8 +94,28 @@ class DecoderPasses(ABC):
         """What turns the vision tower's patches into image tokens: one tensor in, one out."""
 
     @abstractmethod
-    def new_cache(self) -> Any:
-        """An empty cache of keys and values."""
+    def new_cache(self, *, whole: bool = False) -> Any:
+        """An empty cache of keys and values.
+
+        A `whole` one forgets nothing, even where a block attends to a window only.
+        """
+
+    @property
+    def body(self) -> nn.Module:
+        """What a pass calls with `inputs_embeds`: the decoder, or the module around it.
+
+        Families whose masks are made outside the decoder name what makes them.
+        """
+        return self.decoder
+
+    def positions(self, batch: PreparedBatch) -> Tensor:
+        """What the decoder is told of where each token stands: int64 `[..., batch, T]`."""
+        return batch.position_ids
+
+    def arguments(self, batch: PreparedBatch, columns: slice) -> dict[str, Any]:
+        """What else `body` is told about these columns of a whole batch."""
+        del batch, columns
+        return {}
 
     @torch.no_grad()
     def embed(self, batch: PreparedBatch) -> Tensor:
@@ -99,8 +123,7 @@ class DecoderPasses(ABC):
         embeddings: Tensor = self.token_embedding(batch.input_ids)
         for b, row in enumerate(batch.rows):
             if row.features is not None and row.spans.vision is not None:
-                start, stop = (edge + batch.padding[b] for edge in row.spans.vision)
-                embeddings[b, start:stop] = row.features.patches
+                embeddings[b, row.spans.vision_columns(batch.padding[b])] = row.features.patches
         return embeddings
 
     @torch.no_grad()
@@ -109,10 +132,8 @@ class DecoderPasses(ABC):
     ) -> tuple[Tensor, DecodeState]:
         """Run the whole batch; return logits after the last column, float32 `[batch, vocab]`."""
         mask = batch.attention_mask if batch.is_padded else None
-        state = DecodeState(self.new_cache(), mask, batch.position_ids[:, -1:] + 1)
-        hidden = self._decode_embeddings(
-            self.embed(batch), mask, batch.position_ids, state.cache, taps
-        )
+        state = DecodeState(self.new_cache(), mask, self.positions(batch)[..., -1:] + 1)
+        hidden = self._run(batch, self.embed(batch), state.cache, taps)
         return self._logits(hidden[:, -1:])[:, 0], state
 
     @torch.no_grad()
@@ -142,16 +163,14 @@ class DecoderPasses(ABC):
         `embeddings` `[batch, T, hidden_size]` stand in for those of `embed`. Gradients flow through
         them and through what taps return; callers that want none say so.
         """
-        mask = batch.attention_mask if batch.is_padded else None
         inputs = self.embed(batch) if embeddings is None else embeddings
-        return self._logits(self._decode_embeddings(inputs, mask, batch.position_ids, None, taps))
+        return self._logits(self._run(batch, inputs, None, taps))
 
     @torch.no_grad()
     def read(self, batch: PreparedBatch, columns: int) -> Prefix:
         """Run the first `columns` columns of an unpadded batch once, to be continued many times."""
-        cache, positions = self.new_cache(), batch.position_ids
-        inputs = self.embed(batch)[:, :columns]
-        self._decode_embeddings(inputs, None, positions[:, :columns], cache, None)
+        cache, first = self.new_cache(whole=True), slice(columns)
+        self._run(batch, self.embed(batch)[:, first], cache, None, columns=first)
         return tuple((layer.keys, layer.values) for layer in cache.layers)
 
     def forward_after(self, prefix: Prefix, batch: PreparedBatch, embeddings: Tensor) -> Tensor:
@@ -163,8 +182,8 @@ class DecoderPasses(ABC):
         cache = self.new_cache()
         for layer, (keys, values) in enumerate(prefix):
             cache.update(keys, values, layer)
-        positions = batch.position_ids[:, -embeddings.shape[1] :]
-        return self._logits(self._decode_embeddings(embeddings, None, positions, cache, None))
+        following = slice(batch.length - embeddings.shape[1], None)
+        return self._logits(self._run(batch, embeddings, cache, None, columns=following))
 
     def states(self, batch: PreparedBatch, layers: Sequence[int]) -> dict[int, Tensor]:
         """Outputs of the given blocks, `[batch, T, hidden]` each; blocks above are not run."""
@@ -175,19 +194,12 @@ class DecoderPasses(ABC):
             def tap(hidden: Tensor) -> None:
                 found[layer] = hidden
                 if layer == highest:
-                    raise _Halt(None)
+                    raise _Halt
 
             return tap
 
-        mask = batch.attention_mask if batch.is_padded else None
         try:
-            self._decode_embeddings(
-                self.embed(batch),
-                mask,
-                batch.position_ids,
-                None,
-                {layer: keep(layer) for layer in layers},
-            )
+            self._run(batch, self.embed(batch), None, {layer: keep(layer) for layer in layers})
         except _Halt:
             return found
         raise AssertionError(f"block {highest} did not run")
@@ -205,38 +217,54 @@ class DecoderPasses(ABC):
 
     def last_states(self, batch: PreparedBatch, *, taps: Mapping[int, Tap] | None = None) -> Tensor:
         """What the output head reads in `forward`, after the final norm: `[batch, T, hidden]`."""
-        mask = batch.attention_mask if batch.is_padded else None
-        return self._decode_embeddings(self.embed(batch), mask, batch.position_ids, None, taps)
+        return self._run(batch, self.embed(batch), None, taps)
 
     def upper_states(self, states: Tensor, batch: PreparedBatch, layer: int) -> Tensor:
         """What the output head reads in `upper`, after the final norm: `[batch, T, hidden]`."""
-        hidden = states
-        arguments = self._block_arguments(batch)
-        for block in self.layers[layer + 1 :]:
-            hidden = _hidden(block(hidden, **arguments))
-        normed: Tensor = self.final_norm(hidden)
-        return normed
+        with self._standing_in(states, layer):
+            return self._run(batch, self.embed(batch), None, None)
 
     def logits(self, last_states: Tensor) -> Tensor:
         """What the output head makes of `[..., hidden]`: float32 `[..., vocab]`."""
         return self._logits(last_states)
 
-    def _block_arguments(self, batch: PreparedBatch) -> dict[str, Any]:
-        """What the decoder passes to each block beside the states; the same for all of them."""
+    @contextmanager
+    def _standing_in(self, states: Tensor, layer: int) -> Iterator[None]:
+        """Blocks up to `layer` compute nothing, and that one gives out `states`.
 
-        def capture(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-            raise _Halt(kwargs)
+        The decoder's own loop runs the rest, so that whatever it does between blocks, and each
+        block's own mask and positions, are as in a whole pass.
+        """
 
-        handle = self.layers[0].register_forward_pre_hook(capture, with_kwargs=True)
-        mask = batch.attention_mask if batch.is_padded else None
+        def hand_on(hidden: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+            return hidden
+
+        def give_out(_hidden: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+            return states
+
+        skipped = list(self.layers)[: layer + 1]
+        for block in skipped:
+            vars(block)["forward"] = give_out if block is skipped[-1] else hand_on
         try:
-            self._decode_embeddings(self.embed(batch), mask, batch.position_ids, None, None)
-        except _Halt as halt:
-            arguments: dict[str, Any] = halt.value
-            return arguments
+            yield
         finally:
-            handle.remove()
-        raise AssertionError("block 0 did not run")
+            for block in skipped:
+                del vars(block)["forward"]
+
+    def _run(
+        self,
+        batch: PreparedBatch,
+        inputs: Tensor,
+        cache: Any,
+        taps: Mapping[int, Tap] | None,
+        *,
+        columns: slice = slice(None),
+    ) -> Tensor:
+        """`inputs` are the embeddings of these columns of the batch."""
+        mask = batch.attention_mask if batch.is_padded else None
+        positions = self.positions(batch)[..., columns]
+        more = self.arguments(batch, columns)
+        return self._decode_embeddings(inputs, mask, positions, cache, taps, **more)
 
     def _decode_embeddings(
         self,
@@ -245,14 +273,16 @@ class DecoderPasses(ABC):
         positions: Tensor,
         cache: Any,
         taps: Mapping[int, Tap] | None,
+        **more: Any,
     ) -> Tensor:
         with self._tapped(taps):
-            output = self.decoder(
+            output = self.body(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
+                **more,
             )
         hidden: Tensor = output.last_hidden_state
         return hidden

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PromptRow
+from editing_core.backbones.batch import ImageFeatures, PromptRow
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.backbones.passes import Tap
+from editing_core.backbones.processors import load_processor
 from editing_core.backbones.watching import watching
 from editing_core.backbones.weights import resolve_module
 from editing_core.checkpoint import write_manifest
@@ -27,9 +30,12 @@ from editing_core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
     ContextTooLong,
+    RequestError,
     UnknownArchitecture,
 )
+from editing_core.registry import BACKBONES
 from tests.support.plain_llava import save_plain_llava
+from tests.support.tiny_families import FAMILIES
 from tests.support.tiny_model import tiny_image
 
 
@@ -40,41 +46,73 @@ class Case:
     backbone: Backbone
     model: Any
     processor: Any
-    write: Callable[[str, bool], str]
+    write: Callable[[str, int], str]
+    text_alone: str = "processor"
 
-    def stock_inputs(self, prompt: str, image: Any) -> Any:
-        text = self.write(prompt, image is not None)
-        images = None if image is None else to_pil(image)
-        return self.processor(images=images, text=text, return_tensors="pt")
+    def stock(self, row: PromptRow) -> tuple[Any, dict[str, Any]]:
+        """Who answers this row, and with which inputs."""
+        images = [] if row.image is None else [row.image, *row.more_images]
+        text = self.write(row.prompt, len(images))
+        if not images and self.text_alone != "processor":
+            inputs = self.processor.tokenizer(
+                text, return_tensors="pt", return_token_type_ids=self.text_alone == "tokenizer"
+            )
+            alone = self.text_alone == "language_model"
+            return self.model.language_model if alone else self.model, dict(inputs)
+        shown = [self.shown(image) for image in images] or None
+        with warnings.catch_warnings():
+            # PaliGemma's processor makes an array of a tensor in a way that numpy gives up.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            inputs = self.processor(images=shown, text=text, return_tensors="pt")
+        return self.model, {name: inputs[name] for name in inputs if name != "labels"}
+
+    def shown(self, image: Any) -> Image.Image:
+        return (
+            to_pil(image) if getattr(self.backbone, "letterboxes", True) else Image.fromarray(image)
+        )
+
+    def num_tokens(self, features: ImageFeatures) -> int:
+        pictures = features.pictures or (self.backbone.usual_picture,)
+        return sum(picture.num_tokens for picture in pictures)
 
 
 def load(folder: Path) -> Backbone:
     return load_backbone(find_checkpoint(folder), Placement.resolve())
 
 
-def stock_case(folder: Path, model_folder: Path, write: Callable[[str, bool], str]) -> Case:
+def stock_case(folder: Path, model_folder: Path, write: Callable[[str, int], str]) -> Case:
     model = LlavaForConditionalGeneration.from_pretrained(model_folder).eval()
     return Case(load(folder), model, AutoProcessor.from_pretrained(model_folder), write)
 
 
-@pytest.fixture(scope="module", params=["laid out", "plain"])
+def family_case(name: str, folder: Path) -> Case:
+    family = FAMILIES[name]
+    family.save(folder)
+    model = family.model_class.from_pretrained(folder).eval()
+    processor = load_processor(family.processor_class, folder)
+    return Case(load(folder), model, processor, family.write, family.text_alone)
+
+
+@pytest.fixture(scope="module", params=["laid out", "plain", *FAMILIES])
 def case(
     request: pytest.FixtureRequest,
     tiny_checkpoint: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Case:
+    if request.param in FAMILIES:
+        return family_case(request.param, tmp_path_factory.mktemp("family"))
     if request.param == "plain":
         folder = save_plain_llava(tmp_path_factory.mktemp("plain"))
         return stock_case(
             folder,
             folder,
-            lambda prompt, seen: f"USER: {'<image>' * seen}{chr(10) * seen}{prompt} ASSISTANT:",
+            lambda prompt, seen: f"USER: {f'<image>{chr(10)}' * seen}{prompt} ASSISTANT:",
         )
     return stock_case(
         tiny_checkpoint,
         tiny_checkpoint / "model",
         lambda prompt, seen: (
-            f"<|user|>\n{'<image>' * seen}{chr(10) * seen}{prompt}<|end|>\n<|assistant|>\n"
+            f"<|user|>\n{f'<image>{chr(10)}' * seen}{prompt}<|end|>\n<|assistant|>\n"
         ),
     )
 
@@ -89,17 +127,17 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS)
 def test_tokens_and_logits_are_those_of_the_stock_model(case: Case, row: PromptRow) -> None:
     batch = case.backbone.prepare([row])
-    inputs = case.stock_inputs(row.prompt, row.image)
+    model, inputs = case.stock(row)
     assert batch.input_ids.tolist() == inputs["input_ids"].tolist()
     with torch.no_grad():
-        expected = case.model(**inputs).logits
+        expected = model(**inputs).logits
     assert torch.equal(case.backbone.forward(batch), expected)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_greedy_decoding_is_that_of_the_stock_model(case: Case, row: PromptRow) -> None:
-    inputs = case.stock_inputs(row.prompt, row.image)
-    expected = case.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    model, inputs = case.stock(row)
+    expected = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     logits, state = case.backbone.prefill(case.backbone.prepare([row]))
     tokens: list[int] = []
     while len(tokens) < 12:
@@ -107,7 +145,64 @@ def test_greedy_decoding_is_that_of_the_stock_model(case: Case, row: PromptRow) 
         if tokens[-1] in case.backbone.stop_token_ids:
             break
         logits = case.backbone.decode(torch.tensor(tokens[-1:]), state)
-    assert tokens == expected[0, inputs["input_ids"].shape[1] :].tolist()
+    prompt = inputs["input_ids"].shape[1]
+    assert tokens == expected[0, prompt:].tolist()
+
+
+def test_several_pictures_stand_in_order(case: Case) -> None:
+    row = replace(ROWS[0], more_images=(tiny_image(5, height=30), tiny_image(6)))
+    if not case.backbone.takes_several_images:
+        with pytest.raises(RequestError, match="one picture"):
+            case.backbone.prepare([row])
+        return
+    batch = case.backbone.prepare([row])
+    model, inputs = case.stock(row)
+    assert batch.input_ids.tolist() == inputs["input_ids"].tolist()
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    # The stock model looks at all of them in one batch, which rounds differently.
+    assert torch.allclose(case.backbone.forward(batch), expected, atol=1e-3)
+    (shown,) = batch.rows
+    assert shown.features is not None
+    assert len(batch.input_ids[0, shown.spans.vision_rows]) == len(shown.features.patches)
+    first = case.backbone.image_features([tiny_image(0)])[0]
+    assert np.array_equal(shown.features.key, first.key)
+
+
+def test_what_acts_on_one_row_changes_no_other(case: Case) -> None:
+    batch = case.backbone.prepare(ROWS)
+    plain, _ = case.backbone.prefill(batch)
+
+    def push(hidden: Tensor) -> Tensor:
+        changed = hidden.clone()
+        changed[1, batch.rows[1].spans.last_prompt + batch.padding[1] :] += 3.0
+        return changed
+
+    pushed, state = case.backbone.prefill(batch, taps={1: push})
+    assert not torch.equal(pushed[1], plain[1])
+    assert torch.equal(pushed[0], plain[0])
+    assert torch.equal(pushed[2], plain[2])
+    case.backbone.decode(pushed.argmax(-1), state, taps={1: torch.zeros_like})
+
+
+def test_a_prefix_is_causal_where_that_is_said(case: Case) -> None:
+    """What the model makes of the picture's rows does not depend on words after them, or does."""
+    rows = [PromptRow(prompt, tiny_image(0)) for prompt in ("abcd", "wxyz")]
+    first, second = (case.backbone.prepare([row]) for row in rows)
+    for each in (first, second):
+        assert each.length == first.length
+    # A family whose tokens are made with the prompt in mind says so by its features, not here.
+    vision = first.rows[0].spans.vision_rows
+    shown = case.backbone.embed(first)
+    other = case.backbone.embed(second)
+    other[0, vision] = shown[0, vision]
+    found: list[Tensor] = []
+    for batch, embeddings in ((first, shown), (second, other)):
+        states: list[Tensor] = []
+        tap = {case.backbone.num_layers - 1: states.append}
+        case.backbone.forward(batch, taps=tap, embeddings=embeddings)
+        found.append(states[0][0, vision])
+    assert torch.allclose(found[0], found[1], atol=1e-4) is case.backbone.prefix_is_causal
 
 
 def test_padding_changes_no_answer(case: Case) -> None:
@@ -132,6 +227,8 @@ def test_the_two_halves_are_the_whole_bit_for_bit(case: Case) -> None:
 
 
 def test_rows_may_be_continued_after_a_part_that_was_run_once(case: Case) -> None:
+    if not case.backbone.prefix_is_causal:
+        return  # then no part is run once for many rows
     batch = case.backbone.prepare(ROWS[:1])
     whole = case.backbone.forward(batch)
     columns = whole.shape[1] - 3
@@ -185,25 +282,33 @@ def test_a_block_adds_what_its_modules_give_out(case: Case) -> None:
     """Names lead to the right modules, and a module can be run again as it was."""
     backbone, batch = case.backbone, case.backbone.prepare(ROWS[:1])
     blocks = range(backbone.num_layers)
-    with watching([*backbone.attentions, *backbone.feed_forwards]) as calls:
+    joining = [module for pair in backbone.added for module in pair]
+    with watching([*backbone.attentions, *joining, *backbone.layers]) as calls:
         states = backbone.states(batch, blocks)
-    inputs = backbone.embed(batch)
     for block in blocks:
-        attention, mlp = calls[block], calls[backbone.num_layers + block]
-        assert torch.allclose(inputs + attention.output + mlp.output, states[block], atol=1e-4)
+        attention, place = calls[block], backbone.num_layers + 2 * block
+        added = calls[place].output + calls[place + 1].output
+        inputs = calls[3 * backbone.num_layers + block].inputs
+        assert torch.allclose(inputs + added, states[block], atol=1e-3)
         assert torch.allclose(attention.again(attention.inputs), attention.output, atol=1e-5)
         # Attention sees its rows in order and with their positions.
         turned = attention.again(attention.inputs.flip(1))[:, -1]
         assert not torch.allclose(turned, attention.output[:, -1], atol=1e-4)
-        inputs = states[block]
-    for module in (*backbone.attentions, *backbone.feed_forwards):
+    for module in (*backbone.attentions, *joining, *backbone.layers):
         assert not module._forward_hooks
 
 
 def test_patches_lie_where_the_grid_says(case: Case) -> None:
     """Changing one corner of the picture's last patch changes that patch's token most."""
-    rows, columns = case.backbone.patch_grid
-    assert 0 <= case.backbone.num_image_tokens - rows * columns <= 1
+    (features,) = case.backbone.image_features([np.full((48, 48, 3), 90, dtype=np.uint8)])
+    (picture,) = features.pictures or (case.backbone.usual_picture,)
+    assert len(features.patches) == picture.num_tokens
+    if picture.grid is None:
+        assert case.backbone.patch_grid == (1, case.backbone.num_image_tokens)
+        return
+    rows, columns = picture.grid
+    assert picture.grid_start + rows * columns <= picture.num_tokens
+    own = slice(picture.grid_start, picture.grid_start + rows * columns)
     image = np.full((48, 48, 3), 90, dtype=np.uint8)
     for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0)):
         marked = image.copy()
@@ -211,7 +316,7 @@ def test_patches_lie_where_the_grid_says(case: Case) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         marked[row * height : (row + 1) * height, column * width : (column + 1) * width] = noise
         plain, changed = case.backbone.image_features([image, marked])
-        moved = (changed.patches - plain.patches).float().norm(dim=-1)[-rows * columns :]
+        moved = (changed.patches - plain.patches).float().norm(dim=-1)[own]
         assert int(moved.argmax()) == row * columns + column
 
 
@@ -229,9 +334,13 @@ def test_spans_say_where_things_are(case: Case) -> None:
     prepared = case.backbone.prepare([row]).rows[0]
     spans, ids = prepared.spans, prepared.ids
     assert spans.vision is not None
+    assert prepared.features is not None
     start, stop = spans.vision
-    assert stop - start == case.backbone.num_image_tokens
-    assert set(ids[start:stop]) == {case.backbone.image_token_id}
+    shown = torch.tensor(ids)[spans.vision_rows]
+    assert len(shown) == case.num_tokens(prepared.features)
+    assert set(shown.tolist()) == {case.backbone.image_token_id}
+    assert len(shown) + len(spans.apart) == stop - start
+    assert case.backbone.image_token_id not in [ids[place] for place in spans.apart]
     assert case.backbone.image_token_id not in ids[:start] + ids[stop:]
     assert case.backbone.text_of(ids[slice(*spans.prompt)]) == "Is the <image> blue?"
     assert case.backbone.text_of(ids[slice(*spans.target)]) == "the blue"
@@ -274,15 +383,13 @@ def test_targets_are_text_or_tokens_not_both(case: Case) -> None:
 
 
 def test_the_context_has_an_end(case: Case) -> None:
-    room = case.backbone.max_positions - len(
-        case.backbone.prepare([PromptRow("", tiny_image(0))]).rows[0].ids
-    )
+    room = case.backbone.max_positions - len(case.backbone.lay_out("", has_image=True).ids)
     fits = "?" * (room - 2)
     assert case.backbone.lay_out(fits, has_image=True, target_ids=(5,)).ids
     with pytest.raises(ContextTooLong):
         case.backbone.lay_out(fits, has_image=True, target_ids=(5,) * 4)
     with pytest.raises(ContextTooLong):
-        case.backbone.prepare([PromptRow("?" * (room + 1), tiny_image(0))])
+        case.backbone.prepare([PromptRow("?" * case.backbone.max_positions, tiny_image(0))])
 
 
 def test_pictures_are_seen_one_by_one_and_remembered(case: Case) -> None:
@@ -297,7 +404,7 @@ def test_pictures_are_seen_one_by_one_and_remembered(case: Case) -> None:
         assert features.key.shape == (case.backbone.image_key_dim,)
         assert np.linalg.norm(features.key) == pytest.approx(1.0, abs=1e-6)
         assert features.patches.shape == (
-            case.backbone.num_image_tokens,
+            case.num_tokens(features),
             case.backbone.hidden_size,
         )
 
@@ -368,6 +475,32 @@ def test_a_part_that_is_not_there_is_named() -> None:
         resolve_module(torch.nn.Linear(1, 1), "model.layers")
     with pytest.raises(UnknownArchitecture, match="ModuleList"):
         resolve_module(torch.nn.Sequential(torch.nn.Linear(1, 1)), "0", torch.nn.ModuleList)
+
+
+def test_every_family_is_here() -> None:
+    assert {"llava", *FAMILIES} == set(BACKBONES)
+
+
+def test_an_unknown_family_is_told_which_are_known(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "oracle"}', "utf-8")
+    with pytest.raises(UnknownArchitecture, match=r"'oracle'.*llava.*docs/adding\.md"):
+        load(tmp_path)
+
+
+def test_a_tower_without_keys_leaves_them_to_a_clip_model(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that is named, else the embedded model's; both are part of what the model is."""
+    FAMILIES["qwen2_5_vl"].save(tmp_path)
+    layout, placement = find_checkpoint(tmp_path), Placement.resolve()
+    with caplog.at_level("INFO"):
+        embedded = load_backbone(layout, placement)
+    assert "the embedded model's CLIP makes them" in caplog.text
+    named = load_backbone(layout, placement, clip=tiny_checkpoint / "clip")
+    assert named.fingerprint != embedded.fingerprint
+    clip = load(tiny_checkpoint).image_features([tiny_image(3)])[0].key
+    assert np.allclose(named.image_features([tiny_image(3)])[0].key, clip, atol=1e-6)
+    assert embedded.image_key_dim != named.image_key_dim == len(clip)
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "no such model", "/no/such/folder"])

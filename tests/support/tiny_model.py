@@ -5,6 +5,7 @@ It has the layout of the embedded model, so everything that loads that loads thi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,17 @@ CHAT_TEMPLATE = (
 MERGES = (("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "s"), ("Ġ", "b"), ("l", "u"), ("Ġb", "lu"))
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE over all 256 bytes: any text encodes and comes back."""
+def tiny_tokenizer(
+    *,
+    more: Sequence[str] = (),
+    chat_template: str | None = CHAT_TEMPLATE,
+    bos_token: str | None = None,
+    **names: str,
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over all 256 bytes: any text encodes and comes back.
+
+    `more` are special tokens beyond the usual; `names` make some of them attributes.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [*alphabet, *("".join(pair) for pair in MERGES)]
     tokenizer = Tokenizer(
@@ -58,14 +68,16 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+        [AddedToken(token, special=True, normalized=False) for token in (*SPECIAL_TOKENS, *more)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
         eos_token="<|end|>",
-        additional_special_tokens=["<|user|>", "<|assistant|>", "<image>"],
-        chat_template=CHAT_TEMPLATE,
+        bos_token=bos_token,
+        additional_special_tokens=["<|user|>", "<|assistant|>", "<image>", *more],
+        extra_special_tokens=names,
+        chat_template=chat_template,
         model_max_length=512,
     )
 

@@ -1,0 +1,90 @@
+"""What a picture's key is made by, for families that have no CLIPModel of their own.
+
+A CLIP or SigLIP tower that the model looks with anyway gives the key for nothing; any other model
+gets a CLIPModel beside it, which looks at the letterboxed picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, CLIPModel
+
+from editing_core.backbones.images import to_pil
+from editing_core.backbones.weights import load_weights, reading, resolve_module
+from editing_core.config import Placement
+from editing_core.types import ImageArray
+
+
+class ImageKeys(Protocol):
+    """`dim` numbers a key, made by `model`."""
+
+    dim: int
+    model: str
+
+    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+        """The normalised key of `image`, of which the family's tower made `seen`."""
+        ...
+
+
+class TowerKeys:
+    """The model's own tower, pooled as it was trained to be.
+
+    CLIP: the class token after the last norm. SigLIP: its pooling head, and where the checkpoint
+    has none, the mean of its patches. `whole` is the tile that shows the whole picture.
+    """
+
+    def __init__(self, tower: nn.Module, *, whole: int) -> None:
+        config: Any = tower.config
+        self._whole = whole
+        self._norm: nn.Module | None = None
+        self._head: nn.Module | None = None
+        if config.model_type == "clip_vision_model":
+            self._norm = resolve_module(tower, "post_layernorm")
+        elif getattr(config, "vision_use_head", False):
+            self._head = resolve_module(tower, "head")
+        self.dim = int(config.hidden_size)
+        self.model = "tower-mean" if self._norm is None and self._head is None else "tower-pooled"
+
+    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+        """See `ImageKeys`; `seen.last_hidden_state` is `[tiles, patches, hidden]`."""
+        del image
+        states: Tensor = seen.last_hidden_state[self._whole]
+        if self._norm is not None:
+            return _normalised(self._norm(states[0]))
+        if self._head is not None:
+            return _normalised(self._head(states[None])[0])
+        return _normalised(states.float().mean(0))
+
+
+class ClipKeys:
+    """The projected image embedding of a CLIPModel in a folder of its own."""
+
+    model = "clip"
+
+    def __init__(self, folder: Path, placement: Placement) -> None:
+        clip: Any = load_weights(CLIPModel, folder, placement)
+        self._clip = clip
+        with reading(folder):
+            self._processor = AutoImageProcessor.from_pretrained(folder)
+        self._placement = placement
+        self.dim = int(clip.config.projection_dim)
+
+    @torch.no_grad()
+    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+        """See `ImageKeys`."""
+        del seen
+        pixels = self._processor(images=to_pil(image), return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self._placement.device, self._placement.dtype)
+        return _normalised(self._clip.get_image_features(pixels).pooler_output[0])
+
+
+def _normalised(pooled: Tensor) -> NDArray[np.float32]:
+    key = pooled.float().cpu().numpy().astype(np.float64)
+    key /= max(float(np.linalg.norm(key)), 1e-12)
+    return key.astype(np.float32)
