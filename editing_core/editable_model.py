@@ -25,7 +25,7 @@ from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
-from editing_core.editors.base import Editor
+from editing_core.editors.base import Companion, Editor
 from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
@@ -34,11 +34,12 @@ from editing_core.errors import (
     TargetTooLong,
 )
 from editing_core.experts.memory import Snapshot
-from editing_core.generation import GenerationRow, IsCancelled, OnTokens, run
+from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
 from editing_core.refinement import (
     ANSWERS,
     MAX_STEPS,
     Aim,
+    OnProgress,
     RefinedPass,
     Refinement,
     Wanted,
@@ -52,6 +53,9 @@ from editing_core.stock_questions import StockQuestion, default_questions, quest
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
 
 __all__ = ["EditableModel", "GenerationRow"]
+
+_NEW = "new"
+"""Stands for the edit that is being made; it has no id yet."""
 
 
 class EditableModel:
@@ -137,11 +141,22 @@ class EditableModel:
             self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
 
     @torch.no_grad()
-    def encode(self, request: EditRequest, *, editor: str = "liveedit") -> EditArtifact:
+    def encode(
+        self,
+        request: EditRequest,
+        *,
+        editor: str = "liveedit",
+        is_cancelled: IsCancelled | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> EditArtifact:
         """Make an edit. Pure: nothing is kept, and the same request gives the same artifact.
 
-        The payload is rounded to the float16 that will be stored. Raises what `validate` raises,
-        and `ArtifactCorrupt` when the expert's numbers do not fit float16.
+        The payload is rounded to the float16 that will be stored. An editor that fits its experts
+        takes gradient steps here, told to `on_progress`; one that does not make the target the
+        answer is returned as it is, for verification to judge.
+
+        Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not fit
+        float16, and `GenerationCancelled` before the next pass once `is_cancelled` says so.
         """
         self.validate(request, editor=editor)
         chosen, target_ids = self._editor(editor), self._encode_target(request.target)
@@ -155,19 +170,19 @@ class EditableModel:
         seen = found[self.router.layer][0, spans.vision_rows].float()
         (words,) = self.backbone.word_states(batch.rows, self.router.layer)
         key = self.router.keys(RoutingStates(image=seen, words=words), features.key)
-        payload, metadata = chosen.encode(
-            EditStates(
-                hidden=found[chosen.edit_layer][0].float(),
-                spans=spans,
-                target_ids=torch.tensor(target_ids, device=self.backbone.device),
-                target_embeddings=self.backbone.embed_tokens(target_ids).float(),
-            )
-        )
+        raise_if(is_cancelled)
+        companions = self._companions(chosen, request, target_ids)
+        rows = self._edit_rows(request, companions, target_ids) if companions else batch
+        below = found[chosen.edit_layer]
+        if companions:
+            below = self.backbone.lower(rows, chosen.edit_layer)
+        own, *others = self._edit_states(rows, below, target_ids)
+        payload, metadata = chosen.encode(own, list(zip(companions, others, strict=True)))
         stored = {name: tensor.to("cpu", torch.float16) for name, tensor in payload.items()}
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorrupt(f"the expert's {name} does not fit float16", field=name)
-        return EditArtifact(
+        artifact = EditArtifact(
             editor=editor,
             edit_layer=chosen.edit_layer,
             positions=chosen.positions,
@@ -178,6 +193,24 @@ class EditableModel:
             router_fingerprint=self.router_fingerprint,
             metadata=dict(metadata),
         )
+        fit = chosen.fit(artifact)
+        if fit is None:
+            return artifact
+        selected = [[(_NEW, artifact, 1.0)]] * len(rows.rows)
+        return refine(
+            _NEW,
+            artifact,
+            [target_ids] * len(rows.rows),
+            RefinedPass(
+                rows, selected, backbone=self.backbone, editors={editor: chosen}, below=below
+            ),
+            movable=tuple(fit.units),
+            units=fit.units,
+            rate=fit.rate,
+            max_steps=fit.max_steps,
+            is_cancelled=is_cancelled,
+            on_progress=on_progress,
+        ).artifact
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -324,6 +357,42 @@ class EditableModel:
         except KeyError:
             known = ", ".join(self.editors)
             raise LookupError(f"editor {name!r} is not loaded; loaded: {known}") from None
+
+    def _companions(
+        self, editor: Editor, request: EditRequest, target_ids: tuple[int, ...]
+    ) -> list[Companion]:
+        """What the editor wants to see beside the edit, as far as the model can read it."""
+        found = []
+        for companion in editor.companions(request):
+            (features,) = self.backbone.image_features([companion.image])
+            try:
+                self.backbone.lay_out(
+                    companion.prompt,
+                    has_image=True,
+                    target_ids=target_ids,
+                    pictures=features.pictures,
+                )
+            except ContextTooLong:
+                continue  # the edit's own words fit, and are seen
+            found.append(companion)
+        return found
+
+    def _edit_rows(
+        self, request: EditRequest, companions: Sequence[Companion], target_ids: tuple[int, ...]
+    ) -> PreparedBatch:
+        asked = [(request.prompt, request.image), *((c.prompt, c.image) for c in companions)]
+        return self.backbone.prepare([PromptRow(p, i, target_ids=target_ids) for p, i in asked])
+
+    def _edit_states(
+        self, batch: PreparedBatch, hidden: Tensor, target_ids: tuple[int, ...]
+    ) -> list[EditStates]:
+        """Teacher-forced rows of one target, given the output `[batch, T, hidden]` of a block."""
+        ids = torch.tensor(target_ids, device=self.backbone.device)
+        embeddings = self.backbone.embed_tokens(target_ids).float()
+        return [
+            EditStates(hidden[b, pad:].float(), row.spans, ids, embeddings)
+            for b, (row, pad) in enumerate(zip(batch.rows, batch.padding, strict=True))
+        ]
 
     def _encode_target(self, target: str) -> tuple[int, ...]:
         chat = self.backbone.chat

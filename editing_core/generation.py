@@ -116,7 +116,7 @@ def run(
         _Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids))
         for row, sampling in zip(batch.rows, samplings, strict=True)
     ]
-    _raise_if(is_cancelled)
+    raise_if(is_cancelled)
     logits, state = backbone.prefill(batch, taps=edited.prefill_taps())
     step = 1
     while True:
@@ -130,7 +130,7 @@ def run(
                 on_tokens(b, delta)
         if all(writer.finish_reason is not None for writer in writers):
             break
-        _raise_if(is_cancelled)
+        raise_if(is_cancelled)
         step += 1
         logits = backbone.decode(
             torch.tensor(tokens, device=backbone.device), state, taps=edited.decode_taps(step)
@@ -140,7 +140,8 @@ def run(
     ]
 
 
-def _raise_if(is_cancelled: IsCancelled | None) -> None:
+def raise_if(is_cancelled: IsCancelled | None) -> None:
+    """Raise `GenerationCancelled` once `is_cancelled` says so."""
     if is_cancelled is not None and is_cancelled():
         raise GenerationCancelled("the generation was cancelled")
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from editing_core.states import Intervention
+from editing_core.states import Intervention, Norm
 from editing_core.types import EditArtifact, Rows
 
 Experts = Sequence[tuple[EditArtifact, float]]
@@ -27,7 +27,10 @@ _ALIGNED = "aligned"
 class FusesExperts(Protocol):
     """What is needed of an editor here."""
 
-    def intervention(self, experts: Experts) -> Intervention: ...
+    @property
+    def norms(self) -> Mapping[str, Norm]: ...
+
+    def intervention(self, experts: Experts, *, norms: Mapping[str, Norm]) -> Intervention: ...
 
 
 def fuse(
@@ -35,18 +38,20 @@ def fuse(
 ) -> dict[int, tuple[Intervention, ...]]:
     """Fuse one row's experts, layer by layer.
 
-    Aligned experts share one softmax whichever editor made them; others are fused by their own
-    editor, and the residuals add up. Raises `KeyError` when an artifact's editor is not loaded.
+    Aligned experts share one softmax whichever editor made them, each read by the norm of its own;
+    others are fused by their own editor, and the residuals add up. Raises `KeyError` when an
+    artifact's editor is not loaded.
     """
     groups: dict[tuple[int, str], list[tuple[EditArtifact, float]]] = {}
     for artifact, weight in selected:
         kind = artifact.metadata.get(_KIND, "")
         group = _ALIGNED if kind == _ALIGNED else f"{artifact.editor}/{kind}"
         groups.setdefault((artifact.edit_layer, group), []).append((artifact, weight))
+    norms = {name: norm for editor in editors.values() for name, norm in editor.norms.items()}
     fused: dict[int, tuple[Intervention, ...]] = {}
     for (layer, _), experts in groups.items():
         editor = editors[experts[0][0].editor]
-        fused[layer] = (*fused.get(layer, ()), editor.intervention(experts))
+        fused[layer] = (*fused.get(layer, ()), editor.intervention(experts, norms=norms))
     return fused
 
 

@@ -1,6 +1,7 @@
 """Refining one expert: a bounded number of gradient steps on its own tensors, nothing else moves.
 
-For an edit that does not take, or that disturbs what it should leave alone. The weights of the
+For an edit that does not take, or that disturbs what it should leave alone; and for editors whose
+experts are made so in the first place (`Editor.fit`). The weights of the
 base model are frozen, the routing is decided once and kept (keys are no part of an expert), and
 what each step is judged by is the expert as it would be stored, rounded to float16. It stops when
 every wanted answer is what greedy decoding would say: a loss would stop too early or too late.
@@ -42,6 +43,9 @@ ANSWERS = "answers"
 
 Head = Callable[[Tensor], Tensor]
 """Last hidden states `[..., hidden]` to logits `[..., vocab]`."""
+
+OnProgress = Callable[[int, int, float], None]
+"""Told before each step: steps made, the most there may be, and the loss."""
 
 Selected = Sequence[tuple[str, EditArtifact, float]]
 """Who acts on one row, and how strongly."""
@@ -111,7 +115,7 @@ class RefinedPass:
     """Teacher-forced rows whose routing is decided, run again and again with another expert.
 
     `selected[b]` acts on row b of `batch`. Where all experts share one edit layer, as they do for
-    one backbone, the blocks below it run once.
+    one backbone, the blocks below it run once, or not at all where `below` is what they gave.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class RefinedPass:
         *,
         backbone: Backbone,
         editors: Mapping[str, Editor],
+        below: Tensor | None = None,
     ) -> None:
         self._batch = batch
         self._selected = {b: experts for b, experts in enumerate(selected) if experts}
@@ -131,8 +136,8 @@ class RefinedPass:
         }
         layers = {a.edit_layer for experts in self._selected.values() for _, a, _ in experts}
         self._layers = sorted(layers)
-        self._below = None
-        if len(layers) == 1:
+        self._below = below
+        if below is None and len(layers) == 1:
             with torch.no_grad():
                 self._below = backbone.lower(batch, self._layers[0])
 
@@ -189,20 +194,25 @@ def refine(
     *,
     movable: Sequence[str],
     max_steps: int,
+    units: Mapping[str, float] | None = None,
+    rate: float = _RATE,
     aim: Aim | None = None,
     is_cancelled: IsCancelled | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Refinement:
     """Move the `movable` tensors of `artifact` until `run` gives the wanted `answers`, row by row.
 
-    Adam, at most `max_steps` steps. The loss is that of `aim`; without one, the cross entropy of
+    Adam, at most `max_steps` steps of `rate`, counted in `units` for each tensor: its own size by
+    default. The loss is that of `aim`; without one, the cross entropy of
     the answers, each row counted alike. Raises `GenerationCancelled`, and `ArtifactCorrupt` when
     a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
     # In units of each tensor's own size, so that one rate suits all of them.
     scales = {n: max(float(t.square().mean().sqrt()), _LEAST_SCALE) for n, t in start.items()}
+    scales |= units or {}
     moves = {name: torch.zeros_like(t).requires_grad_() for name, t in start.items()}
-    adam = torch.optim.Adam(list(moves.values()), lr=_RATE)
+    adam = torch.optim.Adam(list(moves.values()), lr=rate)
     if aim is not None:
         aim.objective.attach(list(moves.values()))
     step = 0
@@ -227,6 +237,8 @@ def refine(
                 loss = torch.stack(losses).mean()
             else:
                 loss = aim.loss(wanted, run.answers(states), run.head)
+            if on_progress is not None:
+                on_progress(step, max_steps, float(loss))
             loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         if aim is not None:

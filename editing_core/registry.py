@@ -64,6 +64,7 @@ BACKBONES = Registry(
 EDITORS = Registry(
     "editor",
     {
+        "fitted": "editing_core.editors.fitted:Fitted",
         "liveedit": "editing_core.editors.liveedit:LiveEdit",
         "liveedit-paper": "editing_core.editors.liveedit:LiveEdit",
         "visedit": "editing_core.editors.visedit:VisEdit",

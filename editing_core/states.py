@@ -5,6 +5,7 @@ Rows are always the base model's own: whatever an edit has changed is never anyo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,10 @@ import torch
 from torch import Tensor
 
 from editing_core.types import Positions, TokenSpans
+
+Norm = Callable[[Tensor, Tensor], Tensor]
+"""How an aligned expert's slots read rows: `(states [..., rows, hidden], steps int [..., rows])`
+to normed states of the same shape."""
 
 
 @dataclass(frozen=True)

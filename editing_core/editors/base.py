@@ -5,6 +5,10 @@ model stays as it was. What it returns is valid for as long as the fingerprints 
 match. `intervention` may fail only on a payload that is not of this editor's kind (`ValueError`);
 what it returns is immutable and may serve one generation or many.
 
+Most editors need one row and no gradient. One that needs more says so: `companions` are further
+rows that it wants to see, and `fit` asks for gradient steps on what `encode` returned, until the
+target is the answer to the edit and to every companion.
+
 An editor knows no router: weights come in from outside.
 """
 
@@ -12,13 +16,42 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from editing_core.states import EditStates, Intervention, RowStates
-from editing_core.types import EditArtifact, Positions
+from editing_core.states import EditStates, Intervention, Norm, RowStates
+from editing_core.types import EditArtifact, EditRequest, ImageArray, Positions
 
-__all__ = ["EditStates", "Editor", "Intervention", "RowStates"]
+__all__ = ["Companion", "EditStates", "Editor", "Fit", "Intervention", "RowStates", "Seen"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Companion:
+    """One more row to see beside an edit's own; the target is the edit's.
+
+    `wording` is 0 where it asks in the edit's own words, else the number of other words.
+    """
+
+    prompt: str
+    image: ImageArray
+    wording: int = 0
+
+
+Seen = tuple[Companion, EditStates]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Gradient steps that finish an expert.
+
+    `units` names the tensors of its payload that move, each with the size of what a step of 1.0
+    adds to an entry; `rate` is the length of a step, `max_steps` how many there may be.
+    """
+
+    units: Mapping[str, float]
+    rate: float
+    max_steps: int
 
 
 class Editor(ABC):
@@ -33,13 +66,45 @@ class Editor(ABC):
     def fingerprint(self) -> str:
         """Identity of its weights and configuration, `sha256:...`."""
 
-    @abstractmethod
-    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        """Make the expert: payload (float16, CPU) and metadata."""
+    @property
+    def norms(self) -> Mapping[str, Norm]:
+        """The norms that read this editor's aligned experts, by id, beside the standard one."""
+        return {}
+
+    def companions(self, request: EditRequest) -> Sequence[Companion]:
+        """Further rows that `encode` wants to see, the likeliest first; none by default.
+
+        Pure, like `encode`. Those that are longer than the model reads will be left out.
+        """
+        del request
+        return ()
 
     @abstractmethod
-    def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
-        """Fuse one row's experts with the weights that the router gave them."""
+    def encode(
+        self, states: EditStates, seen: Sequence[Seen] = ()
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        """Make the expert: payload (float16, CPU) and metadata.
+
+        `states` are the edit's own row, `seen` what became of its companions.
+        """
+
+    def fit(self, artifact: EditArtifact) -> Fit | None:
+        """The gradient steps that the expert needs before it is one; None for no such steps."""
+        del artifact
+        return None
+
+    @abstractmethod
+    def intervention(
+        self,
+        experts: Sequence[tuple[EditArtifact, float]],
+        *,
+        norms: Mapping[str, Norm] | None = None,
+    ) -> Intervention:
+        """Fuse one row's experts with the weights that the router gave them.
+
+        `norms` are those of every editor loaded: aligned experts are fused with those that others
+        made.
+        """
 
     def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
         """Names of the payload's tensors that a refinement may move; by default all of them.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from editing_core.editors.base import Seen
 from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.free import FreeExpert, FreeIntervention, free_residual
 from editing_core.experts.generator import AlignedGenerator, EditBatch, FreeGenerator
@@ -26,7 +27,7 @@ from editing_core.experts.slots import (
     slot_logits,
     standardise,
 )
-from editing_core.states import EditStates, Intervention
+from editing_core.states import EditStates, Intervention, Norm
 from editing_core.types import EditArtifact, Positions
 
 KIND = "liveedit"
@@ -70,12 +71,20 @@ class LiveEdit(TrainedEditor):
             raise ValueError(f"unknown form {config.form!r}; known: aligned, paper")
 
     @torch.no_grad()
-    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+    def encode(
+        self, states: EditStates, seen: Sequence[Seen] = ()
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         """Make the expert; see `Editor.encode`."""
+        del seen
         expert = self.generate([states])[0]
         return expert.payload(), expert.metadata()
 
-    def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
+    def intervention(
+        self,
+        experts: Sequence[tuple[EditArtifact, float]],
+        *,
+        norms: Mapping[str, Norm] | None = None,
+    ) -> Intervention:
         """Fuse one row's experts, on the device of the module; see `Editor.intervention`."""
         device = next(self.module.parameters()).device
         if self.config.form == "aligned":
@@ -83,7 +92,8 @@ class LiveEdit(TrainedEditor):
                 [
                     (SlotExpert.from_payload(a.payload, a.metadata, device=device), weight)
                     for a, weight in experts
-                ]
+                ],
+                norms=norms or {},
             )
         return FreeIntervention(
             [(FreeExpert.from_payload(a.payload, device=device), weight) for a, weight in experts]

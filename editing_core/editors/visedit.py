@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from editing_core.editors.base import Seen
 from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.visual import VisualEditAdapter, VisualExpert, VisualIntervention
-from editing_core.states import EditStates, Intervention
+from editing_core.states import EditStates, Intervention, Norm
 from editing_core.types import EditArtifact, Positions
 
 KIND = "visedit"
@@ -53,13 +54,22 @@ class VisEdit(TrainedEditor):
         )
 
     @torch.no_grad()
-    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+    def encode(
+        self, states: EditStates, seen: Sequence[Seen] = ()
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         """Make the expert; see `Editor.encode`."""
+        del seen
         expert = self.module.expert(states, patches=self.config.patches)
         return expert.payload(), expert.metadata()
 
-    def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
+    def intervention(
+        self,
+        experts: Sequence[tuple[EditArtifact, float]],
+        *,
+        norms: Mapping[str, Norm] | None = None,
+    ) -> Intervention:
         """Fuse one row's experts, on the device of the module; see `Editor.intervention`."""
+        del norms
         device = next(self.module.parameters()).device
         return VisualIntervention(
             self.module,

@@ -4,31 +4,34 @@ A slot reads a row's normalised state with `down`, and writes `up` into the resi
 `h` the base state at the edit layer, `t` the row's step (1 at the last prompt token, 2 at the
 first generated one, ...) and `w_e` the router's weight of expert `e`, slot `i` of `e` has the logit
 
-    z_{e,i} = norm_e(h) . down_{e,i} + bias_{e,i} - gamma_e |i - t| + log w_e
+    z_{e,i} = norm_e(h, t) . down_{e,i} + bias_{e,i} - gamma_e |i - t| + log w_e
 
     a  = softmax over {0} and every slot of every expert
     h' = h + sum_{e,i} a_{e,i} up_{e,i}          rows with t >= 1 only
 
+An expert may recognise its tokens in several ways, as rows look after several wordings of a prompt:
+`down` then holds several sets of slots one after another, each of which writes the same `up`.
+
 The 0 is the null slot: an editor that learns a null logit subtracts it from its `bias`, and one
 whose norm has an affine part folds it into `down` and `bias`. So a payload carries all that its
-logits need apart from a parameter-free norm, named by id, and experts that different editors made
-compete in one softmax. Two terms carry weight: without `gamma` a target with repeated tokens
-loops, and with a softmax per expert instead of a joint one two equal survivors halve each other.
+logits need apart from the norm, named by id: the standard one has no parameters, others are given
+by the editor that has them. So experts that different editors made compete in one softmax. Two
+terms carry weight: without `gamma` a target with repeated tokens loops, and with a softmax per
+expert instead of a joint one two equal survivors halve each other.
 
 Nothing here knows which editor made a payload.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from editing_core.states import Norm
 from editing_core.types import Positions
-
-Norm = Callable[[Tensor], Tensor]
 
 STANDARD_NORM = "standard"
 """Id of the norm that subtracts the mean of a row and divides by its standard deviation."""
@@ -44,15 +47,21 @@ def standardise(states: Tensor) -> Tensor:
     return torch.nn.functional.layer_norm(states, states.shape[-1:], eps=_EPSILON)
 
 
-NORMS: Mapping[str, Norm] = {STANDARD_NORM: standardise}
+def _standard(states: Tensor, steps: Tensor) -> Tensor:
+    del steps
+    return standardise(states)
+
+
+NORMS: Mapping[str, Norm] = {STANDARD_NORM: _standard}
 
 
 @dataclass(frozen=True, slots=True)
 class SlotExpert:
     """One edit's slots.
 
-    `down`, `up` float32 `[num_slots, hidden]`; `bias` float32 `[num_slots]`; `gamma` float32
-    scalar tensor; `norm` the id of the parameter-free norm that reads the rows.
+    `up` float32 `[num_slots, hidden]`; `down` float32 `[sets * num_slots, hidden]`, one set of
+    slots after another, and `bias` float32 likewise; `gamma` float32 scalar tensor; `norm` the id
+    of the norm that reads the rows.
     """
 
     down: Tensor
@@ -89,13 +98,19 @@ class SlotExpert:
         down, up, bias, gamma = (
             payload[name].to(device, torch.float32) for name in ("down", "up", "bias", "gamma")
         )
-        if down.ndim != 2 or down.shape != up.shape or bias.shape != down.shape[:1]:
+        fits = down.ndim == up.ndim == 2 and down.shape[1] == up.shape[1]
+        if not fits or len(down) % len(up) or bias.shape != down.shape[:1]:
             raise ValueError(
-                f"an aligned payload needs down and up [n, d] and bias [n], got "
-                f"{tuple(down.shape)}, {tuple(up.shape)}, {tuple(bias.shape)}"
+                f"an aligned payload needs up [n, d], down [k * n, d] and bias [k * n], got up "
+                f"{tuple(up.shape)}, down {tuple(down.shape)}, bias {tuple(bias.shape)}"
             )
         norm = metadata.get(NORM_FIELD, STANDARD_NORM)
         return cls(down=down, up=up, bias=bias, gamma=gamma.reshape(()), norm=norm)
+
+    @property
+    def sets(self) -> int:
+        """How many sets of slots there are."""
+        return len(self.down) // len(self.up)
 
 
 def slot_logits(
@@ -107,7 +122,7 @@ def slot_logits(
         normed: `[..., rows, hidden]`, what the slots' norm makes of the states.
         steps: int `[..., rows]`.
         down: `[slots, hidden]`.
-        bias, gamma, index: `[slots]`; `index` counts a slot from 1 within its own expert.
+        bias, gamma, index: `[slots]`; `index` counts a slot from 1 within its own set.
 
     Returns:
         `[..., rows, slots]`.
@@ -136,7 +151,8 @@ class AlignedIntervention:
     """The slots of one row's experts, fused once at prefill and reused at every decode step.
 
     Built from `(expert, weight)` pairs; an expert with weight 0 is left out. Immutable, so it may
-    be shared between threads. `norms` adds the norms of editors whose rows need another one.
+    be shared between threads. `norms` are those of editors whose rows need another than the
+    standard one.
     """
 
     positions: Positions = "from_last_prompt_token"
@@ -145,12 +161,13 @@ class AlignedIntervention:
         self,
         experts: Sequence[tuple[SlotExpert, float]],
         *,
-        norms: Mapping[str, Norm] = NORMS,
+        norms: Mapping[str, Norm] = {},
     ) -> None:
         kept = [(expert, weight) for expert, weight in experts if weight > 0.0]
         if not kept:
             raise ValueError("an intervention needs at least one expert of positive weight")
-        unknown = {expert.norm for expert, _ in kept} - set(norms)
+        known = {**NORMS, **norms}
+        unknown = {expert.norm for expert, _ in kept} - set(known)
         if unknown:
             raise ValueError(f"no norm named {', '.join(sorted(unknown))}")
         # Slots that share a norm share a matrix product; sorting is stable, so order is fixed.
@@ -158,8 +175,8 @@ class AlignedIntervention:
         self._groups: list[tuple[Norm, Tensor, Tensor, Tensor, Tensor]] = []
         for name in dict.fromkeys(expert.norm for expert, _ in kept):
             group = [(expert, weight) for expert, weight in kept if expert.norm == name]
-            self._groups.append((norms[name], *_stack(group)))
-        self._up = torch.cat([expert.up for expert, _ in kept])
+            self._groups.append((known[name], *_stack(group)))
+        self._up = torch.cat([expert.up.repeat(expert.sets, 1) for expert, _ in kept])
 
     def residual(self, states: Tensor, steps: Tensor) -> Tensor:
         """What to add to `states` `[rows, hidden]`, base states at the edit layer.
@@ -168,7 +185,9 @@ class AlignedIntervention:
         """
         logits = torch.cat(
             [
-                slot_logits(norm(states), steps, down=down, bias=bias, gamma=gamma, index=index)
+                slot_logits(
+                    norm(states, steps), steps, down=down, bias=bias, gamma=gamma, index=index
+                )
                 for norm, down, bias, gamma, index in self._groups
             ],
             dim=-1,
@@ -183,5 +202,5 @@ def _stack(group: Sequence[tuple[SlotExpert, float]]) -> tuple[Tensor, Tensor, T
     counts = [len(expert.down) for expert, _ in group]
     bias = torch.cat([e.bias + w for (e, _), w in zip(group, log_weights, strict=True)])
     gamma = torch.cat([e.gamma.expand(n) for (e, _), n in zip(group, counts, strict=True)])
-    index = torch.cat([torch.arange(1, n + 1, device=down.device) for n in counts])
-    return down, bias, gamma, index
+    index = torch.cat([torch.arange(len(e.down), device=down.device) % len(e.up) for e, _ in group])
+    return down, bias, gamma, index + 1
