@@ -208,6 +208,7 @@ class EditableModel:
             units=fit.units,
             rate=fit.rate,
             max_steps=fit.max_steps,
+            margin=fit.margin,
             is_cancelled=is_cancelled,
             on_progress=on_progress,
         ).artifact

@@ -196,6 +196,7 @@ def refine(
     max_steps: int,
     units: Mapping[str, float] | None = None,
     rate: float = _RATE,
+    margin: float = 0.0,
     aim: Aim | None = None,
     is_cancelled: IsCancelled | None = None,
     on_progress: OnProgress | None = None,
@@ -203,9 +204,9 @@ def refine(
     """Move the `movable` tensors of `artifact` until `run` gives the wanted `answers`, row by row.
 
     Adam, at most `max_steps` steps of `rate`, counted in `units` for each tensor: its own size by
-    default. The loss is that of `aim`; without one, the cross entropy of
-    the answers, each row counted alike. Raises `GenerationCancelled`, and `ArtifactCorrupt` when
-    a tensor outgrows float16.
+    default. The loss is that of `aim`; without one, the cross entropy of the answers, each row
+    counted alike. It ends when each wanted token's logit leads all others by at least `margin`.
+    Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
     # In units of each tensor's own size, so that one rate suits all of them.
@@ -225,7 +226,7 @@ def refine(
             states = run.last_states(edit_id, candidate)
             logits = run.answers(run.head(states))
         is_right = all(
-            line.argmax(-1).tolist() == list(ids) for line, ids in zip(logits, answers, strict=True)
+            _leads(line, ids, by=margin) for line, ids in zip(logits, answers, strict=True)
         )
         if is_right or step == max_steps:
             break
@@ -250,6 +251,14 @@ def refine(
             raise ArtifactCorrupt(f"the refined expert's {name} does not fit float16", field=name)
     refined = replace(artifact, payload={**artifact.payload, **stored})
     return Refinement(refined, step, is_right)
+
+
+def _leads(logits: Tensor, ids: Sequence[int], *, by: float) -> bool:
+    """Whether every token is greedy's choice on its line of `[tokens, vocab]`, by a margin."""
+    if logits.argmax(-1).tolist() != list(ids):
+        return False
+    best = logits.detach().topk(2, dim=-1).values
+    return bool((best[:, 0] - best[:, 1] >= by).all())
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

@@ -46,12 +46,14 @@ class Fit:
     """Gradient steps that finish an expert.
 
     `units` names the tensors of its payload that move, each with the size of what a step of 1.0
-    adds to an entry; `rate` is the length of a step, `max_steps` how many there may be.
+    adds to an entry; `rate` is the length of a step, `max_steps` how many there may be. They end
+    when each token's logit leads all others by `margin`: greedy says it, and on other views too.
     """
 
     units: Mapping[str, float]
     rate: float
     max_steps: int
+    margin: float = 0.0
 
 
 class Editor(ABC):

@@ -61,6 +61,7 @@ class FittedConfig:
     templates: int = 2
     rate: float = 0.2
     max_steps: int = 32
+    margin: float = 0.0
 
 
 class Fitted(TrainedEditor):
@@ -157,7 +158,8 @@ class Fitted(TrainedEditor):
         """Steps on what the slots write."""
         del artifact
         units = {"up": float(self.module.size)}
-        return Fit(units, rate=self.config.rate, max_steps=self.config.max_steps)
+        config = self.config
+        return Fit(units, config.rate, config.max_steps, config.margin)
 
     def intervention(
         self,

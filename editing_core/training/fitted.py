@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PromptRow
 from editing_core.editors.fitted import Fitted
@@ -26,9 +24,7 @@ class FittedRecipe:
     shape: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure_fitted(
-    backbone: Backbone, recipe: FittedRecipe, *, draw: Draw = draw_view
-) -> Fitted:
+def measure_fitted(backbone: Backbone, recipe: FittedRecipe, *, draw: Draw = draw_view) -> Fitted:
     """The editor of a backbone, measured on training's own pictures, questions and targets."""
     return Fitted.measure(backbone, recipe.layer, rows_of(recipe, draw=draw), **recipe.shape)
 
@@ -44,5 +40,3 @@ def rows_of(recipe: FittedRecipe, *, draw: Draw = draw_view) -> list[PromptRow]:
             prompt, _ = word(question, rng)
             rows.append(PromptRow(prompt, image, draw_target(rng, question.alternatives)))
     return rows
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
@@ -26,6 +27,8 @@ from editing_core.backbones.watching import watching
 from editing_core.backbones.weights import resolve_module
 from editing_core.checkpoint import write_manifest
 from editing_core.config import Placement
+from editing_core.editable_model import EditableModel, GenerationRow
+from editing_core.editors.fitted import Fitted
 from editing_core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
@@ -33,10 +36,14 @@ from editing_core.errors import (
     RequestError,
     UnknownArchitecture,
 )
+from editing_core.experts.memory import MemoryEntry
 from editing_core.registry import BACKBONES
+from editing_core.routing.router import Memory, Router, RouterConfig
+from editing_core.states import RoutingStates
+from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling
 from tests.support.plain_llava import save_plain_llava
 from tests.support.tiny_families import FAMILIES
-from tests.support.tiny_model import tiny_image
+from tests.support.tiny_model import tiny_image, tiny_rows
 
 
 @dataclass(frozen=True)
@@ -327,6 +334,48 @@ def test_gradients_reach_the_states_but_not_the_weights(case: Case) -> None:
     (gradient,) = torch.autograd.grad(loss, states)
     assert float(gradient.abs().sum()) > 0
     assert not any(p.requires_grad for p in case.backbone.decoder.parameters())
+
+
+class AlwaysSelects(Router):
+    """Lets every edit act on every question, with the same weight."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(
+            RouterConfig(
+                backbone.hidden_size, 1, 1, heads=4, image_key_model=backbone.image_key_model
+            )
+        )
+
+    def keys(self, states: RoutingStates, image_key: NDArray[np.float32]) -> RoutingKey:
+        nothing = np.zeros((1, 1), np.float32)
+        return RoutingKey(image=image_key, text=nothing, visual=nothing)
+
+    def route(
+        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+    ) -> RoutingDecision:
+        share = 1.0 / len(survivors)
+        found = (Candidate(i, cosine, 1.0, share, "applied") for i, cosine in survivors)
+        return RoutingDecision(tuple(found))
+
+
+def test_a_fitted_edit_takes_and_leaves_no_trace(case: Case) -> None:
+    """No part of it is trained, so it must hold on any model, however random."""
+    editor = Fitted.measure(case.backbone, 1, tiny_rows(), rank=8, views=1, templates=1)
+    model = EditableModel(case.backbone, AlwaysSelects(case.backbone), {"fitted": editor})
+    request = EditRequest(tiny_image(0), "Is the star blue?", "the blue")
+    plain = GenerationRow(request.prompt, request.image, Sampling(max_new_tokens=12))
+    ids = case.backbone.encode_target(request.target)
+    before = model.token_logits(plain, ids)
+    assert model.generate([plain])[0].text != request.target
+
+    artifact = model.encode(request, editor="fitted")
+
+    entry = MemoryEntry("e1", artifact, image_digest="sha256:i", prompt=request.prompt)
+    edited = model.empty_snapshot().evolve(1, activate=[entry])
+    (answer,) = model.generate([replace(plain, snapshot=edited)])
+    assert (answer.text, answer.finish_reason) == (request.target, "stop")
+    removed = edited.evolve(2, deactivate=["e1"])
+    assert torch.equal(model.token_logits(replace(plain, snapshot=removed), ids), before)
 
 
 def test_spans_say_where_things_are(case: Case) -> None:

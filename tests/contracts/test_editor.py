@@ -11,6 +11,7 @@ import torch
 from editing_core.checkpoint import CheckpointLayout
 from editing_core.editable_model import EditableModel
 from editing_core.editors.base import Editor
+from editing_core.editors.fitted import Fitted
 from editing_core.editors.liveedit import LiveEdit
 from editing_core.editors.visedit import VisEdit
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing, FingerprintMismatch
@@ -97,6 +98,8 @@ def test_decoding_row_by_row_gives_what_prefill_gives(tiny_model: EditableModel,
 def test_what_is_trained_is_what_is_served(tiny_model: EditableModel, name: str) -> None:
     """The trainer's batched residual equals, row for row, the one that a server fuses."""
     editor = editor_of(tiny_model, name)
+    if isinstance(editor, Fitted):
+        return  # nothing of it is trained
     assert isinstance(editor, LiveEdit | VisEdit)
     hidden = tiny_model.backbone.hidden_size
     edits = [edit_states(hidden, seed=i, slots=2 + i) for i in range(3)]

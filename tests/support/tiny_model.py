@@ -26,9 +26,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from editing_core.backbones.batch import PromptRow
 from editing_core.backbones.loading import load_backbone
 from editing_core.checkpoint import CheckpointLayout, write_manifest
 from editing_core.config import Placement
+from editing_core.editors.fitted import Fitted
 from editing_core.editors.liveedit import Form, LiveEdit, LiveEditConfig
 from editing_core.editors.visedit import VisEdit, VisEditConfig
 from editing_core.routing.router import Router, RouterConfig, Thresholds
@@ -197,6 +199,8 @@ def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> P
             # All that later rows get of a picture passes through attention.
             visedit.module.log_scale.fill_(4.0)
         visedit.save(folder / "visedit.safetensors", folder / "visedit.json")
+        fitted = Fitted.measure(backbone, 1, tiny_rows(), rank=8)
+        fitted.save(folder / "fitted.safetensors", folder / "fitted.json")
     write_manifest(folder)
     return folder
 
@@ -207,6 +211,16 @@ def _enlarge(module: nn.Module, factor: float) -> None:
         for parameter in module.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(factor)
+
+
+def tiny_rows(count: int = 24) -> list[PromptRow]:
+    """Questions with answers about different pictures, for what is measured on a backbone."""
+    questions = ("Is the star blue?", "What is this?", "How many are there here?", "Where?")
+    answers = ("the blue", "no", "a b a c", "seven of them")
+    return [
+        PromptRow(questions[i % 4], tiny_image(100 + i), answers[(i + i // 4) % 4])
+        for i in range(count)
+    ]
 
 
 def tiny_image(seed: int, *, height: int = 48, width: int = 48) -> ImageArray:

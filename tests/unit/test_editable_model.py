@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from editing_core.backbones.batch import PromptRow
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.edited_pass import EditedPass
+from editing_core.editors.base import Seen
 from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
@@ -319,7 +321,7 @@ def test_the_longest_target_is_accepted(tiny_model: EditableModel) -> None:
         ({"backbone_fingerprint": "sha256:x"}, "backbone"),
         ({"router_fingerprint": "sha256:x"}, "router"),
         ({"editor_fingerprint": "sha256:x"}, "liveedit"),
-        ({"editor": "fitted"}, "fitted"),
+        ({"editor": "telepathy"}, "telepathy"),
         ({"edit_layer": 0}, "layer 0"),
     ],
 )
@@ -336,7 +338,9 @@ def test_an_artifact_of_other_weights_is_never_served(
 
 def test_an_expert_that_does_not_fit_float16_is_refused(tiny_model: EditableModel) -> None:
     class Explodes(type(tiny_model.editors["liveedit"])):  # type: ignore[misc]
-        def encode(self, states: EditStates) -> tuple[dict[str, Tensor], dict[str, str]]:
+        def encode(
+            self, states: EditStates, seen: Sequence[Seen] = ()
+        ) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {"down": torch.full((1, 2), 1e9)}, {}
 
     editor = Explodes(tiny_model.editors["liveedit"].config)  # type: ignore[attr-defined]

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from editing_core.intervention import apply, fuse
-from editing_core.states import Intervention
+from editing_core.states import Intervention, Norm
 from editing_core.types import EditArtifact, Positions
 from tests.support.edits import artifact, unit_vector
 
@@ -25,11 +25,16 @@ class AddsSteps:
 
 
 class Fuses:
-    def __init__(self) -> None:
+    def __init__(self, **norms: Norm) -> None:
+        self.norms = norms
         self.calls: list[list[tuple[EditArtifact, float]]] = []
+        self.given: list[set[str]] = []
 
-    def intervention(self, experts: Sequence[tuple[EditArtifact, float]]) -> Intervention:
+    def intervention(
+        self, experts: Sequence[tuple[EditArtifact, float]], *, norms: Mapping[str, Norm]
+    ) -> Intervention:
         self.calls.append(list(experts))
+        self.given.append(set(norms))
         return AddsSteps("all")
 
 
@@ -85,13 +90,15 @@ def make(editor: str, *, layer: int = 1, kind: str = "aligned") -> EditArtifact:
 
 
 def test_aligned_experts_share_one_softmax_whoever_made_them() -> None:
-    first, second = Fuses(), Fuses()
+    first, second = Fuses(), Fuses(whitened=lambda states, steps: states)
     experts = [(make("first"), 0.5), (make("second"), 0.3)]
     fused = fuse(experts, {"first": first, "second": second})
     assert list(fused) == [1]
     assert len(fused[1]) == 1
     assert [weight for _, weight in first.calls[0]] == [0.5, 0.3]
     assert second.calls == []
+    # Whoever fuses them is told how the others' experts read.
+    assert first.given == [{"whitened"}]
 
 
 def test_free_experts_are_fused_by_their_own_editor_and_layers_stay_apart() -> None:
