@@ -239,7 +239,7 @@ def refine(
             else:
                 loss = aim.loss(wanted, run.answers(states), run.head)
             if on_progress is not None:
-                on_progress(step, max_steps, float(loss))
+                on_progress(step, max_steps, float(loss.detach()))
             loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         if aim is not None:

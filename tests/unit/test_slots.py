@@ -91,7 +91,7 @@ def test_an_expert_of_no_weight_is_left_out() -> None:
 
 def test_experts_read_with_other_norms_share_the_softmax() -> None:
     doubled = replace(expert(1), norm="doubled")
-    norms = {"standard": standardise, "doubled": lambda h: 2.0 * standardise(h)}
+    norms = {"doubled": lambda h, steps: 2.0 * standardise(h)}
     halved = replace(expert(1), down=2.0 * expert(1).down)
     steps = torch.tensor([1, 2, 3, 4])
 
@@ -127,5 +127,24 @@ def test_a_payload_without_a_part_is_refused(missing: str) -> None:
 def test_a_payload_whose_parts_do_not_fit_is_refused() -> None:
     payload = expert(1).payload() | {"bias": torch.zeros(7).half()}
 
-    with pytest.raises(ValueError, match=r"bias \[n\]"):
+    with pytest.raises(ValueError, match=r"bias \[k \* n\]"):
         SlotExpert.from_payload(payload, {})
+
+
+def test_several_sets_of_slots_write_the_same() -> None:
+    """A row that either set recognises is answered by what both write."""
+    one, other = expert(0), expert(1)
+    both = replace(
+        one, down=torch.cat([one.down, other.down]), bias=torch.cat([one.bias, other.bias])
+    )
+    assert both.sets == 2
+    again = SlotExpert.from_payload(both.payload(), both.metadata())
+    assert (again.sets, len(again.up)) == (2, 3)
+
+    steps = torch.arange(1, 5)
+    shared = AlignedIntervention([(both, 1.0)]).residual(states(), steps)
+    alone = AlignedIntervention([(one, 1.0), (replace(other, up=one.up), 1.0)])
+
+    torch.testing.assert_close(shared, alone.residual(states(), steps))
+    with pytest.raises(ValueError, match=r"down \[k \* n, d\]"):
+        SlotExpert.from_payload(both.payload() | {"down": torch.zeros(5, HIDDEN)}, {})
