@@ -3,23 +3,49 @@
 Published for one edit at a time (AAAI 2025, arXiv 2408.09916). Here each edit keeps an expert of
 its own, found by the same router as every other, and the adapter's weights are shared by all of
 them: see `experts.visual` for the arithmetic and for what differs from the paper.
+
+The adapter alone brings about answers like those it was trained on. What it makes is therefore
+tried on other views and under other words at once, and where the target is not the answer a
+correction of low rank is fitted on the same rows. Any words will do, for the router has decided
+whether an edit is meant before the adapter is asked: so they are shipped, the same for every edit.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from editing_core.editors.base import Seen
+from editing_core.augmentations import Strength, augmented
+from editing_core.editors.base import Companion, Fit
 from editing_core.editors.trained import TrainedEditor
-from editing_core.experts.visual import VisualEditAdapter, VisualExpert, VisualIntervention
+from editing_core.experts.visual import (
+    Correction,
+    VisualEditAdapter,
+    VisualExpert,
+    VisualIntervention,
+)
+from editing_core.identity import image_digest
 from editing_core.states import EditStates, Intervention, Norm
-from editing_core.types import EditArtifact, Positions
+from editing_core.types import EditArtifact, EditRequest, Positions
 
 KIND = "visedit"
+_PATCHES = "patches"
+_WORDINGS = Path(__file__).parents[1] / "configs" / "visedit" / "wordings.json"
+_VIEWS = Strength(turn=18.0, scale=0.2, shift=0.08, light=0.25, blur=0.008)
+
+
+@cache
+def shipped_wordings() -> tuple[str, ...]:
+    """Questions of many kinds, about any picture and about emblems."""
+    return tuple(json.loads(_WORDINGS.read_text("utf-8")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +53,8 @@ class VisEditConfig:
     """The shape of the editor and where it acts. Part of its fingerprint.
 
     `patches` is how many rows of the edit's own picture an expert keeps: those that the influence
-    mapper holds to matter most.
+    mapper holds to matter most. An expert is tried under `wordings` other words and on `views`
+    other views; a correction has rank `rank` and takes at most `max_steps` steps of length `rate`.
     """
 
     hidden: int
@@ -35,6 +62,13 @@ class VisEditConfig:
     width: int = 256
     heads: int = 8
     patches: int = 16
+    views: int = 20
+    wordings: int = 52
+    rank: int = 24
+    rate: float = 0.2
+    max_steps: int = 400
+    rows_at_once: int = 8
+    margin: float = 0.5
 
 
 class VisEdit(TrainedEditor):
@@ -60,7 +94,39 @@ class VisEdit(TrainedEditor):
         """Make the expert; see `Editor.encode`."""
         del seen
         expert = self.module.expert(states, patches=self.config.patches)
-        return expert.payload(), expert.metadata()
+        return expert.payload(), {**expert.metadata(), _PATCHES: str(len(states.image))}
+
+    def companions(self, request: EditRequest) -> Sequence[Companion]:
+        """The edit's own words on other views, then other words on any of them."""
+        seed = int(image_digest(request.image).removeprefix("sha256:")[:16], 16)
+        rng = np.random.default_rng(seed)
+        views = [augmented(request.image, rng, strength=_VIEWS) for _ in range(self.config.views)]
+        other = [*request.rephrases, *shipped_wordings()[: self.config.wordings]]
+        seen = [request.image, *views]
+        found = [Companion(request.prompt, view) for view in views]
+        found += [
+            Companion(words, seen[int(rng.integers(len(seen)))], i + 1)
+            for i, words in enumerate(other)
+        ]
+        return [found[i] for i in rng.permutation(len(found))]
+
+    def fit(self, artifact: EditArtifact) -> Fit | None:
+        """Steps on a correction, for an expert that does not hold on all of its companions."""
+        config = self.config
+        if not config.max_steps:
+            return None
+        anchor = artifact.payload["anchor"].float()
+        size = float(anchor.square().mean().sqrt())
+        patches = int(artifact.metadata[_PATCHES])
+        correction = Correction.start(patches, config.rank, config.hidden, seed=0)
+        return Fit(
+            units={"place": config.rank**-0.5, "write": size},
+            rate=config.rate,
+            max_steps=config.max_steps,
+            margin=config.margin,
+            rows_at_once=config.rows_at_once,
+            adds={"place": correction.place, "write": correction.write},
+        )
 
     def intervention(
         self,

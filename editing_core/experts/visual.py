@@ -10,11 +10,13 @@ last prompt token, all base states at the edit layer, and `w_e` the router's wei
     g_e = sigmoid( IM(H, s*_e) )                         one gate for each row of the picture
     H'  = H + (sum_e w_e g_e) B y
 
-Three things are not in the paper, which holds one edit and answers of a word or two. Rows of the
+Four things are not in the paper, which holds one edit and answers of a word or two. Rows of the
 answer carry the token that they predict, as aligned slots do, for a state at this layer does not
 know what comes next. Head by head a learned bias draws row j of the picture to answer row j mod n,
 so that an answer of n tokens is spread over the picture instead of every row holding all of it.
-And several edits share one attention, as aligned slots share one softmax.
+Several edits share one attention, as aligned slots share one softmax. And an expert whose answer
+the adapter alone cannot bring about has a low-rank `correction` of its own, fitted at edit time:
+row j of the picture is given `w_e place_e[j] @ write_e` as well, past the gate.
 """
 
 from __future__ import annotations
@@ -36,17 +38,44 @@ _FIRST_BIAS = 4.0
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What an expert adds to the picture's rows by itself: `place` `[patches, rank]` times `write`
+    `[rank, hidden]`, float32."""
+
+    place: Tensor
+    write: Tensor
+
+    @classmethod
+    def start(cls, patches: int, rank: int, hidden: int, *, seed: int) -> Correction:
+        """One that adds nothing yet, from which gradient steps can set out."""
+        generator = torch.Generator().manual_seed(seed)
+        place = torch.randn(patches, rank, generator=generator) / rank**0.5
+        return cls(place, torch.zeros(rank, hidden))
+
+    def rows(self, patches: int) -> Tensor:
+        """`[patches, hidden]`; a picture of more or fewer patches has them in proportion."""
+        place = self.place
+        if len(place) != patches:
+            nearest = torch.arange(patches, device=place.device) * len(place) // patches
+            place = place[nearest]
+        return place @ self.write
+
+
+@dataclass(frozen=True)
 class VisualExpert:
     """What an edit is looked at by: `source` `[rows, hidden]`, of which the last `slots` are the
-    answer's, and `anchor` `[hidden]`, which the influence mapper reads."""
+    answer's, and `anchor` `[hidden]`, which the influence mapper reads; and what it adds itself."""
 
     source: Tensor
     anchor: Tensor
     slots: int
+    correction: Correction | None = None
 
     def payload(self) -> dict[str, Tensor]:
         """The tensors to store, float16 on the CPU."""
         tensors = {"source": self.source, "anchor": self.anchor}
+        if self.correction is not None:
+            tensors |= {"place": self.correction.place, "write": self.correction.write}
         return {name: t.detach().to("cpu", torch.float16) for name, t in tensors.items()}
 
     def metadata(self) -> dict[str, str]:
@@ -63,14 +92,21 @@ class VisualExpert:
     ) -> VisualExpert:
         """Read a stored expert. Raises `ValueError` on a payload of another kind."""
         slots = metadata.get(_SLOTS, "")
-        if metadata.get(_KIND) != KIND or set(payload) != {"source", "anchor"}:
+        names, own = set(payload), {"place", "write"}
+        if metadata.get(_KIND) != KIND or names - own != {"source", "anchor"}:
             raise ValueError(f"not a visual expert: {sorted(payload)}, {metadata.get(_KIND)!r}")
-        source, anchor = (payload[n].to(device, torch.float32) for n in ("source", "anchor"))
+        read = {name: tensor.to(device, torch.float32) for name, tensor in payload.items()}
+        source, anchor = read["source"], read["anchor"]
         if not slots.isdecimal() or not 0 < int(slots) <= len(source):
             raise ValueError(f"a visual expert of {len(source)} rows has {slots!r} slots")
         if anchor.shape != source.shape[1:]:
             raise ValueError(f"anchor {list(anchor.shape)} beside rows {list(source.shape)}")
-        return cls(source, anchor, int(slots))
+        correction = None
+        if names & own:
+            if not own <= names or read["place"].shape[-1:] != read["write"].shape[:1]:
+                raise ValueError("a visual expert's place and write do not fit together")
+            correction = Correction(read["place"], read["write"])
+        return cls(source, anchor, int(slots), correction)
 
 
 class InfluenceMapper(nn.Module):
@@ -177,6 +213,9 @@ class VisualEditAdapter(nn.Module):
         anchors = torch.stack([expert.anchor for expert in experts])
         gates = (self.mapper(image, anchors).sigmoid() * weights[:, None, :]).sum(-1, keepdim=True)
         added: Tensor = self.log_scale.exp() * gates * found
+        for e, expert in enumerate(experts):
+            if expert.correction is not None:
+                added = added + weights[:, e, None, None] * expert.correction.rows(patches)
         return added
 
     def _heads(self, tensor: Tensor) -> Tensor:
