@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.report import table, write
 from editing_core.editable_model import EditableModel
+from editing_core.editors.base import Seen
 from editing_core.editors.visedit import VisEdit
 from editing_core.evaluation.edit_cases import EditCase, edit_cases
 from editing_core.evaluation.probes import GENERALITY, is_same
@@ -40,18 +41,20 @@ class Keeping(VisEdit):
 
     whole: Mapping[str, Tensor]
 
-    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+    def encode(
+        self, states: EditStates, seen: Sequence[Seen] = ()
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         """See `Editor.encode`."""
         expert = self.module.expert(states, patches=self.config.patches)
         self.whole = {"source": expert.source, "anchor": expert.anchor}
-        return expert.payload(), expert.metadata()
+        return super().encode(states, seen)
 
 
 def variant(model: EditableModel, patches: int) -> tuple[EditableModel, Keeping]:
-    """The model with an editor that keeps so many rows of an edit's picture."""
+    """The model with an editor that keeps so many rows of an edit's picture, and fits nothing."""
     editor = model.editors["visedit"]
     assert isinstance(editor, VisEdit)
-    config = replace(editor.config, patches=patches)
+    config = replace(editor.config, patches=patches, max_steps=0)
     keeping = Keeping(config, backbone_fingerprint=editor.backbone_fingerprint)
     keeping.module = editor.module
     return EditableModel(model.backbone, model.router, {"visedit": keeping}), keeping

@@ -12,6 +12,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,13 +173,20 @@ class EditableModel:
         key = self.router.keys(RoutingStates(image=seen, words=words), features.key)
         raise_if(is_cancelled)
         companions = self._companions(chosen, request, target_ids)
-        rows = self._edit_rows(request, companions, target_ids) if companions else batch
-        below = found[chosen.edit_layer]
+        asked = [(request.prompt, request.image), *((c.prompt, c.image) for c in companions)]
+        size, runs, below = chosen.rows_at_once, [batch], [found[chosen.edit_layer]]
         if companions:
-            below = self.backbone.lower(rows, chosen.edit_layer)
-        own, *others = self._edit_states(rows, below, target_ids)
+            to_see = [PromptRow(prompt, image, target_ids=target_ids) for prompt, image in asked]
+            chunks = [to_see[i : i + size] for i in range(0, len(to_see), size)]
+            runs = [self.backbone.prepare(chunk) for chunk in chunks]
+            below = [self.backbone.lower(rows, chosen.edit_layer) for rows in runs]
+        own, *others = [
+            states
+            for rows, hidden in zip(runs, below, strict=True)
+            for states in self._edit_states(rows, hidden, target_ids)
+        ]
         payload, metadata = chosen.encode(own, list(zip(companions, others, strict=True)))
-        stored = {name: tensor.to("cpu", torch.float16) for name, tensor in payload.items()}
+        stored = _half(payload)
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorrupt(f"the expert's {name} does not fit float16", field=name)
@@ -196,14 +204,24 @@ class EditableModel:
         fit = chosen.fit(artifact)
         if fit is None:
             return artifact
-        selected = [[(_NEW, artifact, 1.0)]] * len(rows.rows)
-        return refine(
+        begun = replace(artifact, payload={**artifact.payload, **_half(fit.adds)})
+        turns = [
+            (
+                RefinedPass(
+                    rows,
+                    [[(_NEW, begun, 1.0)]] * len(rows.rows),
+                    backbone=self.backbone,
+                    editors={editor: chosen},
+                    below=hidden,
+                ),
+                [target_ids] * len(rows.rows),
+            )
+            for rows, hidden in zip(runs, below, strict=True)
+        ]
+        fitted = refine(
             _NEW,
-            artifact,
-            [target_ids] * len(rows.rows),
-            RefinedPass(
-                rows, selected, backbone=self.backbone, editors={editor: chosen}, below=below
-            ),
+            begun,
+            turns,
             movable=tuple(fit.units),
             units=fit.units,
             rate=fit.rate,
@@ -211,7 +229,9 @@ class EditableModel:
             margin=fit.margin,
             is_cancelled=is_cancelled,
             on_progress=on_progress,
-        ).artifact
+        )
+        # What it began with adds nothing by itself, and need not be kept.
+        return fitted.artifact if fitted.steps else artifact
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -316,8 +336,7 @@ class EditableModel:
         return refine(
             edit_id,
             artifact,
-            answers,
-            passes,
+            [(passes, answers)],
             movable=self._editor(artifact.editor).movable(
                 artifact, keeps=any(w.is_kept for w in wanted)
             ),
@@ -378,12 +397,6 @@ class EditableModel:
             found.append(companion)
         return found
 
-    def _edit_rows(
-        self, request: EditRequest, companions: Sequence[Companion], target_ids: tuple[int, ...]
-    ) -> PreparedBatch:
-        asked = [(request.prompt, request.image), *((c.prompt, c.image) for c in companions)]
-        return self.backbone.prepare([PromptRow(p, i, target_ids=target_ids) for p, i in asked])
-
     def _edit_states(
         self, batch: PreparedBatch, hidden: Tensor, target_ids: tuple[int, ...]
     ) -> list[EditStates]:
@@ -409,6 +422,11 @@ class EditableModel:
         limit = self.backbone.max_positions
         if len(normalise(prompt)) > limit * self.backbone.chat.longest_token:
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _half(payload: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As payloads are stored."""
+    return {name: tensor.to("cpu", torch.float16) for name, tensor in payload.items()}
 
 
 def _shared_artifact(edit_id: str, wanted: Sequence[Wanted]) -> EditArtifact:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -186,11 +187,14 @@ class RefinedPass:
         return row[first : first + spans.target[1] - spans.target[0]]
 
 
+Turn = tuple[RefinedPass, Sequence[Sequence[int]]]
+"""Rows that are run together, and the tokens that each of them must answer."""
+
+
 def refine(
     edit_id: str,
     artifact: EditArtifact,
-    answers: Sequence[Sequence[int]],
-    run: RefinedPass,
+    turns: Sequence[Turn],
     *,
     movable: Sequence[str],
     max_steps: int,
@@ -201,12 +205,13 @@ def refine(
     is_cancelled: IsCancelled | None = None,
     on_progress: OnProgress | None = None,
 ) -> Refinement:
-    """Move the `movable` tensors of `artifact` until `run` gives the wanted `answers`, row by row.
+    """Move the `movable` tensors of `artifact` until every row gives the wanted answer.
 
     Adam, at most `max_steps` steps of `rate`, counted in `units` for each tensor: its own size by
     default. The loss is that of `aim`; without one, the cross entropy of the answers, each row
-    counted alike. It ends when each wanted token's logit leads all others by at least `margin`.
-    Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
+    counted alike. Several `turns` have one step each, round and round, but for those that are right
+    already. It ends when in all of them each wanted token's logit leads all others by at least
+    `margin`. Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
     # In units of each tensor's own size, so that one rate suits all of them.
@@ -216,8 +221,8 @@ def refine(
     adam = torch.optim.Adam(list(moves.values()), lr=rate)
     if aim is not None:
         aim.objective.attach(list(moves.values()))
-    step = 0
-    while True:
+    step = right_in_a_row = 0
+    for run, answers in cycle(turns):
         if is_cancelled is not None and is_cancelled():
             raise GenerationCancelled("the refinement was cancelled")
         with torch.enable_grad():
@@ -228,8 +233,11 @@ def refine(
         is_right = all(
             _leads(line, ids, by=margin) for line, ids in zip(logits, answers, strict=True)
         )
-        if is_right or step == max_steps:
+        right_in_a_row = right_in_a_row + 1 if is_right else 0
+        if right_in_a_row == len(turns) or step == max_steps:
             break
+        if is_right:
+            continue
         with torch.enable_grad():
             wanted = [torch.tensor(ids, device=logits[0].device) for ids in answers]
             adam.zero_grad()
@@ -250,7 +258,7 @@ def refine(
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactCorrupt(f"the refined expert's {name} does not fit float16", field=name)
     refined = replace(artifact, payload={**artifact.payload, **stored})
-    return Refinement(refined, step, is_right)
+    return Refinement(refined, step, right_in_a_row == len(turns))
 
 
 def _leads(logits: Tensor, ids: Sequence[int], *, by: float) -> bool:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -48,12 +49,15 @@ class Fit:
     `units` names the tensors of its payload that move, each with the size of what a step of 1.0
     adds to an entry; `rate` is the length of a step, `max_steps` how many there may be. They end
     when each token's logit leads all others by `margin`: greedy says it, and on other views too.
+    `adds` are tensors to begin with that the payload does not have, and that change nothing before
+    a step is made; an expert that needs no step does without them.
     """
 
     units: Mapping[str, float]
     rate: float
     max_steps: int
     margin: float = 0.0
+    adds: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Editor(ABC):
@@ -62,6 +66,8 @@ class Editor(ABC):
     name: str
     edit_layer: int
     positions: Positions
+    rows_at_once: ClassVar[int] = 32
+    """Of an edit and its companions as many have a gradient step together."""
 
     @property
     @abstractmethod

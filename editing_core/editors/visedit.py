@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from editing_core.editors.base import Seen
 from editing_core.augmentations import Strength, augmented
-from editing_core.editors.base import Companion, Fit
+from editing_core.editors.base import Companion, Fit, Seen
 from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.visual import (
     Correction,
@@ -67,7 +66,6 @@ class VisEditConfig:
     rank: int = 24
     rate: float = 0.2
     max_steps: int = 400
-    rows_at_once: int = 8
     margin: float = 0.5
 
 
@@ -76,6 +74,7 @@ class VisEdit(TrainedEditor):
 
     name = "visedit"
     positions: Positions = "vision"
+    rows_at_once = 8
 
     kind = KIND
     config_type = VisEditConfig
@@ -124,7 +123,6 @@ class VisEdit(TrainedEditor):
             rate=config.rate,
             max_steps=config.max_steps,
             margin=config.margin,
-            rows_at_once=config.rows_at_once,
             adds={"place": correction.place, "write": correction.write},
         )
 
@@ -146,9 +144,10 @@ class VisEdit(TrainedEditor):
         )
 
     def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
-        """What is looked at. The anchor decides how much is let through, and stays."""
-        del artifact, keeps
-        return ("source",)
+        """The correction, where there is one; else what is looked at. The anchor decides how much
+        is let through, and stays."""
+        del keeps
+        return ("place", "write") if "write" in artifact.payload else ("source",)
 
     def start_from(self, edits: Sequence[EditStates]) -> None:
         """Fit the size of an untrained adapter's changes to the pictures of a few edits."""
