@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.report import table, write
 from editing_core.editable_model import EditableModel
+from editing_core.editors.base import Seen
 from editing_core.editors.visedit import VisEdit
 from editing_core.evaluation.edit_cases import EditCase, edit_cases
 from editing_core.evaluation.probes import GENERALITY, is_same
@@ -40,8 +41,11 @@ class Keeping(VisEdit):
 
     whole: Mapping[str, Tensor]
 
-    def encode(self, states: EditStates) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+    def encode(
+        self, states: EditStates, seen: Sequence[Seen] = ()
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         """See `Editor.encode`."""
+        del seen
         expert = self.module.expert(states, patches=self.config.patches)
         self.whole = {"source": expert.source, "anchor": expert.anchor}
         return expert.payload(), expert.metadata()

@@ -12,6 +12,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from editing_core.errors import (
     StaleArtifact,
     TargetTooLong,
 )
+from editing_core.experts.descent import SlotDescent
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
 from editing_core.refinement import (
@@ -206,7 +208,7 @@ class EditableModel:
             ),
             movable=tuple(fit.units),
             units=fit.units,
-            rate=fit.rate,
+            optimise=partial(SlotDescent, lr=fit.rate),
             max_steps=fit.max_steps,
             margin=fit.margin,
             is_cancelled=is_cancelled,

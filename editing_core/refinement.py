@@ -25,8 +25,8 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import Tap
 from editing_core.editors.base import Editor
-from editing_core.errors import ArtifactCorrupt, GenerationCancelled
-from editing_core.generation import GenerationRow, IsCancelled
+from editing_core.errors import ArtifactCorrupt
+from editing_core.generation import GenerationRow, IsCancelled, raise_if
 from editing_core.intervention import Fused, apply, fuse
 from editing_core.objectives.base import Objective, ProbeBatch
 from editing_core.objectives.losses import IGNORED
@@ -186,6 +186,15 @@ class RefinedPass:
         return row[first : first + spans.target[1] - spans.target[0]]
 
 
+Optimise = Callable[[list[Tensor]], torch.optim.Optimizer]
+"""Makes what moves tensors, given in units of their own."""
+
+
+def adam(tensors: list[Tensor]) -> torch.optim.Optimizer:
+    """What a refinement steps with: expert tensors of any form, near where they should be."""
+    return torch.optim.Adam(tensors, lr=_RATE)
+
+
 def refine(
     edit_id: str,
     artifact: EditArtifact,
@@ -195,7 +204,7 @@ def refine(
     movable: Sequence[str],
     max_steps: int,
     units: Mapping[str, float] | None = None,
-    rate: float = _RATE,
+    optimise: Optimise = adam,
     margin: float = 0.0,
     aim: Aim | None = None,
     is_cancelled: IsCancelled | None = None,
@@ -203,9 +212,10 @@ def refine(
 ) -> Refinement:
     """Move the `movable` tensors of `artifact` until `run` gives the wanted `answers`, row by row.
 
-    Adam, at most `max_steps` steps of `rate`, counted in `units` for each tensor: its own size by
-    default. The loss is that of `aim`; without one, the cross entropy of the answers, each row
-    counted alike. It ends when each wanted token's logit leads all others by at least `margin`.
+    At most `max_steps` steps, counted in `units` for each tensor: its own size by default. The loss
+    is that of `aim`; without one, the cross entropy of the answers, each row counted alike. It ends
+    when each wanted token's logit leads all others by `margin`; where that is out of reach, the
+    last expert whose tokens lead at all is the result.
     Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
@@ -213,26 +223,26 @@ def refine(
     scales = {n: max(float(t.square().mean().sqrt()), _LEAST_SCALE) for n, t in start.items()}
     scales |= units or {}
     moves = {name: torch.zeros_like(t).requires_grad_() for name, t in start.items()}
-    adam = torch.optim.Adam(list(moves.values()), lr=rate)
+    optimiser = optimise(list(moves.values()))
     if aim is not None:
         aim.objective.attach(list(moves.values()))
+    right: dict[str, Tensor] | None = None
     step = 0
     while True:
-        if is_cancelled is not None and is_cancelled():
-            raise GenerationCancelled("the refinement was cancelled")
+        raise_if(is_cancelled)
         with torch.enable_grad():
             tensors = {n: _as_stored(start[n] + scales[n] * moves[n]) for n in start}
             candidate = replace(artifact, payload={**artifact.payload, **tensors})
             states = run.last_states(edit_id, candidate)
             logits = run.answers(run.head(states))
-        is_right = all(
-            _leads(line, ids, by=margin) for line, ids in zip(logits, answers, strict=True)
-        )
-        if is_right or step == max_steps:
+        lead = min(_lead(line, ids) for line, ids in zip(logits, answers, strict=True))
+        if lead >= 0:
+            right = {name: tensor.detach() for name, tensor in tensors.items()}
+        if lead >= margin or step == max_steps:
             break
         with torch.enable_grad():
             wanted = [torch.tensor(ids, device=logits[0].device) for ids in answers]
-            adam.zero_grad()
+            optimiser.zero_grad()
             if aim is None:
                 losses = [cross_entropy(*pair) for pair in zip(logits, wanted, strict=True)]
                 loss = torch.stack(losses).mean()
@@ -241,24 +251,25 @@ def refine(
             if on_progress is not None:
                 on_progress(step, max_steps, float(loss.detach()))
             loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
+        optimiser.step()
         if aim is not None:
             aim.objective.after_step()
         step += 1
-    stored = {name: tensor.detach().to(torch.float16) for name, tensor in tensors.items()}
+    found = tensors if right is None else right
+    stored = {name: tensor.detach().to(torch.float16) for name, tensor in found.items()}
     for name, tensor in stored.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactCorrupt(f"the refined expert's {name} does not fit float16", field=name)
     refined = replace(artifact, payload={**artifact.payload, **stored})
-    return Refinement(refined, step, is_right)
+    return Refinement(refined, step, right is not None)
 
 
-def _leads(logits: Tensor, ids: Sequence[int], *, by: float) -> bool:
-    """Whether every token is greedy's choice on its line of `[tokens, vocab]`, by a margin."""
+def _lead(logits: Tensor, ids: Sequence[int]) -> float:
+    """By how much the least certain token of `[tokens, vocab]` leads; -1 where greedy errs."""
     if logits.argmax(-1).tolist() != list(ids):
-        return False
+        return -1.0
     best = logits.detach().topk(2, dim=-1).values
-    return bool((best[:, 0] - best[:, 1] >= by).all())
+    return float((best[:, 0] - best[:, 1]).min())
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

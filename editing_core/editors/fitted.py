@@ -3,7 +3,7 @@
 The expert is an answer-aligned one (`experts.slots`). What a slot reads with is found, not learned:
 the model's own whitened state where the token is due, averaged over the edit's picture and a few
 augmented views of it; other wordings have sets of slots of their own. What it writes starts at
-nothing and takes a few steps of Adam, until the target is the greedy answer on all these rows:
+nothing and takes a few gradient steps, until the target is the greedy answer on all these rows:
 
     z_i = beta (cos(norm(h), u_i) - theta) - gamma |i - t|        down = beta u, bias = -beta theta
 
@@ -59,9 +59,9 @@ class FittedConfig:
     gamma: float = 2.0
     views: int = 2
     templates: int = 2
-    rate: float = 0.2
+    rate: float = 0.5
     max_steps: int = 32
-    margin: float = 0.0
+    margin: float = 1.0
 
 
 class Fitted(TrainedEditor):
