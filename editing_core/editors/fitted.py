@@ -61,7 +61,7 @@ class FittedConfig:
     templates: int = 2
     rate: float = 0.5
     max_steps: int = 32
-    margin: float = 1.0
+    margin: float = 2.0
 
 
 class Fitted(TrainedEditor):
