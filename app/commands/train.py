@@ -106,7 +106,8 @@ def train(
     torch.set_num_threads(threads)
     part = "router" if router else form
     is_measured = editor == "fitted" and not router
-    if is_measured and (steps is not None or minutes is not None or objective or dry_run):
+    trained_by = (steps, minutes, objective, objective_setting or None, dry_run or None)
+    if is_measured and any(option is not None for option in trained_by):
         raise typer.BadParameter("fitted is measured, not trained", param_hint="--editor")
     try:
         settings = read_recipe(editor, recipe, part, steps=steps, minutes=minutes)
