@@ -224,7 +224,7 @@ class EditableModel:
             turns,
             movable=tuple(fit.units),
             units=fit.units,
-            rate=fit.rate,
+            optimise=fit.optimise,
             max_steps=fit.max_steps,
             margin=fit.margin,
             is_cancelled=is_cancelled,

@@ -25,9 +25,9 @@ from torch.nn.utils.rnn import pad_sequence
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import Tap
-from editing_core.editors.base import Editor
-from editing_core.errors import ArtifactCorrupt, GenerationCancelled
-from editing_core.generation import GenerationRow, IsCancelled
+from editing_core.editors.base import Editor, Optimise
+from editing_core.errors import ArtifactCorrupt
+from editing_core.generation import GenerationRow, IsCancelled, raise_if
 from editing_core.intervention import Fused, apply, fuse
 from editing_core.objectives.base import Objective, ProbeBatch
 from editing_core.objectives.losses import IGNORED
@@ -191,6 +191,11 @@ Turn = tuple[RefinedPass, Sequence[Sequence[int]]]
 """Rows that are run together, and the tokens that each of them must answer."""
 
 
+def adam(tensors: list[Tensor]) -> torch.optim.Optimizer:
+    """What a refinement steps with: expert tensors of any form, near where they should be."""
+    return torch.optim.Adam(tensors, lr=_RATE)
+
+
 def refine(
     edit_id: str,
     artifact: EditArtifact,
@@ -199,7 +204,7 @@ def refine(
     movable: Sequence[str],
     max_steps: int,
     units: Mapping[str, float] | None = None,
-    rate: float = _RATE,
+    optimise: Optimise = adam,
     margin: float = 0.0,
     aim: Aim | None = None,
     is_cancelled: IsCancelled | None = None,
@@ -207,66 +212,72 @@ def refine(
 ) -> Refinement:
     """Move the `movable` tensors of `artifact` until every row gives the wanted answer.
 
-    Adam, at most `max_steps` steps of `rate`, counted in `units` for each tensor: its own size by
-    default. The loss is that of `aim`; without one, the cross entropy of the answers, each row
-    counted alike. Several `turns` have one step each, round and round, but for those that are right
-    already. It ends when in all of them each wanted token's logit leads all others by at least
-    `margin`. Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
+    At most `max_steps` steps, counted in `units` for each tensor: its own size by default. The loss
+    is that of `aim`; without one, the cross entropy of the answers, each row counted alike. Several
+    `turns` have one step each, round and round, but for those that need none. It ends when in all
+    of them each wanted token's logit leads all others by `margin`; where that is out of reach, the
+    last expert under which all turns were seen to lead at all is the result.
+    Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
     # In units of each tensor's own size, so that one rate suits all of them.
     scales = {n: max(float(t.square().mean().sqrt()), _LEAST_SCALE) for n, t in start.items()}
     scales |= units or {}
     moves = {name: torch.zeros_like(t).requires_grad_() for name, t in start.items()}
-    adam = torch.optim.Adam(list(moves.values()), lr=rate)
+    optimiser = optimise(list(moves.values()))
     if aim is not None:
         aim.objective.attach(list(moves.values()))
-    step = right_in_a_row = 0
+    right: dict[str, Tensor] | None = None
+    step = leading = settled = 0
     for run, answers in cycle(turns):
-        if is_cancelled is not None and is_cancelled():
-            raise GenerationCancelled("the refinement was cancelled")
+        raise_if(is_cancelled)
         with torch.enable_grad():
             tensors = {n: _as_stored(start[n] + scales[n] * moves[n]) for n in start}
             candidate = replace(artifact, payload={**artifact.payload, **tensors})
             states = run.last_states(edit_id, candidate)
-            logits = run.answers(run.head(states))
-        is_right = all(
-            _leads(line, ids, by=margin) for line, ids in zip(logits, answers, strict=True)
-        )
-        right_in_a_row = right_in_a_row + 1 if is_right else 0
-        if right_in_a_row == len(turns) or step == max_steps:
+            found = run.answers(states)
+            # The head reads answers only: on a small model it is half of a step.
+            logits = torch.split(run.head(torch.cat(found)), [len(answer) for answer in found])
+        lead = min(_lead(line, ids) for line, ids in zip(logits, answers, strict=True))
+        # Turns in a row, with no step between them.
+        leading = leading + 1 if lead >= 0 else 0
+        settled = settled + 1 if lead >= margin else 0
+        if leading >= len(turns):
+            right = {name: tensor.detach() for name, tensor in tensors.items()}
+        if settled == len(turns) or step == max_steps:
             break
-        if is_right:
+        if lead >= margin:
             continue
         with torch.enable_grad():
             wanted = [torch.tensor(ids, device=logits[0].device) for ids in answers]
-            adam.zero_grad()
+            optimiser.zero_grad()
             if aim is None:
                 losses = [cross_entropy(*pair) for pair in zip(logits, wanted, strict=True)]
                 loss = torch.stack(losses).mean()
             else:
-                loss = aim.loss(wanted, run.answers(states), run.head)
+                loss = aim.loss(wanted, found, run.head)
             if on_progress is not None:
                 on_progress(step, max_steps, float(loss.detach()))
             loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
+        optimiser.step()
         if aim is not None:
             aim.objective.after_step()
-        step += 1
-    stored = {name: tensor.detach().to(torch.float16) for name, tensor in tensors.items()}
+        step, leading, settled = step + 1, 0, 0
+    kept = tensors if right is None else right
+    stored = {name: tensor.detach().to(torch.float16) for name, tensor in kept.items()}
     for name, tensor in stored.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactCorrupt(f"the refined expert's {name} does not fit float16", field=name)
     refined = replace(artifact, payload={**artifact.payload, **stored})
-    return Refinement(refined, step, right_in_a_row == len(turns))
+    return Refinement(refined, step, right is not None)
 
 
-def _leads(logits: Tensor, ids: Sequence[int], *, by: float) -> bool:
-    """Whether every token is greedy's choice on its line of `[tokens, vocab]`, by a margin."""
+def _lead(logits: Tensor, ids: Sequence[int]) -> float:
+    """By how much the least certain token of `[tokens, vocab]` leads; -1 where greedy errs."""
     if logits.argmax(-1).tolist() != list(ids):
-        return False
+        return -1.0
     best = logits.detach().topk(2, dim=-1).values
-    return bool((best[:, 0] - best[:, 1] >= by).all())
+    return float((best[:, 0] - best[:, 1]).min())
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

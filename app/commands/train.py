@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 # What a recipe's file calls its parts; the first is the default.
-_FORMS = {"liveedit": ("aligned", "paper"), "visedit": ("adapter",)}
+_FORMS = {"liveedit": ("aligned", "paper"), "visedit": ("adapter",), "fitted": ("statistics",)}
 
 
 @app.command()
@@ -25,7 +25,10 @@ def train(
     backbone: Annotated[
         str, typer.Option(help="Checkpoint to train on: 'heraldry', a folder, or a hub id.")
     ] = "heraldry",
-    editor: Annotated[str, typer.Option(help="Editor to train: liveedit, visedit.")] = "liveedit",
+    editor: Annotated[
+        str,
+        typer.Option(help="Editor to train: liveedit, visedit; fitted is measured, in seconds."),
+    ] = "liveedit",
     router: Annotated[
         bool, typer.Option("--router", help="Train the backbone's router instead of an editor.")
     ] = False,
@@ -70,6 +73,8 @@ def train(
 
         errata train --editor visedit
 
+        errata train --editor fitted
+
         errata train --objective odedit --objective-setting gen=0 --out runs/without-mmd
     """
     if editor not in _FORMS:
@@ -87,6 +92,7 @@ def train(
     from editing_core.backbones.loading import find_checkpoint, load_backbone
     from editing_core.checkpoint import write_manifest
     from editing_core.config import Placement
+    from editing_core.training.fitted import FittedRecipe, measure_fitted
     from editing_core.training.recipes import (
         EditorRecipe,
         RouterRecipe,
@@ -99,12 +105,16 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     part = "router" if router else form
+    is_measured = editor == "fitted" and not router
+    trained_by = (steps, minutes, objective, objective_setting or None, dry_run or None)
+    if is_measured and any(option is not None for option in trained_by):
+        raise typer.BadParameter("fitted is measured, not trained", param_hint="--editor")
     try:
         settings = read_recipe(editor, recipe, part, steps=steps, minutes=minutes)
     except LookupError as error:
         raise typer.BadParameter(str(error), param_hint="--editor") from error
     folder = work / part
-    if not router:
+    if not router and not is_measured:
         try:
             choose_objective(settings, objective, objective_setting or ())
         except (LookupError, TypeError, ValueError) as error:
@@ -124,7 +134,9 @@ def train(
     # Parts are written here first, so that the checkpoint changes at one moment only.
     finished = folder / "finished"
     with _bars() as (notify, report):
-        if router:
+        if is_measured:
+            measure_fitted(base, FittedRecipe(**settings), out=finished)
+        elif router:
             train_router(
                 base,
                 RouterRecipe(**settings),

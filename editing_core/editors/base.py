@@ -15,16 +15,26 @@ An editor knows no router: weights come in from outside.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from editing_core.states import EditStates, Intervention, Norm, RowStates
 from editing_core.types import EditArtifact, EditRequest, ImageArray, Positions
 
-__all__ = ["Companion", "EditStates", "Editor", "Fit", "Intervention", "RowStates", "Seen"]
+__all__ = [
+    "Companion",
+    "EditStates",
+    "Editor",
+    "Fit",
+    "Intervention",
+    "Optimise",
+    "RowStates",
+    "Seen",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,19 +52,23 @@ class Companion:
 Seen = tuple[Companion, EditStates]
 
 
+Optimise = Callable[[list[Tensor]], Optimizer]
+"""Makes what moves tensors, given in units of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """Gradient steps that finish an expert.
 
     `units` names the tensors of its payload that move, each with the size of what a step of 1.0
-    adds to an entry; `rate` is the length of a step, `max_steps` how many there may be. They end
+    adds to an entry; `optimise` makes the steps, `max_steps` is how many there may be. They end
     when each token's logit leads all others by `margin`: greedy says it, and on other views too.
     `adds` are tensors to begin with that the payload does not have, and that change nothing before
     a step is made; an expert that needs no step does without them.
     """
 
     units: Mapping[str, float]
-    rate: float
+    optimise: Optimise
     max_steps: int
     margin: float = 0.0
     adds: Mapping[str, Tensor] = field(default_factory=dict)

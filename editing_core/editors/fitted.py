@@ -3,7 +3,7 @@
 The expert is an answer-aligned one (`experts.slots`). What a slot reads with is found, not learned:
 the model's own whitened state where the token is due, averaged over the edit's picture and a few
 augmented views of it; other wordings have sets of slots of their own. What it writes starts at
-nothing and takes a few steps of Adam, until the target is the greedy answer on all these rows:
+nothing and takes a few gradient steps, until the target is the greedy answer on all these rows:
 
     z_i = beta (cos(norm(h), u_i) - theta) - gamma |i - t|        down = beta u, bias = -beta theta
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PromptRow
 from editing_core.editors.base import Companion, Fit, Seen
 from editing_core.editors.trained import TrainedEditor
+from editing_core.experts.descent import SlotDescent
 from editing_core.experts.slots import AlignedIntervention, SlotExpert
 from editing_core.experts.weights import round_weights
 from editing_core.experts.whitening import RowStatistics
@@ -59,9 +61,9 @@ class FittedConfig:
     gamma: float = 2.0
     views: int = 2
     templates: int = 2
-    rate: float = 0.2
+    rate: float = 0.5
     max_steps: int = 32
-    margin: float = 0.0
+    margin: float = 2.0
 
 
 class Fitted(TrainedEditor):
@@ -159,7 +161,8 @@ class Fitted(TrainedEditor):
         del artifact
         units = {"up": float(self.module.size)}
         config = self.config
-        return Fit(units, config.rate, config.max_steps, config.margin)
+        optimise = partial(SlotDescent, lr=config.rate)
+        return Fit(units, optimise, config.max_steps, config.margin)
 
     def intervention(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +64,9 @@ class VisEditConfig:
     views: int = 20
     wordings: int = 52
     rank: int = 24
-    rate: float = 0.2
+    rate: float = 0.3
     max_steps: int = 400
-    margin: float = 0.5
+    margin: float = 0.25
 
 
 class VisEdit(TrainedEditor):
@@ -74,7 +74,7 @@ class VisEdit(TrainedEditor):
 
     name = "visedit"
     positions: Positions = "vision"
-    rows_at_once = 8
+    rows_at_once = 4
 
     kind = KIND
     config_type = VisEditConfig
@@ -120,7 +120,7 @@ class VisEdit(TrainedEditor):
         correction = Correction.start(patches, config.rank, config.hidden, seed=0)
         return Fit(
             units={"place": config.rank**-0.5, "write": size},
-            rate=config.rate,
+            optimise=partial(torch.optim.Adam, lr=config.rate),
             max_steps=config.max_steps,
             margin=config.margin,
             adds={"place": correction.place, "write": correction.write},

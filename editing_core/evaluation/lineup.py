@@ -12,12 +12,14 @@ from editing_core.registry import BASELINES, EDITORS
 UNEDITED = "unedited"
 LIVEEDIT = "liveedit"
 VISEDIT = "visedit"
+FITTED = "fitted"
 UNVERIFIED = "liveedit-unverified"
 PAPER = "liveedit-paper"
 ABLATIONS = ("no_soft_routing", "no_sentinel", "no_image_filter", "text_only_weights")
 MEANINGS = {
     LIVEEDIT: "LiveEdit as served: verified, refined where needed, refused where it cannot take",
     VISEDIT: "VisEdit as served, by the same rules",
+    FITTED: "experts fitted by gradient at edit time, no trained generator; by the same rules",
     UNVERIFIED: "liveedit, every edit taken as it comes",
     PAPER: "LiveEdit in the published form, unverified",
     "no_soft_routing": "liveedit-unverified, plain mean of what passes filter and sentinel",

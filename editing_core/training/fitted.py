@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PromptRow
@@ -24,9 +25,19 @@ class FittedRecipe:
     shape: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure_fitted(backbone: Backbone, recipe: FittedRecipe, *, draw: Draw = draw_view) -> Fitted:
-    """The editor of a backbone, measured on training's own pictures, questions and targets."""
-    return Fitted.measure(backbone, recipe.layer, rows_of(recipe, draw=draw), **recipe.shape)
+def measure_fitted(
+    backbone: Backbone, recipe: FittedRecipe, *, out: Path | None = None, draw: Draw = draw_view
+) -> Fitted:
+    """The editor of a backbone, measured on training's own pictures, questions and targets.
+
+    Writes `fitted.*` into the folder `out`, if there is one.
+    """
+    rows = rows_of(recipe, draw=draw)
+    editor = Fitted.measure(backbone, recipe.layer, rows, **recipe.shape)
+    if out is not None:
+        notes = {"rows": len(rows), "recipe": asdict(recipe)}
+        editor.save(out / "fitted.safetensors", out / "fitted.json", notes=notes)
+    return editor
 
 
 def rows_of(recipe: FittedRecipe, *, draw: Draw = draw_view) -> list[PromptRow]:

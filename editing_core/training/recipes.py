@@ -90,7 +90,9 @@ def read_recipe(editor: str, backbone: str, part: str, **changes: Any) -> dict[s
     if changes.get("steps") is not None or changes.get("minutes") is not None:
         for length in ("steps", "minutes"):
             recipe["plan"].pop(length, None)
-    recipe["plan"].update({k: v for k, v in changes.items() if v is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given:
+        recipe["plan"].update(given)
     return recipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ from typer.testing import CliRunner
 from app.commands.train import app
 from editing_core.checkpoint import verify_manifest
 from editing_core.editable_model import EditableModel
+from editing_core.editors.fitted import Fitted
 from editing_core.editors.liveedit import LiveEdit
 from editing_core.registry import EDITORS
 from editing_core.routing.router import Router
+from editing_core.training.fitted import FittedRecipe, measure_fitted
 from editing_core.training.recipes import (
     CONFIGS,
     EditorRecipe,
@@ -192,12 +195,31 @@ def test_every_recipe_that_ships_can_be_read() -> None:
     for path in CONFIGS.glob("*/*.yaml"):
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         for part in document:
+            if part == "statistics":
+                settings = read_recipe(path.parent.name, path.stem, part)
+                assert FittedRecipe(**settings).layer >= 0
+                assert "plan" not in settings
+                continue
             settings = read_recipe(path.parent.name, path.stem, part, steps=5)
             recipe = RouterRecipe if part == "router" else EditorRecipe
             assert recipe(**settings).plan["steps"] == 5
             if part != "router":
                 choose_objective(settings, None, ())
             assert "minutes" not in settings["plan"]
+
+
+def test_what_is_measured_is_written_and_read_back(
+    tiny_model: EditableModel, tmp_path: Path
+) -> None:
+    recipe = FittedRecipe(layer=1, subjects=6, shape={"rank": 4, "theta": 0.2})
+
+    measured = measure_fitted(tiny_model.backbone, recipe, out=tmp_path)
+
+    loaded = Fitted.load(tmp_path / "fitted.safetensors", tmp_path / "fitted.json")
+    assert loaded.fingerprint == measured.fingerprint
+    assert (loaded.config.theta, loaded.edit_layer) == (0.2, 1)
+    notes = json.loads((tmp_path / "fitted.json").read_text())["notes"]
+    assert notes == {"rows": 12, "recipe": dataclasses.asdict(recipe)}
 
 
 def test_an_unknown_recipe_is_named() -> None:
@@ -236,12 +258,34 @@ def test_the_command_writes_a_part_into_a_checkpoint(
     assert after != before.fingerprint
 
 
+def test_the_command_measures_what_is_not_trained(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    (tmp_path / "configs" / "fitted").mkdir(parents=True)
+    recipe = {"statistics": {"layer": 1, "subjects": 4, "shape": {"rank": 2}}}
+    (tmp_path / "configs" / "fitted" / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr("editing_core.training.recipes.CONFIGS", tmp_path / "configs")
+    arguments = ["--backbone", str(checkpoint), "--recipe", "tiny", "--work", str(tmp_path / "w")]
+
+    done = CliRunner().invoke(app, [*arguments, "--editor", "fitted"])
+
+    assert done.exit_code == 0, done.output
+    verify_manifest(checkpoint)
+    editor = EditableModel.load(checkpoint, editors=("fitted",)).editors["fitted"]
+    assert isinstance(editor, Fitted)
+    assert editor.config.rank == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--form", "round"], "aligned, paper"),
         (["--steps", "1", "--minutes", "1"], "not both"),
         (["--editor", "nonesuch"], "nonesuch"),
+        (["--editor", "fitted", "--steps", "1"], "measured"),
+        (["--editor", "fitted", "--dry-run"], "measured"),
         (["--objective", "nonesuch"], "odedit"),
         (["--objective-setting", "charm=1"], "charm"),
         (["--router", "--objective", "odedit"], "own losses"),
