@@ -117,8 +117,8 @@ def test_a_damaged_configuration_is_refused(
 
 def test_an_unknown_family_is_refused_by_name(checkpoint: Path) -> None:
     path = checkpoint / "model" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "oracle"}))
-    with pytest.raises(UnknownArchitecture, match="oracle"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "no_such_family"}))
+    with pytest.raises(UnknownArchitecture, match="no_such_family"):
         EditableModel.load(checkpoint / "model")
 
 
@@ -163,5 +163,5 @@ def test_a_fingerprint_depends_on_bytes_not_on_places(checkpoint: Path, tmp_path
 
 
 def test_an_editor_nobody_registered_is_refused(tiny_checkpoint: Path) -> None:
-    with pytest.raises(LookupError, match="known: fitted, liveedit"):
+    with pytest.raises(LookupError, match="known: liveedit"):
         EditableModel.load(tiny_checkpoint, editors=("telepathy",))
