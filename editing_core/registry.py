@@ -70,6 +70,15 @@ EDITORS = Registry(
     },
 )
 
+# By the `kind` that its description names.
+ROUTERS = Registry(
+    "router",
+    {
+        "router": "editing_core.routing.router:Router",
+        "frozen_features": "editing_core.routing.frozen_features:FrozenRouter",
+    },
+)
+
 INDEXES = Registry(
     "index",
     {

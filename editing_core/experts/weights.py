@@ -45,8 +45,8 @@ def save_part(
     part.replace(description)
 
 
-def read_description(description: Path, *, kind: str) -> dict[str, Any]:
-    """The JSON of a part.
+def read_description(description: Path, *, kind: str | None = None) -> dict[str, Any]:
+    """The JSON of a part, of this kind or of any.
 
     Raises:
         CheckpointMissing: there is no such file.
@@ -58,8 +58,9 @@ def read_description(description: Path, *, kind: str) -> dict[str, Any]:
         raise CheckpointMissing(f"there is no {description}") from error
     except ValueError as error:
         raise CheckpointCorrupt(f"{description} is not JSON") from error
-    if not isinstance(document, dict) or document.get("kind") != kind:
-        raise CheckpointCorrupt(f"{description} does not describe a {kind}")
+    named = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(named, str) or kind not in (None, named):
+        raise CheckpointCorrupt(f"{description} does not describe a {kind or 'part'}")
     if not isinstance(document.get("config"), dict):
         raise CheckpointCorrupt(f"{description} has no 'config'")
     return document
