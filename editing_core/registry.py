@@ -79,6 +79,14 @@ ROUTERS = Registry(
     },
 )
 
+# What is measured of a backbone where its checkpoint has none, in this order, by part.
+MEASURED = Registry(
+    "measured part",
+    {
+        "router": "editing_core.first_start.router:measure_router",
+    },
+)
+
 INDEXES = Registry(
     "index",
     {

@@ -6,7 +6,7 @@ Images are RGB arrays, `uint8 [height, width, 3]`, already decoded, oriented and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ Positions = Literal["from_last_prompt_token", "vision", "all"]
 FinishReason = Literal["stop", "length"]
 Rows = slice | list[int]
 """An index of rows: a slice, which costs no copy, where they are consecutive."""
+Notify = Callable[[str, int, int], None]
+"""`(what, done, total)`: how far something that takes long has come."""
 Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
 
 
