@@ -35,6 +35,7 @@ from editing_core.errors import (
 )
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, run
+from editing_core.parts import default_editor, load_parts
 from editing_core.refinement import (
     ANSWERS,
     MAX_STEPS,
@@ -46,10 +47,16 @@ from editing_core.refinement import (
     roles_of,
 )
 from editing_core.registry import EDITORS, OBJECTIVES
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.states import EditStates, RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
-from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
+from editing_core.types import (
+    EditArtifact,
+    EditRequest,
+    GenerationResult,
+    ImageArray,
+    Notify,
+)
 
 __all__ = ["EditableModel", "GenerationRow"]
 
@@ -60,7 +67,7 @@ class EditableModel:
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         editors: Mapping[str, Editor],
         *,
         stock_questions: Sequence[StockQuestion] | None = None,
@@ -80,30 +87,50 @@ class EditableModel:
         *,
         device: str = "cpu",
         dtype: str = "fp32",
-        editors: Sequence[str] = ("liveedit",),
+        quantization: str = "none",
+        revision: str | None = None,
+        clip: Path | None = None,
+        trust_remote_code: bool = False,
+        editors: Sequence[str] | None = None,
         where_there: Sequence[str] = (),
+        parts: Path | None = None,
+        notify: Notify | None = None,
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
-        It must have all of `editors`; of `where_there` those are loaded that it has.
+        It must have all of `editors`; of `where_there` those are loaded that it has. With None it
+        is the default editor, if the model has one that fits. `parts` is a folder for what is
+        measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
+        `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
+        none; the rest is as `find_checkpoint` and `Placement.resolve` take it.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
         `LookupError` on an unknown editor.
         """
-        placement = Placement.resolve(device, dtype)
-        layout = find_checkpoint(path)
-        names = dict.fromkeys((*editors, *(name for name in where_there if layout.has(name))))
-        classes = {name: EDITORS.resolve(name) for name in names}
-        backbone = load_backbone(layout, placement)
-        router = Router.load(*layout.part("router")).to(placement.device)
-        loaded: dict[str, Editor] = {}
-        for name, editor_class in classes.items():
-            editor = editor_class.load(*layout.part(name))
+        for name in (*(editors or ()), *where_there):
+            EDITORS.resolve(name)
+        placement = Placement.resolve(device, dtype, quantization)
+        layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
+        backbone = load_backbone(layout, placement, clip=clip, trust_remote_code=trust_remote_code)
+        found = load_parts(
+            layout,
+            backbone,
+            editors=editors,
+            where_there=where_there,
+            parts=parts,
+            notify=notify,
+        )
+        router = found.router.to(placement.device)
+        for editor in found.editors.values():
             for module in editor.trainable_modules():
                 module.to(placement.device)
-            loaded[name] = editor
-        return cls(backbone, router, loaded, stock_questions=questions_of(layout))
+        return cls(backbone, router, found.editors, stock_questions=questions_of(layout))
+
+    @property
+    def default_editor(self) -> str | None:
+        """The editor of this model to use where none is named; None if it has none that fits."""
+        return default_editor(tuple(self.editors))
 
     @property
     def backbone_fingerprint(self) -> str:
@@ -153,8 +180,11 @@ class EditableModel:
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
         assert spans.vision is not None
         seen = found[self.router.layer][0, spans.vision_rows].float()
-        (words,) = self.backbone.word_states(batch.rows, self.router.layer)
-        key = self.router.keys(RoutingStates(image=seen, words=words), features.key)
+        wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
+        words, *others = self.backbone.word_states([batch.rows[0], *wordings], self.router.layer)
+        key = self.router.keys(
+            RoutingStates(image=seen, words=words), features.key, rephrases=others
+        )
         payload, metadata = chosen.encode(
             EditStates(
                 hidden=found[chosen.edit_layer][0].float(),
@@ -322,7 +352,7 @@ class EditableModel:
         try:
             return self.editors[name]
         except KeyError:
-            known = ", ".join(self.editors)
+            known = ", ".join(self.editors) or "none, so this model answers but takes no edits"
             raise LookupError(f"editor {name!r} is not loaded; loaded: {known}") from None
 
     def _encode_target(self, target: str) -> tuple[int, ...]:
@@ -357,7 +387,7 @@ def _without(edit_id: str, snapshot: Snapshot | None) -> Snapshot | None:
     return snapshot.evolve(snapshot.version + 1, deactivate=[edit_id])
 
 
-def _check_fit(backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:
+def _check_fit(backbone: Backbone, router: RouterBase, editors: Mapping[str, Editor]) -> None:
     """Raise `FingerprintMismatch` unless the parts were made for each other."""
     if router.backbone_fingerprint not in ("", backbone.fingerprint):
         raise FingerprintMismatch("the router was trained on another backbone")

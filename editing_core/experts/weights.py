@@ -40,6 +40,11 @@ def save_part(
     part = weights.with_suffix(weights.suffix + ".part")
     save_file(_half(module), part)
     part.replace(weights)
+    write_description(description, document)
+
+
+def write_description(description: Path, document: Mapping[str, Any]) -> None:
+    """Write the JSON beside the old one and rename it over it."""
     part = description.with_suffix(description.suffix + ".part")
     part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     part.replace(description)
@@ -53,7 +58,7 @@ def read_description(description: Path, *, kind: str | None = None) -> dict[str,
         CheckpointCorrupt: it is not the description of a part of this kind.
     """
     try:
-        document = json.loads(description.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointMissing(f"there is no {description}") from error
     except ValueError as error:

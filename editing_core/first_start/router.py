@@ -133,7 +133,8 @@ def _text_cosines(router: FrozenRouter, material: Material) -> _Texts:
 
 def _neighbours(questions: tuple[ShippedQuestion, ...]) -> NDArray[np.bool_]:
     families = np.array([question.family for question in questions])
-    return (families[:, None] == families[None]) & ~np.eye(len(questions), dtype=bool)
+    same: NDArray[np.bool_] = families[:, None] == families[None]
+    return same & ~np.eye(len(questions), dtype=bool)
 
 
 def _image_cosines(keys: NDArray[np.float32]) -> _Images:

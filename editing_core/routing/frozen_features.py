@@ -163,4 +163,5 @@ class FrozenRouter(RouterBase):
 def _pooled(words: Tensor) -> Tensor:
     """The mean of the rows, each of length sqrt(hidden): a few rows of some models are a thousand
     times longer than the rest, and would be all that is left of a mean."""
-    return F.normalize(words.float(), dim=-1).mean(0) * words.shape[-1] ** 0.5
+    rows = F.normalize(words.float(), dim=-1)
+    return rows.mean(0) * float(words.shape[-1] ** 0.5)

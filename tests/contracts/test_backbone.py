@@ -483,8 +483,9 @@ def test_every_family_is_here() -> None:
 
 def test_an_unknown_family_is_told_which_are_known(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "oracle"}', "utf-8")
-    with pytest.raises(UnknownArchitecture, match=r"'oracle'.*llava.*docs/adding\.md"):
+    with pytest.raises(UnknownArchitecture, match=r"'oracle'.*known:.*llava") as caught:
         load(tmp_path)
+    assert "docs/adding.md" in caught.value.hint
 
 
 def test_a_tower_without_keys_leaves_them_to_a_clip_model(
@@ -495,9 +496,11 @@ def test_a_tower_without_keys_leaves_them_to_a_clip_model(
     layout, placement = find_checkpoint(tmp_path), Placement.resolve()
     with caplog.at_level("INFO"):
         embedded = load_backbone(layout, placement)
-    assert "the embedded model's CLIP makes them" in caplog.text
+    assert "the shipped embedded CLIP makes them" in caplog.text
+    assert embedded.image_key_model == "heraldry-clip"
     named = load_backbone(layout, placement, clip=tiny_checkpoint / "clip")
     assert named.fingerprint != embedded.fingerprint
+    assert named.image_key_model == "clip"
     clip = load(tiny_checkpoint).image_features([tiny_image(3)])[0].key
     assert np.allclose(named.image_features([tiny_image(3)])[0].key, clip, atol=1e-6)
     assert embedded.image_key_dim != named.image_key_dim == len(clip)
