@@ -69,7 +69,8 @@ class RoutingKey:
     """What identifies an edit to the router.
 
     `image` float32 `[image_key_dim]`, L2-normalised: the hard filter's key. `text` and `visual`
-    float32 `[num_queries, key_dim]`: edit-side textual and prompt-guided visual key.
+    float32 `[num_queries, key_dim]`: edit-side textual and prompt-guided visual key. Without a
+    trained router `text` is `[wordings, hidden]` and `visual` is `[0, 0]`.
     """
 
     image: NDArray[np.float32]

@@ -91,7 +91,7 @@ def fit_gate(wanted: Array, unwanted: Array, *, steps: int = 50) -> tuple[float,
     share = np.where(label > 0, 0.5 / len(wanted), 0.5 / len(unwanted))
     centre, spread = float(scores.mean()), float(scores.std()) + 1e-6
     design = np.stack([(scores - centre) / spread, np.ones_like(scores)], axis=1)
-    penalty = np.diag([1e-3, 1e-6])
+    penalty = np.diag([1e-5, 1e-6])
     line = np.zeros(2)
     for _ in range(steps):
         said = 1.0 / (1.0 + np.exp(-np.clip(design @ line, -30.0, 30.0)))
