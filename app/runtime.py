@@ -21,6 +21,7 @@ from app.service import EditingService
 from app.settings import Settings
 from app.store.database import Database
 from app.store.edit_log import EditLog
+from editing_core.config import Placement
 from editing_core.editable_model import EditableModel
 from editing_core.registry import EDITORS
 from editing_core.types import Notify
@@ -160,8 +161,6 @@ def load_model(
     `EditableModel.load` raises.
     """
     import torch
-
-    from editing_core.config import Placement
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -7,8 +7,8 @@
 
 Everything is read from base states at one layer, at or below every editor's edit layer, the words
 without the picture (`RoutingStates`). A router says how keys are made (`keys`) and how they score
-(`scores`); what follows from the scores is the same for all and is decided here. One is loaded once
-and never mutated; `keys` and `route` may be called from any one thread at a time.
+(`scores`); what follows from the scores is the same for all (`decision`). One is loaded once and
+never mutated; `keys` and `route` may be called from any one thread at a time.
 
 What makes keys is its fingerprint. Thresholds are no part of it: recalibrating makes no edit stale.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -34,9 +34,9 @@ from editing_core.experts.weights import (
     weights_fingerprint,
 )
 from editing_core.registry import ROUTERS
-from editing_core.routing.scores import WeightRule, survivor_weights
+from editing_core.routing.decision import Scores, Thresholds, decide
 from editing_core.states import RoutingStates
-from editing_core.types import Candidate, EditArtifact, Outcome, RoutingDecision, RoutingKey
+from editing_core.types import EditArtifact, RoutingDecision, RoutingKey
 
 
 class RouterSettings(Protocol):
@@ -47,21 +47,6 @@ class RouterSettings(Protocol):
 
     @property
     def image_key_model(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """What calibration decides for every router.
-
-    `beta` and `margin` are of visual scores and do nothing in a router that makes none.
-    """
-
-    tau: float = 0.85
-    rho: float = 0.5
-    alpha: float = 0.0
-    beta: float = 1.0
-    margin: float = 0.0
-    rule: WeightRule = "joint"
 
 
 class Entry(Protocol):
@@ -84,15 +69,6 @@ class Memory(Protocol):
     ) -> list[tuple[str, float]]:
         """Every active edit whose image key has cosine >= `tau`, by exact range search."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Of each survivor, `[survivors]`: `text` before its sigmoid, and `visual`, above 0 where the
-    picture is the right one; None from a router without visual keys, whose `tau` decides alone."""
-
-    text: Tensor
-    visual: Tensor | None = None
 
 
 class RouterBase(nn.Module, ABC):
@@ -186,41 +162,9 @@ class RouterBase(nn.Module, ABC):
         """
         if not survivors or not len(query.image):
             return RoutingDecision()
-        limits = self.thresholds
         keys = [snapshot.entries[edit_id].artifact.key for edit_id, _ in survivors]
         image = torch.tensor([cosine for _, cosine in survivors], device=query.words.device)
-        found = self.scores(query, keys, image)
-        text, gate = found.text, found.text.sigmoid()
-        looks_right = torch.ones_like(gate, dtype=torch.bool)
-        visual = torch.zeros_like(gate)
-        if found.visual is not None:
-            visual = found.visual - limits.margin
-            looks_right = visual > 0
-        asks_this = (gate >= limits.rho) | (limits.rule == "paper")
-        kept = looks_right & asks_this
-        weights = torch.zeros_like(gate)
-        if bool(kept.any()):
-            weights[kept] = survivor_weights(
-                text[kept],
-                visual[kept],
-                image[kept],
-                rule=limits.rule,
-                alpha=limits.alpha,
-                beta=limits.beta,
-                tau=limits.tau,
-            )
-        candidates = [
-            Candidate(
-                edit_id=edit_id,
-                image_similarity=cosine,
-                text_similarity=float(gate[i]),
-                weight=float(weights[i]),
-                outcome=_outcome(bool(looks_right[i]), asks_this=bool(asks_this[i])),
-            )
-            for i, (edit_id, cosine) in enumerate(survivors)
-        ]
-        candidates.sort(key=lambda c: (-c.weight, -c.text_similarity, c.edit_id))
-        return RoutingDecision(candidates=tuple(candidates))
+        return decide(survivors, self.scores(query, keys, image), self.thresholds)
 
     def with_thresholds(self, **changes: Any) -> Self:
         """The same weights under other thresholds; shares the modules with this one."""
@@ -291,9 +235,3 @@ def load_router(weights: Path, description: Path) -> RouterBase:
         raise CheckpointCorrupt(f"{description} does not describe a router but a {kind}")
     router: RouterBase = ROUTERS.resolve(kind).load(weights, description)
     return router
-
-
-def _outcome(looks_right: bool, *, asks_this: bool) -> Outcome:
-    if not looks_right:
-        return "below_sentinel"
-    return "applied" if asks_this else "below_text_gate"

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.experts.weights import round_weights
-from editing_core.routing.base import RouterBase, Scores, Thresholds
+from editing_core.routing.base import RouterBase
+from editing_core.routing.decision import Scores, Thresholds
 from editing_core.states import RoutingStates
 from editing_core.types import RoutingKey
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.routing.base import Memory, RouterBase, Scores, Thresholds
+from editing_core.routing.base import Memory, RouterBase
+from editing_core.routing.decision import Scores, Thresholds
 from editing_core.routing.features import FeatureExtractor, Sentinel
 from editing_core.routing.scores import ScoreScales
 from editing_core.states import RoutingStates
