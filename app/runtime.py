@@ -37,6 +37,10 @@ _PROGRESS_LINES = 4
 State = Literal["starting", "ready", "failed", "draining", "closed"]
 
 
+class _Stopped(Exception):
+    """The server was told to stop while it measured."""
+
+
 class Runtime:
     """Owns everything that must be opened and closed. Lives on the event loop's thread."""
 
@@ -72,6 +76,9 @@ class Runtime:
         """Load weights, recover history, start the engine. A failure is kept and raised."""
         try:
             model, history = await asyncio.to_thread(self._load)
+        except _Stopped:
+            logger.info("stopped during the first start; the next one goes on with what is missing")
+            return
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
@@ -93,9 +100,17 @@ class Runtime:
             self.state = "ready"
 
     def _load(self) -> tuple[EditableModel, History]:
-        model = load_model(self.settings, notify=_log_progress)
+        model = load_model(self.settings, notify=self._progress)
         log = EditLog(self._database)
         return model, History(log, recover(log, model))
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        """Of the first start, on the loading thread: minutes of it must not hold up an exit."""
+        if self.state in ("draining", "closed"):
+            raise _Stopped
+        step = max(1, total // _PROGRESS_LINES)
+        if done % step == 0 or done == total:
+            logger.info("first start: %s, %d of %d", what, done, total)
 
     @property
     def service(self) -> EditingService:
@@ -190,9 +205,3 @@ def load_model(
     else:
         logger.warning("no editor fits this model: it answers, and edits are refused")
     return model
-
-
-def _log_progress(what: str, done: int, total: int) -> None:
-    step = max(1, total // _PROGRESS_LINES)
-    if done % step == 0 or done == total:
-        logger.info("first start: %s, %d of %d", what, done, total)

@@ -5,6 +5,7 @@ The pictures and rows of a first start are cut down: random towers need no hundr
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from app.commands import calibrate, serve
 from app.locking import InstanceLock
+from app.runtime import Runtime
 from app.settings import Settings
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.config import Placement
@@ -114,12 +116,30 @@ def test_without_an_editor_it_answers_and_takes_no_edits(plain: Path, tmp_path: 
     assert (tmp_path / "backbones").is_dir()
 
 
+def test_a_first_start_stops_when_it_is_told_to(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Not after the minutes that a large model takes, and with nothing half measured."""
+    plain = shutil.copytree(tiny_checkpoint / "model", tmp_path / "plain")
+    settings = Settings.load(model=str(plain), data_dir=tmp_path / "data", device="cpu")
+
+    async def story() -> Runtime:
+        runtime = Runtime.open(settings)
+        await runtime.drain()
+        await runtime.load()
+        await runtime.close()
+        return runtime
+
+    runtime = asyncio.run(story())
+
+    assert runtime.failure is None
+    assert runtime.state == "closed"
+    assert not list((tmp_path / "data").rglob("router.json"))
+
+
 def test_the_borrowed_tower_is_named_everywhere(tmp_path: Path) -> None:
     FAMILIES["qwen2_5_vl"].save(tmp_path / "model")
     settings = Settings.load(
         model=str(tmp_path / "model"), data_dir=tmp_path / "data", device="cpu"
     )
-    # `model/` below a folder would be a checkpoint of ours; this one is the folder itself.
     with LiveServer(settings) as live:
         versions = live.client.get("/versions").json()
 
