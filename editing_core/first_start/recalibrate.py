@@ -22,12 +22,15 @@ def recalibrate(
 
     A trained one is calibrated as at the end of its training, on emblems with look-alikes.
 
-    Raises `TypeError` on a router that says no way to calibrate it.
+    Raises `TypeError` on a router that says no way to calibrate it, and `ValueError` for a trained
+    one on an accelerator: what trains it runs on the CPU.
     """
     if isinstance(router, FrozenRouter):
         return calibrate_frozen(router, Material(backbone, notify=notify))
     if not isinstance(router, Router):
         raise TypeError(f"{type(router).__name__} cannot be calibrated again")
+    if backbone.device.type != "cpu":
+        raise ValueError("a trained router is calibrated on the CPU: add --device cpu")
     recipe = RouterRecipe(layer=router.layer)
     frozen = FrozenDecoder(backbone.decoder, backbone.output_head, layer=router.layer)
     return calibrate_router(
