@@ -80,7 +80,7 @@ class EditCreation:
         decoder: ImageDecoder,
         teller: StoryTeller,
         history: History,
-        default_editor: str,
+        default_editor: str | None,
         refine_steps: int,
     ) -> None:
         self._engine = engine
@@ -138,9 +138,16 @@ class EditCreation:
     def _editor(self, name: str | None) -> str:
         chosen = name or self._default_editor
         known = self._engine.model.editors
+        if chosen is None:
+            raise UnsupportedParameter(
+                "This model has no editor that fits, so it answers but takes no edits.",
+                param="editor",
+                hint="Serve a checkpoint with a trained editor (errata train), or the embedded "
+                "model. GET /versions lists the editors that are loaded.",
+            )
         if chosen in known:
             return chosen
-        hint = f"This server has: {', '.join(sorted(known))}."
+        hint = f"This server has: {', '.join(sorted(known)) or 'none that fits its model'}."
         if chosen in _LATER_EDITORS:
             raise UnsupportedParameter(
                 f"The editor {chosen} is not loaded here.", param="editor", hint=hint

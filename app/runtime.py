@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Literal
 
 from app.engine import InferenceEngine
-from app.errors import Draining, ServiceError, Starting
+from app.errors import Draining, ServiceError, Starting, StartupError
 from app.history import History
 from app.images import ImageDecoder
 from app.locking import InstanceLock
@@ -20,14 +21,23 @@ from app.service import EditingService
 from app.settings import Settings
 from app.store.database import Database
 from app.store.edit_log import EditLog
+from editing_core.config import Placement
 from editing_core.editable_model import EditableModel
+from editing_core.types import Notify
 
 logger = logging.getLogger(__name__)
 
-_SERVED_EDITORS = ("visedit",)
+_SERVED_EDITORS = ("visedit", "fitted")
 """Loaded beside the default one, where the checkpoint has them."""
 
+_PROGRESS_LINES = 4
+"""How often a measurement of the first start is heard of in the log."""
+
 State = Literal["starting", "ready", "failed", "draining", "closed"]
+
+
+class _Stopped(Exception):
+    """The server was told to stop while it measured."""
 
 
 class Runtime:
@@ -65,6 +75,9 @@ class Runtime:
         """Load weights, recover history, start the engine. A failure is kept and raised."""
         try:
             model, history = await asyncio.to_thread(self._load)
+        except _Stopped:
+            logger.info("stopped during the first start; the next one goes on with what is missing")
+            return
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
@@ -79,25 +92,24 @@ class Runtime:
             decoder=self._decoder,
             history=history,
             model_name=self.settings.model_name,
-            default_editor=self.settings.editor,
+            default_editor=self.settings.editor or model.default_editor,
             refine_steps=self.settings.refine_steps,
         )
         if self.state == "starting":
             self.state = "ready"
 
     def _load(self) -> tuple[EditableModel, History]:
-        import torch
-
-        if self.settings.threads is not None:
-            torch.set_num_threads(self.settings.threads)
-        model = EditableModel.load(
-            self.settings.model,
-            device=self.settings.device,
-            dtype=self.settings.dtype,
-            where_there=_SERVED_EDITORS,
-        )
+        model = load_model(self.settings, notify=self._progress)
         log = EditLog(self._database)
         return model, History(log, recover(log, model))
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        """Of the first start, on the loading thread: minutes of it must not hold up an exit."""
+        if self.state in ("draining", "closed"):
+            raise _Stopped
+        step = max(1, total // _PROGRESS_LINES)
+        if done % step == 0 or done == total:
+            logger.info("first start: %s, %d of %d", what, done, total)
 
     @property
     def service(self) -> EditingService:
@@ -151,3 +163,44 @@ class Runtime:
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
         self._lock.release()
+
+
+def load_model(
+    settings: Settings, *, parts: Path | None = None, notify: Notify | None = None
+) -> EditableModel:
+    """The model that these settings name, measured first where nothing was trained for it.
+
+    `parts` is another folder for what is measured than the settings'. Says in the log which editor
+    is the default and why. Raises `StartupError` where the model cannot run as it should, and what
+    `EditableModel.load` raises.
+    """
+    import torch
+
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    try:
+        Placement.resolve(settings.device, settings.dtype, settings.quantization)
+    except (ValueError, RuntimeError) as error:
+        raise StartupError(str(error)) from error
+    model = EditableModel.load(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        revision=settings.revision,
+        clip=settings.clip,
+        trust_remote_code=settings.trust_remote_code,
+        editors=None if settings.editor is None else (settings.editor,),
+        where_there=_SERVED_EDITORS,
+        parts=parts or settings.parts_dir,
+        notify=notify,
+    )
+    router = model.router
+    logger.info("image keys are made by %s, tau %.4f", router.image_key_model, router.tau)
+    if settings.editor is not None:
+        logger.info("the default editor is %s: it is the one that was set", settings.editor)
+    elif model.default_editor is not None:
+        logger.info("the default editor is %s: the first that fits", model.default_editor)
+    else:
+        logger.warning("no editor fits this model: it answers, and edits are refused")
+    return model

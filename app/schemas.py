@@ -349,6 +349,7 @@ class BackboneView(BaseModel):
     fingerprint: str
     device: str
     dtype: str
+    quantization: str
 
 
 class RouterView(BaseModel):

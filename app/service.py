@@ -51,7 +51,7 @@ class EditingService:
         decoder: ImageDecoder,
         history: History,
         model_name: str,
-        default_editor: str,
+        default_editor: str | None,
         refine_steps: int,
     ) -> None:
         self.engine = engine

@@ -50,10 +50,24 @@ class Settings(BaseSettings):
     migrate: bool = Field(True, description="Bring the database's schema up to date at start.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where it runs.")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Precision.")
+    quantization: Literal["none", "int8", "int4"] = Field(
+        "none", description="Pack the language model's weights; needs CUDA and bitsandbytes."
+    )
+    revision: str | None = Field(
+        None, min_length=1, description="Branch, tag or commit of a hub id; default: its main one."
+    )
+    clip: Path | None = Field(
+        None, description="Folder of a CLIPModel that makes image keys, where the model has none."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run code that a model's processor or tokenizer brings along."
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the model; default: torch's."
     )
-    editor: str = Field("liveedit", min_length=1, description="Editor used where none is named.")
+    editor: str | None = Field(
+        None, min_length=1, description="Editor used where none is named; default: what fits."
+    )
     refine_steps: int = Field(
         24, ge=0, le=1000, description="Gradient steps for an edit that fails its check; 0: none."
     )
@@ -91,6 +105,11 @@ class Settings(BaseSettings):
     @property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{(self.data_dir / 'errata.db').resolve()}"
+
+    @property
+    def parts_dir(self) -> Path:
+        """Where parts measured of backbones lie, and thresholds calibrated anew."""
+        return self.data_dir / "backbones"
 
     @property
     def model_name(self) -> str:

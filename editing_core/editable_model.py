@@ -12,7 +12,6 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
-from editing_core.editors.base import Companion, Editor
+from editing_core.editors.base import Editor
 from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
@@ -35,7 +34,9 @@ from editing_core.errors import (
     TargetTooLong,
 )
 from editing_core.experts.memory import Snapshot
+from editing_core.fitting import EditRows, half
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
+from editing_core.parts import default_editor, load_parts
 from editing_core.refinement import (
     ANSWERS,
     MAX_STEPS,
@@ -48,15 +49,18 @@ from editing_core.refinement import (
     roles_of,
 )
 from editing_core.registry import EDITORS, OBJECTIVES
-from editing_core.routing.router import Router
-from editing_core.states import EditStates, RoutingStates
+from editing_core.routing.base import RouterBase
+from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
-from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
+from editing_core.types import (
+    EditArtifact,
+    EditRequest,
+    GenerationResult,
+    ImageArray,
+    Notify,
+)
 
 __all__ = ["EditableModel", "GenerationRow"]
-
-_NEW = "new"
-"""Stands for the edit that is being made; it has no id yet."""
 
 
 class EditableModel:
@@ -65,7 +69,7 @@ class EditableModel:
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         editors: Mapping[str, Editor],
         *,
         stock_questions: Sequence[StockQuestion] | None = None,
@@ -85,30 +89,50 @@ class EditableModel:
         *,
         device: str = "cpu",
         dtype: str = "fp32",
-        editors: Sequence[str] = ("liveedit",),
+        quantization: str = "none",
+        revision: str | None = None,
+        clip: Path | None = None,
+        trust_remote_code: bool = False,
+        editors: Sequence[str] | None = None,
         where_there: Sequence[str] = (),
+        parts: Path | None = None,
+        notify: Notify | None = None,
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
-        It must have all of `editors`; of `where_there` those are loaded that it has.
+        It must have all of `editors`; of `where_there` those are loaded that it has. With None it
+        is the default editor, if the model has one that fits. `parts` is a folder for what is
+        measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
+        `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
+        none; the rest is as `find_checkpoint` and `Placement.resolve` take it.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
         `LookupError` on an unknown editor.
         """
-        placement = Placement.resolve(device, dtype)
-        layout = find_checkpoint(path)
-        names = dict.fromkeys((*editors, *(name for name in where_there if layout.has(name))))
-        classes = {name: EDITORS.resolve(name) for name in names}
-        backbone = load_backbone(layout, placement)
-        router = Router.load(*layout.part("router")).to(placement.device)
-        loaded: dict[str, Editor] = {}
-        for name, editor_class in classes.items():
-            editor = editor_class.load(*layout.part(name))
+        for name in (*(editors or ()), *where_there):
+            EDITORS.resolve(name)
+        placement = Placement.resolve(device, dtype, quantization)
+        layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
+        backbone = load_backbone(layout, placement, clip=clip, trust_remote_code=trust_remote_code)
+        found = load_parts(
+            layout,
+            backbone,
+            editors=editors,
+            where_there=where_there,
+            parts=parts,
+            notify=notify,
+        )
+        router = found.router.to(placement.device)
+        for editor in found.editors.values():
             for module in editor.trainable_modules():
                 module.to(placement.device)
-            loaded[name] = editor
-        return cls(backbone, router, loaded, stock_questions=questions_of(layout))
+        return cls(backbone, router, found.editors, stock_questions=questions_of(layout))
+
+    @property
+    def default_editor(self) -> str | None:
+        """The editor of this model to use where none is named; None if it has none that fits."""
+        return default_editor(tuple(self.editors))
 
     @property
     def backbone_fingerprint(self) -> str:
@@ -169,24 +193,22 @@ class EditableModel:
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
         assert spans.vision is not None
         seen = found[self.router.layer][0, spans.vision_rows].float()
-        (words,) = self.backbone.word_states(batch.rows, self.router.layer)
-        key = self.router.keys(RoutingStates(image=seen, words=words), features.key)
+        wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
+        words, *others = self.backbone.word_states([batch.rows[0], *wordings], self.router.layer)
+        key = self.router.keys(
+            RoutingStates(image=seen, words=words), features.key, rephrases=others
+        )
         raise_if(is_cancelled)
-        companions = self._companions(chosen, request, target_ids)
-        asked = [(request.prompt, request.image), *((c.prompt, c.image) for c in companions)]
-        size, runs, below = chosen.rows_at_once, [batch], [found[chosen.edit_layer]]
-        if companions:
-            to_see = [PromptRow(prompt, image, target_ids=target_ids) for prompt, image in asked]
-            chunks = [to_see[i : i + size] for i in range(0, len(to_see), size)]
-            runs = [self.backbone.prepare(chunk) for chunk in chunks]
-            below = [self.backbone.lower(rows, chosen.edit_layer) for rows in runs]
-        own, *others = [
-            states
-            for rows, hidden in zip(runs, below, strict=True)
-            for states in self._edit_states(rows, hidden, target_ids)
-        ]
-        payload, metadata = chosen.encode(own, list(zip(companions, others, strict=True)))
-        stored = _half(payload)
+        rows = EditRows.see(
+            request,
+            target_ids,
+            batch,
+            found[chosen.edit_layer],
+            backbone=self.backbone,
+            editor=chosen,
+        )
+        payload, metadata = chosen.encode(*rows.states())
+        stored = half(payload)
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorrupt(f"the expert's {name} does not fit float16", field=name)
@@ -201,37 +223,7 @@ class EditableModel:
             router_fingerprint=self.router_fingerprint,
             metadata=dict(metadata),
         )
-        fit = chosen.fit(artifact)
-        if fit is None:
-            return artifact
-        begun = replace(artifact, payload={**artifact.payload, **_half(fit.adds)})
-        turns = [
-            (
-                RefinedPass(
-                    rows,
-                    [[(_NEW, begun, 1.0)]] * len(rows.rows),
-                    backbone=self.backbone,
-                    editors={editor: chosen},
-                    below=hidden,
-                ),
-                [target_ids] * len(rows.rows),
-            )
-            for rows, hidden in zip(runs, below, strict=True)
-        ]
-        fitted = refine(
-            _NEW,
-            begun,
-            turns,
-            movable=tuple(fit.units),
-            units=fit.units,
-            optimise=fit.optimise,
-            max_steps=fit.max_steps,
-            margin=fit.margin,
-            is_cancelled=is_cancelled,
-            on_progress=on_progress,
-        )
-        # What it began with adds nothing by itself, and need not be kept.
-        return fitted.artifact if fitted.steps else artifact
+        return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -375,38 +367,8 @@ class EditableModel:
         try:
             return self.editors[name]
         except KeyError:
-            known = ", ".join(self.editors)
+            known = ", ".join(self.editors) or "none, so this model answers but takes no edits"
             raise LookupError(f"editor {name!r} is not loaded; loaded: {known}") from None
-
-    def _companions(
-        self, editor: Editor, request: EditRequest, target_ids: tuple[int, ...]
-    ) -> list[Companion]:
-        """What the editor wants to see beside the edit, as far as the model can read it."""
-        found = []
-        for companion in editor.companions(request):
-            (features,) = self.backbone.image_features([companion.image])
-            try:
-                self.backbone.lay_out(
-                    companion.prompt,
-                    has_image=True,
-                    target_ids=target_ids,
-                    pictures=features.pictures,
-                )
-            except ContextTooLong:
-                continue  # the edit's own words fit, and are seen
-            found.append(companion)
-        return found
-
-    def _edit_states(
-        self, batch: PreparedBatch, hidden: Tensor, target_ids: tuple[int, ...]
-    ) -> list[EditStates]:
-        """Teacher-forced rows of one target, given the output `[batch, T, hidden]` of a block."""
-        ids = torch.tensor(target_ids, device=self.backbone.device)
-        embeddings = self.backbone.embed_tokens(target_ids).float()
-        return [
-            EditStates(hidden[b, pad:].float(), row.spans, ids, embeddings)
-            for b, (row, pad) in enumerate(zip(batch.rows, batch.padding, strict=True))
-        ]
 
     def _encode_target(self, target: str) -> tuple[int, ...]:
         chat = self.backbone.chat
@@ -422,11 +384,6 @@ class EditableModel:
         limit = self.backbone.max_positions
         if len(normalise(prompt)) > limit * self.backbone.chat.longest_token:
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
-
-
-def _half(payload: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As payloads are stored."""
-    return {name: tensor.to("cpu", torch.float16) for name, tensor in payload.items()}
 
 
 def _shared_artifact(edit_id: str, wanted: Sequence[Wanted]) -> EditArtifact:
@@ -445,7 +402,7 @@ def _without(edit_id: str, snapshot: Snapshot | None) -> Snapshot | None:
     return snapshot.evolve(snapshot.version + 1, deactivate=[edit_id])
 
 
-def _check_fit(backbone: Backbone, router: Router, editors: Mapping[str, Editor]) -> None:
+def _check_fit(backbone: Backbone, router: RouterBase, editors: Mapping[str, Editor]) -> None:
     """Raise `FingerprintMismatch` unless the parts were made for each other."""
     if router.backbone_fingerprint not in ("", backbone.fingerprint):
         raise FingerprintMismatch("the router was trained on another backbone")

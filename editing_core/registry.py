@@ -71,6 +71,24 @@ EDITORS = Registry(
     },
 )
 
+# By the `kind` that its description names.
+ROUTERS = Registry(
+    "router",
+    {
+        "router": "editing_core.routing.router:Router",
+        "frozen_features": "editing_core.routing.frozen_features:FrozenRouter",
+    },
+)
+
+# What is measured of a backbone where its checkpoint has none, in this order, by part.
+MEASURED = Registry(
+    "measured part",
+    {
+        "router": "editing_core.first_start.router:measure_router",
+        "fitted": "editing_core.first_start.fitted:measure_fitted",
+    },
+)
+
 INDEXES = Registry(
     "index",
     {

@@ -6,7 +6,7 @@ Images are RGB arrays, `uint8 [height, width, 3]`, already decoded, oriented and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ Positions = Literal["from_last_prompt_token", "vision", "all"]
 FinishReason = Literal["stop", "length"]
 Rows = slice | list[int]
 """An index of rows: a slice, which costs no copy, where they are consecutive."""
+Notify = Callable[[str, int, int], None]
+"""`(what, done, total)`: how far something that takes long has come."""
 Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
 
 
@@ -67,7 +69,8 @@ class RoutingKey:
     """What identifies an edit to the router.
 
     `image` float32 `[image_key_dim]`, L2-normalised: the hard filter's key. `text` and `visual`
-    float32 `[num_queries, key_dim]`: edit-side textual and prompt-guided visual key.
+    float32 `[num_queries, key_dim]`: edit-side textual and prompt-guided visual key. Without a
+    trained router `text` is `[wordings, hidden]` and `visual` is `[0, 0]`.
     """
 
     image: NDArray[np.float32]

@@ -38,8 +38,22 @@ def serve(
     database_url: Annotated[str | None, typer.Option(help="Default: in the data dir.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="none, int8 or int4, with bitsandbytes on CUDA. [none]")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a hub id: branch, tag, commit.")] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="CLIPModel's folder for image keys, if the model has none.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run code that the processor or tokenizer brings; a model's own is never run.",
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model.")] = None,
-    editor: Annotated[str | None, typer.Option(help="Default editor. [liveedit]")] = None,
+    editor: Annotated[str | None, typer.Option(help="Default editor. [what fits]")] = None,
     migrate: Annotated[
         bool | None, typer.Option("--migrate/--no-migrate", help="Update the schema at start.")
     ] = None,

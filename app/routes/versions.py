@@ -22,6 +22,7 @@ async def versions(service: CurrentService) -> Versions:
             fingerprint=model.backbone_fingerprint,
             device=str(placement.device),
             dtype=placement.dtype_name,
+            quantization=placement.quantization,
         ),
         router=RouterView(
             fingerprint=model.router_fingerprint,

@@ -67,9 +67,18 @@ class Backbone(DecoderPasses):
     @classmethod
     @abstractmethod
     def load(
-        cls, folder: Path, *, clip: Path | None, placement: Placement, fingerprint: str
+        cls,
+        folder: Path,
+        *,
+        clip: Path | None,
+        placement: Placement,
+        fingerprint: str,
+        trust_remote_code: bool = False,
     ) -> Backbone:
-        """Read a local folder written by `save_pretrained`; `clip` is a CLIPModel's, or None."""
+        """Read a local folder written by `save_pretrained`; `clip` is a CLIPModel's, or None.
+
+        `trust_remote_code` is about the processor only: a model's class is transformers' own.
+        """
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ gets a CLIPModel beside it, which looks at the letterboxed picture.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +69,8 @@ class ClipKeys:
     model = "clip"
 
     def __init__(self, folder: Path, placement: Placement) -> None:
+        # Never quantised: two placements of one folder make the same keys.
+        placement = replace(placement, quantization="none")
         clip: Any = load_weights(CLIPModel, folder, placement)
         self._clip = clip
         with reading(folder):

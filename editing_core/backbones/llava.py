@@ -13,6 +13,7 @@ the tower without its projection, so there it is the pooled state after the towe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,29 @@ class LlavaBackbone(Backbone):
 
     @classmethod
     def load(
-        cls, folder: Path, *, clip: Path | None, placement: Placement, fingerprint: str
+        cls,
+        folder: Path,
+        *,
+        clip: Path | None,
+        placement: Placement,
+        fingerprint: str,
+        trust_remote_code: bool = False,
     ) -> LlavaBackbone:
-        model = load_weights(LlavaForConditionalGeneration, folder, placement)
+        model = load_weights(
+            LlavaForConditionalGeneration,
+            folder,
+            placement,
+            unpacked=("vision_tower", "multi_modal_projector", "lm_head"),
+        )
         with reading(folder):
-            processor = AutoProcessor.from_pretrained(folder)
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
         towers = None
         if clip is not None:
             with reading(clip):
                 images = AutoImageProcessor.from_pretrained(clip)
-            towers = (load_weights(CLIPModel, clip, placement), images)
+            # Never quantised: two placements of one folder make the same keys.
+            plain = replace(placement, quantization="none")
+            towers = (load_weights(CLIPModel, clip, plain), images)
         return cls(model, processor, clip=towers, placement=placement, fingerprint=fingerprint)
 
     @property

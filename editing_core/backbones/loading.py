@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -17,11 +18,19 @@ from editing_core.registry import BACKBONES
 
 logger = logging.getLogger(__name__)
 
+EMBEDDED_KEYS = f"{DEFAULT_MODEL}-clip"
+"""What image keys are called that the shipped embedded CLIP makes for another model."""
+
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
-def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
+def find_checkpoint(
+    path: str | Path | None, *, revision: str | None = None, with_code: bool = False
+) -> CheckpointLayout:
     """Where the checkpoint lies: None or `heraldry` is the embedded one, else a folder or hub id.
+
+    `revision` is a branch, tag or commit of a hub id, and means nothing to a folder. `with_code`
+    also fetches Python files, for a processor that brings its own.
 
     Raises `CheckpointMissing` when there is none, `CheckpointCorrupt` when a manifest does not
     match.
@@ -31,7 +40,7 @@ def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
     elif Path(path).is_dir():
         root = Path(path)
     else:
-        root = _download(str(path))
+        root = _download(str(path), revision=revision, with_code=with_code)
     layout = CheckpointLayout(root)
     if not (layout.model / "config.json").is_file():
         raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
@@ -42,12 +51,17 @@ def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
 
 
 def load_backbone(
-    layout: CheckpointLayout, placement: Placement, *, clip: Path | None = None
+    layout: CheckpointLayout,
+    placement: Placement,
+    *,
+    clip: Path | None = None,
+    trust_remote_code: bool = False,
 ) -> Backbone:
     """Load the model of `layout` with the backbone registered for its family.
 
     `clip` is the folder of a CLIPModel that makes the image keys, if the checkpoint has none of
     its own. A family whose tower makes no keys has the embedded model's, and the log says so.
+    `trust_remote_code` lets the checkpoint's processor run code of its own; models never do.
 
     Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
     """
@@ -60,26 +74,48 @@ def load_backbone(
         backbone_class: type[Backbone] = BACKBONES.resolve(family)
     except LookupError as error:
         raise UnknownArchitecture(
-            f"{error}. A family is added in one file; docs/adding.md says how."
+            f"{config} names a model that cannot be served: {error}",
+            hint="A family is added in one file: docs/adding.md says how.",
         ) from error
+    if clip is not None and not (clip / "config.json").is_file():
+        raise CheckpointMissing(
+            f"{clip} holds no CLIPModel: config.json is not there",
+            hint="Name the folder of a CLIPModel (--clip), or leave it out.",
+        )
     clip = layout.clip or clip
-    if clip is None and not backbone_class.makes_own_keys:
+    is_borrowed = clip is None and not backbone_class.makes_own_keys
+    if is_borrowed:
         clip = CheckpointLayout(EMBEDDED).clip
-        logger.info("%s makes no image keys: the embedded model's CLIP makes them", family)
+        logger.warning(
+            "%s makes no image keys, and no CLIPModel is named (--clip): the shipped embedded CLIP "
+            "makes them, which was trained on drawn emblems only",
+            family,
+        )
     folders = [layout.model] + ([clip] if clip else [])
-    return backbone_class.load(
+    fingerprint = fingerprint_files(*folders)
+    if placement.quantization != "none":
+        # Other states than those of the same files unquantised: parts and edits do not carry over.
+        named = f"{fingerprint} {placement.quantization}"
+        fingerprint = f"sha256:{hashlib.sha256(named.encode()).hexdigest()}"
+    backbone = backbone_class.load(
         layout.model,
         clip=clip,
         placement=placement,
-        fingerprint=fingerprint_files(*folders),
+        fingerprint=fingerprint,
+        trust_remote_code=trust_remote_code,
     )
+    if is_borrowed:
+        backbone.image_key_model = EMBEDDED_KEYS
+    return backbone
 
 
-def _download(name: str) -> Path:
+def _download(name: str, *, revision: str | None, with_code: bool) -> Path:
+    files = [*_HUB_FILES, "*.py"] if with_code else _HUB_FILES
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        which = name if revision is None else f"{name} at {revision}"
         raise CheckpointMissing(
-            f"there is no checkpoint {name!r}: no such folder, and the hub gave none ({error})",
-            hint="Check the path or hub id, and the network.",
+            f"there is no checkpoint {which!r}: no such folder, and the hub gave none ({error})",
+            hint="Check the path or hub id, the revision, and the network.",
         ) from error

@@ -16,8 +16,8 @@ _VIDEO = "video_processor"
 logger = logging.getLogger(__name__)
 
 
-def load_processor(kind: Any, folder: Path) -> Any:
-    """`kind.from_pretrained` on a local folder.
+def load_processor(kind: Any, folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """`kind.from_pretrained` on a local folder; its own code is run only if that is trusted.
 
     A processor that also takes video cannot be built without torchvision. There, only its image
     and text parts are, and the log says so. Raises `CheckpointCorrupt` on a damaged folder, and
@@ -28,7 +28,9 @@ def load_processor(kind: Any, folder: Path) -> Any:
         kind = without_video(kind)
     try:
         with reading(folder):
-            return kind.from_pretrained(folder, local_files_only=True)
+            return kind.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
     except ImportError as error:
         raise CheckpointError(
             f"the processor in {folder} needs a package that is not installed: {error}",

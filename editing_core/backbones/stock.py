@@ -122,12 +122,21 @@ class StockBackbone(Backbone):
 
     @classmethod
     def load(
-        cls, folder: Path, *, clip: Path | None, placement: Placement, fingerprint: str
+        cls,
+        folder: Path,
+        *,
+        clip: Path | None,
+        placement: Placement,
+        fingerprint: str,
+        trust_remote_code: bool = False,
     ) -> StockBackbone:
-        model = load_weights(cls.model_class, folder, placement)
+        parts = cls.parts
+        seeing = (parts.tower, parts.projector, parts.head)
+        names = [path.rpartition(".")[2] for path in seeing]
+        model = load_weights(cls.model_class, folder, placement, unpacked=names)
         return cls(
             model,
-            load_processor(cls.processor_class, folder),
+            load_processor(cls.processor_class, folder, trust_remote_code=trust_remote_code),
             clip=None if clip is None else ClipKeys(clip, placement),
             placement=placement,
             fingerprint=fingerprint,

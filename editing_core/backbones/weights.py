@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from editing_core.config import Placement
@@ -26,8 +27,13 @@ def reading(folder: Path) -> Iterator[None]:
         raise CheckpointCorrupt(f"{folder} cannot be read: {error}") from error
 
 
-def load_weights(model_class: Any, folder: Path, placement: Placement) -> nn.Module:
+def load_weights(
+    model_class: Any, folder: Path, placement: Placement, *, unpacked: Sequence[str] = ()
+) -> nn.Module:
     """`from_pretrained` on a local folder: safetensors only, every weight found, frozen.
+
+    Where the placement says so, matrices are quantised as they are read, but for modules named in
+    `unpacked`: the head, and what looks at pictures, for it makes image keys.
 
     Raises `CheckpointCorrupt` naming the damaged file, or the weights that are missing: a model
     must never start with random ones.
@@ -41,13 +47,29 @@ def load_weights(model_class: Any, folder: Path, placement: Placement) -> nn.Mod
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **quantising(placement, unpacked),
         )
     for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
         if report.get(problem):
             names = ", ".join(sorted(str(name) for name in report[problem])[:5])
             raise CheckpointCorrupt(f"{folder}: {problem.replace('_', ' ')}: {names}")
-    loaded: nn.Module = model.eval().requires_grad_(False).to(placement.device)
-    return loaded
+    loaded: nn.Module = model.eval().requires_grad_(False)
+    # What was quantised lies where it was read to, and refuses to be moved.
+    return loaded if placement.quantization != "none" else loaded.to(placement.device)
+
+
+def quantising(placement: Placement, unpacked: Sequence[str]) -> dict[str, Any]:
+    """What `from_pretrained` is told for it: transformers' own way, with bitsandbytes."""
+    if placement.quantization == "none":
+        return {}
+    config = BitsAndBytesConfig(
+        load_in_8bit=placement.quantization == "int8",
+        load_in_4bit=placement.quantization == "int4",
+        llm_int8_skip_modules=list(unpacked),
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=placement.dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": str(placement.device)}}
 
 
 @overload

@@ -31,6 +31,7 @@ from editing_core.errors import CheckpointMissing
 from editing_core.evaluation.contender import MAX_ANSWER_TOKENS, Contender, Query, Reply
 from editing_core.evaluation.plain_mean import plain_mean
 from editing_core.registry import EDITORS
+from editing_core.routing.base import RouterBase
 from editing_core.routing.router import Router
 from editing_core.types import EditRequest, Sampling
 
@@ -184,8 +185,11 @@ class Unedited(SessionContender):
 
 def ablated(name: str, model: EditableModel) -> SessionContender:
     """The ablation of a name in `ABLATIONS`; weights and keys are shared with `model`."""
+    router: RouterBase
     if name == "no_soft_routing":
-        router: Router = plain_mean(model.router)
+        if not isinstance(model.router, Router):
+            raise ValueError(f"the ablation {name} is of a trained router")
+        router = plain_mean(model.router)
     else:
         router = model.router.with_thresholds(**ABLATIONS[name])
     return SessionContender(name, EditableModel(model.backbone, router, model.editors))

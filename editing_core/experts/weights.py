@@ -40,26 +40,32 @@ def save_part(
     part = weights.with_suffix(weights.suffix + ".part")
     save_file(_half(module), part)
     part.replace(weights)
+    write_description(description, document)
+
+
+def write_description(description: Path, document: Mapping[str, Any]) -> None:
+    """Write the JSON beside the old one and rename it over it."""
     part = description.with_suffix(description.suffix + ".part")
     part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     part.replace(description)
 
 
-def read_description(description: Path, *, kind: str) -> dict[str, Any]:
-    """The JSON of a part.
+def read_description(description: Path, *, kind: str | None = None) -> dict[str, Any]:
+    """The JSON of a part, of this kind or of any.
 
     Raises:
         CheckpointMissing: there is no such file.
         CheckpointCorrupt: it is not the description of a part of this kind.
     """
     try:
-        document = json.loads(description.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointMissing(f"there is no {description}") from error
     except ValueError as error:
         raise CheckpointCorrupt(f"{description} is not JSON") from error
-    if not isinstance(document, dict) or document.get("kind") != kind:
-        raise CheckpointCorrupt(f"{description} does not describe a {kind}")
+    named = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(named, str) or kind not in (None, named):
+        raise CheckpointCorrupt(f"{description} does not describe a {kind or 'part'}")
     if not isinstance(document.get("config"), dict):
         raise CheckpointCorrupt(f"{description} has no 'config'")
     return document

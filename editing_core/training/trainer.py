@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from editing_core import types
 from editing_core.objectives.base import LossTerms, Objective
 from editing_core.training.checkpoint import Progress, resume, save_checkpoint
 
@@ -64,8 +65,7 @@ class TrainingPlan:
         return warm * min(1.0, (1.0 - share) / (1.0 - self.constant))
 
 
-Notify = Callable[[str, int, int], None]
-"""`(what, done, total)`: how far a preparation has come."""
+Notify = types.Notify
 
 
 class Task(Protocol):

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
+from editing_core.backbones import loading
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, PromptRow
 from editing_core.backbones.images import to_pil
@@ -346,7 +347,13 @@ class AlwaysSelects(Router):
             )
         )
 
-    def keys(self, states: RoutingStates, image_key: NDArray[np.float32]) -> RoutingKey:
+    def keys(
+        self,
+        states: RoutingStates,
+        image_key: NDArray[np.float32],
+        *,
+        rephrases: Sequence[Tensor] = (),
+    ) -> RoutingKey:
         nothing = np.zeros((1, 1), np.float32)
         return RoutingKey(image=image_key, text=nothing, visual=nothing)
 
@@ -532,8 +539,9 @@ def test_every_family_is_here() -> None:
 
 def test_an_unknown_family_is_told_which_are_known(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "oracle"}', "utf-8")
-    with pytest.raises(UnknownArchitecture, match=r"'oracle'.*llava.*docs/adding\.md"):
+    with pytest.raises(UnknownArchitecture, match=r"'oracle'.*known:.*llava") as caught:
         load(tmp_path)
+    assert "docs/adding.md" in caught.value.hint
 
 
 def test_a_tower_without_keys_leaves_them_to_a_clip_model(
@@ -544,12 +552,38 @@ def test_a_tower_without_keys_leaves_them_to_a_clip_model(
     layout, placement = find_checkpoint(tmp_path), Placement.resolve()
     with caplog.at_level("INFO"):
         embedded = load_backbone(layout, placement)
-    assert "the embedded model's CLIP makes them" in caplog.text
+    assert "the shipped embedded CLIP makes them" in caplog.text
+    assert embedded.image_key_model == "heraldry-clip"
     named = load_backbone(layout, placement, clip=tiny_checkpoint / "clip")
     assert named.fingerprint != embedded.fingerprint
+    assert named.image_key_model == "clip"
     clip = load(tiny_checkpoint).image_features([tiny_image(3)])[0].key
     assert np.allclose(named.image_features([tiny_image(3)])[0].key, clip, atol=1e-6)
     assert embedded.image_key_dim != named.image_key_dim == len(clip)
+
+
+def test_a_clip_model_that_is_not_there_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    layout = find_checkpoint(tiny_checkpoint / "model")
+    with pytest.raises(CheckpointMissing, match="holds no CLIPModel") as caught:
+        load_backbone(layout, Placement.resolve(), clip=tmp_path)
+    assert "--clip" in caught.value.hint
+
+
+@pytest.mark.parametrize("with_code", [False, True])
+def test_a_revision_is_asked_of_the_hub(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, with_code: bool
+) -> None:
+    """Code is fetched only where it is trusted."""
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **given: Any) -> str:
+        asked.update(given, name=name)
+        return str(tiny_checkpoint)
+
+    monkeypatch.setattr(loading, "snapshot_download", download)
+    find_checkpoint("some/model", revision="v2", with_code=with_code)
+    assert (asked["name"], asked["revision"]) == ("some/model", "v2")
+    assert ("*.py" in asked["allow_patterns"]) is with_code
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "no such model", "/no/such/folder"])

@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, PreparedBatch, PromptRow
 from editing_core.backbones.passes import Tap
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.types import EditRequest, ImageArray, RoutingDecision
 
 
@@ -68,7 +68,9 @@ class Baseline(ABC):
     settings_type: ClassVar[type[Any]]
     grid: ClassVar[Mapping[str, Sequence[Any]]]
 
-    def __init__(self, backbone: Backbone, router: Router, settings: Any, *, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: Backbone, router: RouterBase, settings: Any, *, seed: int = 0
+    ) -> None:
         self.backbone = backbone
         self.router = router
         self.settings = settings

@@ -25,7 +25,7 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.weights import resolve_module
 from editing_core.editors.baselines.base import Baseline
 from editing_core.editors.baselines.lesson import Lesson, descend
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.types import EditRequest
 
 
@@ -58,7 +58,7 @@ class FtL(Baseline):
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         settings: FtLSettings = FtLSettings(),
         *,
         seed: int = 0,

@@ -28,7 +28,7 @@ from editing_core.backbones.batch import ImageFeatures
 from editing_core.editors.baselines.base import Baseline
 from editing_core.editors.baselines.lesson import Lesson, descend
 from editing_core.identity import image_digest
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.types import EditRequest, ImageArray
 
 _PICTURES_KEPT = 1024
@@ -59,7 +59,7 @@ class FtM(Baseline):
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         settings: FtMSettings = FtMSettings(),
         *,
         seed: int = 0,

@@ -29,7 +29,7 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.editors.baselines.base import Acting, Baseline
 from editing_core.editors.baselines.lesson import Lesson, descend
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.types import EditRequest
 
 # Two passes over one row in other company differ by rounding, about this much.
@@ -76,7 +76,7 @@ class Grace(Baseline):
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         settings: GraceSettings = GraceSettings(),
         *,
         seed: int = 0,

@@ -24,7 +24,7 @@ from editing_core.editors.baselines.base import Acting, Baseline
 from editing_core.errors import ContextTooLong
 from editing_core.identity import image_digest, slot_prompt
 from editing_core.index.exact import ExactIndex
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.types import EditRequest, ImageArray
 
 ANSWER_ROOM = MAX_TARGET_TOKENS + 2
@@ -58,7 +58,7 @@ class InContext(Baseline):
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         settings: InContextSettings = InContextSettings(),
         *,
         seed: int = 0,

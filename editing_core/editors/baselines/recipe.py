@@ -34,7 +34,7 @@ from editing_core.editors.baselines.lesson import Lesson, descend
 from editing_core.errors import ContextTooLong
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.identity import image_digest, slot_prompt
-from editing_core.routing.router import Router
+from editing_core.routing.base import RouterBase
 from editing_core.states import RoutingStates
 from editing_core.types import EditArtifact, EditRequest, RoutingDecision, TokenSpans
 
@@ -64,7 +64,7 @@ class Recipe(Baseline):
     def __init__(
         self,
         backbone: Backbone,
-        router: Router,
+        router: RouterBase,
         settings: RecipeSettings = RecipeSettings(),
         *,
         seed: int = 0,

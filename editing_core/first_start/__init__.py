@@ -1,0 +1,1 @@
+"""What is measured of a backbone before its first edit, so that nothing need be trained."""

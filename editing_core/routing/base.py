@@ -1,0 +1,237 @@
+"""The contract of a router: which active edits a query fires, and how strongly. It knows no editor.
+
+    image key  -> exact range search, cosine >= tau          hard filter
+    visual key -> more like the query than a fake image      where the router has visual keys
+    text key   -> gate sigmoid(s_p) >= rho
+    survivors  -> one softmax, whichever editor made them
+
+Everything is read from base states at one layer, at or below every editor's edit layer, the words
+without the picture (`RoutingStates`). A router says how keys are made (`keys`) and how they score
+(`scores`); what follows from the scores is the same for all (`decision`). One is loaded once and
+never mutated; `keys` and `route` may be called from any one thread at a time.
+
+What makes keys is its fingerprint. Thresholds are no part of it: recalibrating makes no edit stale.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
+from editing_core.experts.weights import (
+    load_weights,
+    read_description,
+    save_part,
+    weights_fingerprint,
+)
+from editing_core.registry import ROUTERS
+from editing_core.routing.decision import Scores, Thresholds, decide
+from editing_core.states import RoutingStates
+from editing_core.types import EditArtifact, RoutingDecision, RoutingKey
+
+
+class RouterSettings(Protocol):
+    """What every router's frozen configuration says; the whole of it is in the fingerprint."""
+
+    @property
+    def layer(self) -> int: ...
+
+    @property
+    def image_key_model(self) -> str: ...
+
+
+class Entry(Protocol):
+    """An active edit, as a snapshot holds it."""
+
+    @property
+    def artifact(self) -> EditArtifact: ...
+
+
+class Memory(Protocol):
+    """What a router reads of a snapshot."""
+
+    @property
+    def entries(self) -> Mapping[str, Any]:
+        """Active edits by id, each an `Entry`."""
+        ...
+
+    def image_candidates(
+        self, image_key: NDArray[np.float32], tau: float
+    ) -> list[tuple[str, float]]:
+        """Every active edit whose image key has cosine >= `tau`, by exact range search."""
+        ...
+
+
+class RouterBase(nn.Module, ABC):
+    """One router. Subclasses name their types and say `keys` and `scores`."""
+
+    kind: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+    thresholds_type: ClassVar[type[Thresholds]] = Thresholds
+    config: RouterSettings
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        thresholds: Thresholds | None = None,
+        figures: Mapping[str, float] | None = None,
+        backbone_fingerprint: str = "",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.thresholds = self.thresholds_type() if thresholds is None else thresholds
+        self.figures: dict[str, float] = dict(figures or {})
+        self.backbone_fingerprint = backbone_fingerprint
+        self._fingerprint: str | None = None
+
+    @abstractmethod
+    def keys(
+        self,
+        states: RoutingStates,
+        image_key: NDArray[np.float32],
+        *,
+        rephrases: Sequence[Tensor] = (),
+    ) -> RoutingKey:
+        """What an edit is filed under.
+
+        `rephrases` are further wordings of its prompt, `[words, hidden]` each, read as
+        `states.words` are; a router that has learned to generalise may leave them out.
+        """
+
+    @abstractmethod
+    def scores(
+        self, query: RoutingStates, keys: Sequence[RoutingKey], image_cosines: Tensor
+    ) -> Scores:
+        """How well each survivor's key fits the query; `image_cosines` float32 `[survivors]`."""
+
+    @property
+    def layer(self) -> int:
+        """The decoder block whose output it reads."""
+        return self.config.layer
+
+    @property
+    def tau(self) -> float:
+        """Cosine of image keys below which an edit is out of the question."""
+        return self.thresholds.tau
+
+    @property
+    def rho(self) -> float:
+        """Text gate below which a survivor is dropped."""
+        return self.thresholds.rho
+
+    @property
+    def image_key_model(self) -> str:
+        """What makes the image keys that `tau` was calibrated for."""
+        return self.config.image_key_model
+
+    @property
+    def false_fire_rate(self) -> float | None:
+        """Share of unrelated queries that fired anything when it was calibrated, if known."""
+        return self.figures.get("false_fire_rate")
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the key-making weights and configuration, without the thresholds."""
+        if self._fingerprint is None:
+            self._fingerprint = weights_fingerprint(self, asdict(self.config))  # type: ignore[call-overload]
+        return self._fingerprint
+
+    def hard_filter(
+        self, image_key: NDArray[np.float32], snapshot: Memory
+    ) -> list[tuple[str, float]]:
+        """Every active edit whose image is near enough, with its cosine. Never top-k."""
+        return snapshot.image_candidates(image_key, self.tau)
+
+    @torch.no_grad()
+    def route(
+        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+    ) -> RoutingDecision:
+        """Decide for one row, from its prompt rows only; highest weight first.
+
+        `survivors` are what `hard_filter` let through. A row without an image fires nothing.
+        """
+        if not survivors or not len(query.image):
+            return RoutingDecision()
+        keys = [snapshot.entries[edit_id].artifact.key for edit_id, _ in survivors]
+        image = torch.tensor([cosine for _, cosine in survivors], device=query.words.device)
+        return decide(survivors, self.scores(query, keys, image), self.thresholds)
+
+    def with_thresholds(self, **changes: Any) -> Self:
+        """The same weights under other thresholds; shares the modules with this one."""
+        return self.with_figures(self.figures, **changes)
+
+    def with_figures(self, figures: Mapping[str, float], **changes: Any) -> Self:
+        """As `with_thresholds`, with what was measured under the new ones."""
+        twin = type(self)(
+            self.config,
+            thresholds=replace(self.thresholds, **changes),
+            figures=figures,
+            backbone_fingerprint=self.backbone_fingerprint,
+        )
+        for name, module in self.named_children():
+            setattr(twin, name, module)
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(twin, name, buffer)
+        return twin.eval()
+
+    def save(self, weights: Path, description: Path) -> None:
+        """Write the checkpoint: safetensors (float16) and JSON."""
+        save_part(
+            weights,
+            description,
+            self,
+            {
+                "kind": self.kind,
+                "config": asdict(self.config),  # type: ignore[call-overload]
+                "thresholds": asdict(self.thresholds),
+                "figures": self.figures,
+                "fingerprint": self.fingerprint,
+                "backbone_fingerprint": self.backbone_fingerprint,
+            },
+        )
+
+    @classmethod
+    def load(cls, weights: Path, description: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointMissing: a file is not there.
+            CheckpointCorrupt: a file is damaged or does not fit the other.
+            FingerprintMismatch: the weights are not those that the description names.
+        """
+        document = read_description(description, kind=cls.kind)
+        try:
+            router = cls(
+                cls.config_type(**document["config"]),
+                thresholds=cls.thresholds_type(**document["thresholds"]),
+                figures=document.get("figures", {}),
+                backbone_fingerprint=document.get("backbone_fingerprint", ""),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointCorrupt(f"{description} has a bad setting: {error}") from error
+        load_weights(weights, router)
+        if document.get("fingerprint") != router.fingerprint:
+            raise FingerprintMismatch(f"{weights} is not what {description} describes")
+        return router.requires_grad_(False).eval()
+
+
+def load_router(weights: Path, description: Path) -> RouterBase:
+    """The router that the files hold, of whatever registered kind its description names.
+
+    Raises what `RouterBase.load` raises.
+    """
+    kind = read_description(description)["kind"]
+    if kind not in ROUTERS:
+        raise CheckpointCorrupt(f"{description} does not describe a router but a {kind}")
+    router: RouterBase = ROUTERS.resolve(kind).load(weights, description)
+    return router
