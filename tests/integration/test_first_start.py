@@ -77,7 +77,10 @@ def test_a_plain_folder_is_measured_once_and_read_from_then_on(plain: Path, tmp_
     assert again.router.figures["false_fire_edits"] == 10_000
     assert again.router.image_key_model == again.backbone.image_key_model
     folder = folder_of(tmp_path, again.backbone)
-    assert sorted(path.name for path in folder.iterdir()) == ["router.json", "router.safetensors"]
+    parts = ("fitted", "router")
+    written = [f"{name}.{kind}" for name in parts for kind in ("json", "safetensors")]
+    assert sorted(path.name for path in folder.iterdir()) == written
+    assert again.default_editor == "fitted"
 
 
 def test_a_start_that_was_cut_short_measures_again(plain: Path, tmp_path: Path) -> None:
@@ -98,21 +101,23 @@ def test_without_a_folder_for_parts_nothing_is_measured(plain: Path) -> None:
     assert "parts=" in caught.value.hint
 
 
-def test_without_an_editor_it_answers_and_takes_no_edits(plain: Path, tmp_path: Path) -> None:
+def test_the_editor_that_needs_no_training_is_the_default(plain: Path, tmp_path: Path) -> None:
     settings = Settings.load(model=str(plain), data_dir=tmp_path, device="cpu")
     with LiveServer(settings) as live:
         asked = {"prompt": "q", "image": picture(1), "max_new_tokens": 4}
         assert live.client.post("/generate", json=asked).status_code == 200
         versions = live.client.get("/versions").json()
-        edit = {"prompt": "q", "image": picture(1), "target": "blue"}
-        refused = live.client.post("/edits", json=edit)
-        named = live.client.post("/edits", json=edit | {"editor": "visedit"})
+        edit = {"prompt": "q", "image": picture(1), "target": "blue", "verify": "off"}
+        made = live.client.post("/edits", json=edit)
+        refused = live.client.post("/edits", json=edit | {"editor": "visedit"})
 
-    assert versions["editors"] == {}
+    assert versions["editors"]["fitted"]["default"] is True
+    assert list(versions["editors"]) == ["fitted"]
     assert versions["router"]["false_fire_rate"] is not None
-    assert refused.status_code == named.status_code == 400
+    assert made.status_code == 201
+    assert made.json()["editor"] == "fitted"
+    assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "unsupported_parameter"
-    assert "no editor that fits" in refused.json()["error"]["message"]
     assert (tmp_path / "backbones").is_dir()
 
 
@@ -263,7 +268,8 @@ def test_rephrases_become_keys_of_their_own(plain: Path, tmp_path: Path) -> None
     from editing_core.editors.liveedit import LiveEdit, LiveEditConfig
     from editing_core.types import EditRequest
 
-    bare = EditableModel.load(plain, parts=tmp_path)
+    loaded = EditableModel.load(plain, parts=tmp_path)
+    bare = EditableModel(loaded.backbone, loaded.router, {})
     editor = LiveEdit(LiveEditConfig(bare.backbone.hidden_size, edit_layer=1, width=16, heads=4))
     model = EditableModel(bare.backbone, bare.router, {"liveedit": editor})
     request = EditRequest(tiny_image(1), "What is it?", "blue", ("Name it.", "Which one is it?"))
