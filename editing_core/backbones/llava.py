@@ -52,6 +52,7 @@ class LlavaBackbone(Backbone):
     """See the module's docstring for what lies where."""
 
     architecture = "llava"
+    has_plain_prefix = True
 
     def __init__(
         self,
