@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -76,6 +77,20 @@ class Backbone(DecoderPasses):
         cls, folder: Path, *, clip: Path | None, placement: Placement, fingerprint: str
     ) -> Backbone:
         """Read a local folder written by `save_pretrained`; `clip` is a CLIPModel's, or None."""
+
+    @classmethod
+    @abstractmethod
+    def outline(cls, folder: Path) -> Self:
+        """The model of a folder without its weights: it lays out rows, and can run nothing."""
+
+    @abstractmethod
+    def picture_of(self, image: ImageArray) -> Picture:
+        """How one picture is written into a prompt. Runs no model."""
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Of the whole model, tower included."""
 
     @property
     @abstractmethod

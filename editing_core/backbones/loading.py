@@ -20,8 +20,10 @@ logger = logging.getLogger(__name__)
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
-def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
+def find_checkpoint(path: str | Path | None, *, with_weights: bool = True) -> CheckpointLayout:
     """Where the checkpoint lies: None or `heraldry` is the embedded one, else a folder or hub id.
+
+    Without weights, only what describes the model is fetched from the hub.
 
     Raises `CheckpointMissing` when there is none, `CheckpointCorrupt` when a manifest does not
     match.
@@ -31,7 +33,7 @@ def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
     elif Path(path).is_dir():
         root = Path(path)
     else:
-        root = _download(str(path))
+        root = _download(str(path), _HUB_FILES if with_weights else _HUB_FILES[1:])
     layout = CheckpointLayout(root)
     if not (layout.model / "config.json").is_file():
         raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
@@ -39,6 +41,25 @@ def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
     if layout.manifest.is_file() or layout.model != layout.root:
         verify_manifest(layout.root)
     return layout
+
+
+def family_of(layout: CheckpointLayout) -> type[Backbone]:
+    """The backbone registered for the model's family, by its configuration alone.
+
+    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` on a damaged configuration.
+    """
+    config = layout.model / "config.json"
+    try:
+        family = json.loads(config.read_text("utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
+    try:
+        found: type[Backbone] = BACKBONES.resolve(family)
+    except LookupError as error:
+        raise UnknownArchitecture(
+            f"{error}. A family is added in one file; docs/adding.md says how."
+        ) from error
+    return found
 
 
 def load_backbone(
@@ -51,21 +72,14 @@ def load_backbone(
 
     Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
     """
-    config = layout.model / "config.json"
-    try:
-        family = json.loads(config.read_text("utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
-    try:
-        backbone_class: type[Backbone] = BACKBONES.resolve(family)
-    except LookupError as error:
-        raise UnknownArchitecture(
-            f"{error}. A family is added in one file; docs/adding.md says how."
-        ) from error
+    backbone_class = family_of(layout)
     clip = layout.clip or clip
     if clip is None and not backbone_class.makes_own_keys:
         clip = CheckpointLayout(EMBEDDED).clip
-        logger.info("%s makes no image keys: the embedded model's CLIP makes them", family)
+        logger.info(
+            "%s makes no image keys: the embedded model's CLIP makes them",
+            backbone_class.architecture,
+        )
     folders = [layout.model] + ([clip] if clip else [])
     return backbone_class.load(
         layout.model,
@@ -75,9 +89,9 @@ def load_backbone(
     )
 
 
-def _download(name: str) -> Path:
+def _download(name: str, patterns: list[str]) -> Path:
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise CheckpointMissing(
             f"there is no checkpoint {name!r}: no such folder, and the hub gave none ({error})",

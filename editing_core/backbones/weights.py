@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.utils import logging as transformers_logging
@@ -48,6 +49,16 @@ def load_weights(model_class: Any, folder: Path, placement: Placement) -> nn.Mod
             raise CheckpointCorrupt(f"{folder}: {problem.replace('_', ' ')}: {names}")
     loaded: nn.Module = model.eval().requires_grad_(False).to(placement.device)
     return loaded
+
+
+def without_weights(model_class: Any, folder: Path) -> nn.Module:
+    """The model that a folder's `config.json` describes: every shape, no numbers, no memory.
+
+    Raises `CheckpointCorrupt` where the configuration is damaged.
+    """
+    with reading(folder), torch.device("meta"):
+        model: nn.Module = model_class(model_class.config_class.from_pretrained(folder))
+    return model.eval().requires_grad_(False)
 
 
 @overload

@@ -1,0 +1,250 @@
+"""A training watched: held-out edits asked as the benchmark asks, one line a time, the best kept.
+
+    <folder>/validation.jsonl      step, seconds, and for each kind of probe its figures
+    <folder>/best/<editor>.*       the weights with the best mean exact match so far
+
+Each held-out edit is made alone and applied through the served path, chosen by hand instead of by a
+router, which is another part and may not exist yet. So locality here is what an expert does where
+it was let in by mistake; a router keeps it out of most of that.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from editing_core.backbones.base import Backbone
+from editing_core.backbones.batch import PreparedBatch, PromptRow
+from editing_core.backbones.passes import Tap
+from editing_core.editors.liveedit import LiveEdit
+from editing_core.editors.visedit import VisEdit
+from editing_core.evaluation.contender import MAX_ANSWER_TOKENS
+from editing_core.evaluation.probes import is_same
+from editing_core.experts.weights import round_weights
+from editing_core.generation import run
+from editing_core.intervention import apply
+from editing_core.states import Intervention
+from editing_core.training.checkpoint import Progress
+from editing_core.training.rows import FrozenRows
+from editing_core.training.sources import EditSource, TrainingEdit, TrainingProbe
+from editing_core.types import EditArtifact, GenerationResult, RoutingDecision, RoutingKey, Sampling
+
+KINDS = {"edit": "reliability", "rephrase": "text generality", "view": "image generality"}
+"""The benchmark's names of what must give the target; any other role is a kind of locality."""
+
+
+class Applied:
+    """One edit in force on every row that shows a picture, as `EditedPass` applies it."""
+
+    def __init__(self, batch: PreparedBatch, layer: int, made: Intervention | None) -> None:
+        self.decisions = [RoutingDecision()] * len(batch.rows)
+        self._batch = batch
+        self._layer = layer
+        shown = [b for b, row in enumerate(batch.rows) if row.features is not None]
+        self._rows = {b: (made,) for b in shown} if made is not None else {}
+        self._positions = None if made is None else made.positions
+
+    def prefill_taps(self) -> dict[int, Tap] | None:
+        """See `EditedPass.prefill_taps`."""
+        batch = self._batch
+        firsts = {b: 1 - batch.padding[b] - batch.rows[b].spans.last_prompt for b in self._rows}
+        return self._tap(firsts, batch.padding, batch.pictures)
+
+    def decode_taps(self, step: int) -> dict[int, Tap] | None:
+        """See `EditedPass.decode_taps`."""
+        if self._positions == "vision":
+            return None
+        return self._tap(dict.fromkeys(self._rows, step), [0] * len(self._batch.rows), {})
+
+    def _tap(
+        self, firsts: Mapping[int, int], padding: Sequence[int], pictures: Mapping[int, Any]
+    ) -> dict[int, Tap] | None:
+        if not self._rows:
+            return None
+
+        def tap(hidden: torch.Tensor) -> torch.Tensor:
+            return apply(
+                hidden, self._rows, first_steps=firsts, padding=padding, pictures=pictures
+            )
+
+        return {self._layer: tap}
+
+
+def encode(editor: LiveEdit | VisEdit, backbone: Backbone, edit: TrainingEdit) -> EditArtifact:
+    """The edit as it would be stored, but for the keys: no router is asked."""
+    own = edit.probes[0]
+    ids = tuple(backbone.encode_target(edit.target))
+    row = PromptRow(own.prompt, own.image, target_ids=ids)
+    rows = FrozenRows(backbone, [row], layer=editor.edit_layer, acts=editor.positions)
+    payload, metadata = editor.encode(rows.edit_states(0))
+    nothing = np.zeros((1, 1), dtype=np.float32)
+    return EditArtifact(
+        editor=editor.name,
+        edit_layer=editor.edit_layer,
+        positions=editor.positions,
+        payload=payload,
+        key=RoutingKey(image=nothing[0], text=nothing, visual=nothing),
+        backbone_fingerprint=backbone.fingerprint,
+        editor_fingerprint="",
+        router_fingerprint="",
+        metadata=metadata,
+    )
+
+
+@torch.no_grad()
+def validate(
+    editor: LiveEdit | VisEdit, backbone: Backbone, source: EditSource, numbers: Sequence[int]
+) -> dict[str, float]:
+    """Figures of the given edits, by kind: `exact match` of the free greedy answer, stop token
+    included, and `token accuracy`, teacher-forced, of what must give the target."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for number in numbers:
+        rng = np.random.default_rng([number, 37])
+        edit = source.draw(number, rng, locality="picture")
+        made = editor.intervention([(encode(editor, backbone, edit), 1.0)])
+        layer = editor.edit_layer
+        answers = _answers(backbone, edit.probes, layer, made)
+        before = _answers(backbone, edit.probes, layer, None)
+        given = [probe for probe in edit.probes if probe.answer is None]
+        shares = _forced(backbone, given, edit.target, layer, made)
+        for probe, share in zip(given, shares, strict=True):
+            found[f"{KINDS[probe.role]}, token accuracy"].append(share)
+        for probe, now, unedited in zip(edit.probes, answers, before, strict=True):
+            kind = KINDS.get(probe.role, f"{probe.role.replace('_', ' ')} kept")
+            wanted = edit.target if probe.answer is None else unedited.text
+            ended = now.finish_reason == "stop"
+            if probe.answer is not None:
+                ended = now.finish_reason == unedited.finish_reason
+            found[f"{kind}, exact match"].append(float(ended and is_same(now.text, wanted)))
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def _answers(
+    backbone: Backbone,
+    probes: Sequence[TrainingProbe],
+    layer: int,
+    made: Intervention | None,
+) -> list[GenerationResult]:
+    batch = backbone.prepare([PromptRow(probe.prompt, probe.image) for probe in probes])
+    greedy = [Sampling(MAX_ANSWER_TOKENS)] * len(probes)
+    return run(backbone, batch, greedy, Applied(batch, layer, made))
+
+
+def _forced(
+    backbone: Backbone,
+    probes: Sequence[TrainingProbe],
+    target: str,
+    layer: int,
+    made: Intervention,
+) -> list[float]:
+    ids = tuple(backbone.encode_target(target))
+    batch = backbone.prepare([PromptRow(p.prompt, p.image, target_ids=ids) for p in probes])
+    logits = backbone.forward(batch, taps=Applied(batch, layer, made).prefill_taps())
+    shares = []
+    for b, (row, pad) in enumerate(zip(batch.rows, batch.padding, strict=True)):
+        first = pad + row.spans.last_prompt
+        chosen = logits[b, first : first + len(ids)].argmax(-1).tolist()
+        shares.append(fmean(float(a == b) for a, b in zip(chosen, ids, strict=True)))
+    return shares
+
+
+class Validation:
+    """Validates at even shares of a run, and at its end. Called after every step (`trainer.Watch`).
+
+    Args:
+        times: how often in a run.
+        cases: held-out edits asked each time, the same ones.
+    """
+
+    def __init__(
+        self,
+        editor: LiveEdit | VisEdit,
+        backbone: Backbone,
+        source: EditSource,
+        folder: Path,
+        *,
+        times: int,
+        cases: int,
+    ) -> None:
+        self._editor = editor
+        self._backbone = backbone
+        self._source = source
+        self._folder = folder
+        self._times = times
+        self._numbers = range(min(cases, len(source)))
+        self._lines: list[dict[str, Any]] | None = None
+        self._done = 0
+
+    def __call__(self, progress: Progress, share: float) -> None:
+        """Validate, if this step completes one of the shares."""
+        if self._lines is None:
+            self._lines = self._kept(progress.step - 1)
+            self._done = max((line["part"] for line in self._lines), default=0)
+        part = self._times if share >= 1.0 else int(share * self._times)
+        if part > self._done:
+            self._done = part
+            stored = _as_stored(self._editor)
+            figures = validate(stored, self._backbone, self._source, self._numbers)
+            self._note(progress, part, figures, stored)
+
+    def _note(
+        self,
+        progress: Progress,
+        part: int,
+        figures: Mapping[str, float],
+        stored: LiveEdit | VisEdit,
+    ) -> None:
+        assert self._lines is not None
+        exact = [value for name, value in figures.items() if name.endswith("exact match")]
+        line = {
+            "step": progress.step,
+            "part": part,
+            "seconds": round(progress.seconds, 1),
+            "edits": len(self._numbers),
+            "mean exact match": fmean(exact),
+            **figures,
+        }
+        best = max((earlier["mean exact match"] for earlier in self._lines), default=-1.0)
+        self._lines.append(line)
+        self._write()
+        if line["mean exact match"] > best:
+            best_so_far = self._folder / "best" / stored.name
+            stored.save(
+                best_so_far.with_suffix(".safetensors"),
+                best_so_far.with_suffix(".json"),
+                notes={"steps": progress.step, "validation": line},
+            )
+
+    def _kept(self, step: int) -> list[dict[str, Any]]:
+        """The lines of an earlier part of this run: those after a resumed step are made again."""
+        if not self._path.is_file():
+            return []
+        lines = [json.loads(line) for line in self._path.read_text("utf-8").splitlines()]
+        return [line for line in lines if line["step"] <= step]
+
+    def _write(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines or ())
+        part.write_text(text, encoding="utf-8")
+        part.replace(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "validation.jsonl"
+
+
+def _as_stored(editor: LiveEdit | VisEdit) -> LiveEdit | VisEdit:
+    """A copy with the weights that `save` would write; the one in training goes on unrounded."""
+    stored = copy.copy(editor)
+    stored.module = copy.deepcopy(editor.module).requires_grad_(False).eval()  # type: ignore[assignment]
+    round_weights(stored.module)
+    return stored
