@@ -81,7 +81,9 @@ def influence(
     for call in calls:
         clean = call.again(call.inputs)[0, -1].double()
         for _ in range(noise.draws):
-            drawn = torch.randn(windows.shape[1], call.inputs.shape[-1], generator=random) * noise.sigma
+            drawn = (
+                torch.randn(windows.shape[1], call.inputs.shape[-1], generator=random) * noise.sigma
+            )
             total += _turned(
                 call, clean, drawn, windows, first_patch, copies_bytes, is_cancelled or _never
             )

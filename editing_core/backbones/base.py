@@ -46,10 +46,10 @@ class Backbone(DecoderPasses):
     architecture: str
     prefix_is_causal: bool = True
     has_plain_prefix: bool = False
-    """Whether a prefix is keys and values that any answer may follow, as `training.frozen` takes it.
+    """Whether `training.frozen` may keep prefixes as keys and values that any answer may follow.
 
-    That is: causal, at positions 0, 1, 2; one picture of `num_image_tokens` tokens in one run at the
-    same place of every row; inputs that are the embedding table's own rows.
+    They are causal, at positions 0, 1, 2; a picture is `num_image_tokens` tokens in one run, at the
+    same place in every row; inputs are the embedding table's own rows.
     """
     image_key_dim: int
     image_key_model: str

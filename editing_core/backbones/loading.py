@@ -38,7 +38,7 @@ def find_checkpoint(path: str | Path | None, *, with_weights: bool = True) -> Ch
     if not (layout.model / "config.json").is_file():
         raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
     # A plain Hugging Face folder has no manifest; one that was laid out by us must.
-    if layout.manifest.is_file() or layout.model != layout.root:
+    if with_weights and (layout.manifest.is_file() or layout.model != layout.root):
         verify_manifest(layout.root)
     return layout
 

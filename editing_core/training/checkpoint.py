@@ -113,9 +113,7 @@ def resume(
     return Progress()
 
 
-def _differences(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], within: str = ""
-) -> list[str]:
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], within: str = "") -> list[str]:
     """What two plans disagree about: `seed is 7 there and 8 here`."""
     found: list[str] = []
     for key in dict.fromkeys((*theirs, *ours)):

@@ -78,9 +78,7 @@ class EditorTask:
         *_, batch = self.compose(np.random.default_rng([self._seed, number]))
         return self._objective.loss(batch, self.editor.batch_residual(batch.edits, batch.weights))
 
-    def compose(
-        self, rng: np.random.Generator
-    ) -> tuple[list[AskedProbe], FrozenRows, ProbeBatch]:
+    def compose(self, rng: np.random.Generator) -> tuple[list[AskedProbe], FrozenRows, ProbeBatch]:
         """Edits with their probes, as asked, as the model reads them, as an objective does."""
         drawn = self._draw(rng)
         asked = self._ask(drawn, rng)
@@ -98,14 +96,18 @@ class EditorTask:
             weights = weights * float(rng.uniform(0.8, 1.0))
         targets = rows.targets
         base = targets.new_zeros((), dtype=torch.float32).expand(*targets.shape, 1)
-        return asked, rows, ProbeBatch(
-            edits=[rows.edit_states(i) for i in range(len(drawn))],
-            roles=tuple(each.probe.role for each in asked),
-            weights=weights.to(self._backbone.device),
-            targets=targets,
-            base_logits=rows.base_logits() if any(kept) else base,
-            edited_hidden=rows.edited_hidden,
-            head=rows.head,
+        return (
+            asked,
+            rows,
+            ProbeBatch(
+                edits=[rows.edit_states(i) for i in range(len(drawn))],
+                roles=tuple(each.probe.role for each in asked),
+                weights=weights.to(self._backbone.device),
+                targets=targets,
+                base_logits=rows.base_logits() if any(kept) else base,
+                edited_hidden=rows.edited_hidden,
+                head=rows.head,
+            ),
         )
 
     @property
@@ -152,7 +154,6 @@ class EditorTask:
         except TargetNotEncodable:
             ids = ()
         return ids[:MAX_TARGET_TOKENS] or self._backbone.stop_token_ids[:1]
-
 
 
 def can_be_taught(backbone: Backbone) -> Fits:

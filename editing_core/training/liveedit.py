@@ -199,7 +199,9 @@ class LiveEditTask:
             item.edit.edit_states(base.states[i, : len(ids)], ids, self._frozen.embed(ids))
             for i, (item, ids) in enumerate(zip(chosen, targets, strict=True))
         ]
-        weights = torch.from_numpy(mixing([(p.edit, p.answer is not None) for p in probes], len(chosen), rng)).float()
+        weights = torch.from_numpy(
+            mixing([(p.edit, p.answer is not None) for p in probes], len(chosen), rng)
+        ).float()
         if self.editor.positions == "all":
             # The paper's weights are shrunk by the text gate as well; see `scores.WeightRule`.
             weights = weights * float(rng.uniform(0.8, 1.0))

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def mixing(
-    rows: Sequence[tuple[int, bool]], edits: int, rng: np.random.Generator
-) -> np.ndarray:
+def mixing(rows: Sequence[tuple[int, bool]], edits: int, rng: np.random.Generator) -> np.ndarray:
     """Weights like a router's, `[rows, edits]`, each row summing to 1.
 
     A row is the edit it is asked with, and whether it must be left alone. Rows in scope carry their

@@ -45,7 +45,10 @@ class FrozenRows:
             for row, pad in zip(self._batch.rows, self._batch.padding, strict=True)
         ]
         self._answer, self._answered = self._index(
-            [range(first, first + len(ids)) for first, ids in zip(self._firsts, self._ids, strict=True)]
+            [
+                range(first, first + len(ids))
+                for first, ids in zip(self._firsts, self._ids, strict=True)
+            ]
         )
         self._acting, self._acts = self._index(self._columns(acts))
 

@@ -102,9 +102,7 @@ class DatasetEdits:
             )
         return DatasetEdits(self._dataset.among(kept), identity=self.identity)
 
-    def draw(
-        self, number: int, rng: np.random.Generator, *, locality: Locality
-    ) -> TrainingEdit:
+    def draw(self, number: int, rng: np.random.Generator, *, locality: Locality) -> TrainingEdit:
         """The record of this number; nothing in it is drawn.
 
         Raises `DatasetError` naming the record whose picture is damaged.
@@ -146,9 +144,7 @@ class DrawnEdits:
         del fits
         return self
 
-    def draw(
-        self, number: int, rng: np.random.Generator, *, locality: Locality
-    ) -> TrainingEdit:
+    def draw(self, number: int, rng: np.random.Generator, *, locality: Locality) -> TrainingEdit:
         """A question about the emblem of this number, one of its wrong answers, two views."""
         item = subject(FIRST_SUBJECT + number, self._split)
         (first, second), (look_alike, _) = item.pictures(2, self._view)

@@ -1,7 +1,7 @@
 """The loop that trains a router or an editor: seeded, resumable, with an honest clock.
 
-What a step draws is a function of seed and step alone, so a run that was killed and resumed ends with
-the weights of one that was not, bit for bit, when its length is given in steps. A length in
+What a step draws is a function of seed and step alone, so a run that was killed and resumed ends
+with the weights of one that was not, bit for bit, when its length is given in steps. A length in
 minutes follows the clock instead: the schedule is then a function of time spent.
 """
 

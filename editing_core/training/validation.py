@@ -40,6 +40,8 @@ from editing_core.types import EditArtifact, GenerationResult, RoutingDecision, 
 KINDS = {"edit": "reliability", "rephrase": "text generality", "view": "image generality"}
 """The benchmark's names of what must give the target; any other role is a kind of locality."""
 
+_KEPT_TOKENS = 32
+
 
 class Applied:
     """One edit in force on every row that shows a picture, as `EditedPass` applies it."""
@@ -49,7 +51,7 @@ class Applied:
         self._batch = batch
         self._layer = layer
         shown = [b for b, row in enumerate(batch.rows) if row.features is not None]
-        self._rows = {b: (made,) for b in shown} if made is not None else {}
+        self._rows = dict.fromkeys(shown, (made,)) if made is not None else {}
         self._positions = None if made is None else made.positions
 
     def prefill_taps(self) -> dict[int, Tap] | None:
@@ -71,9 +73,7 @@ class Applied:
             return None
 
         def tap(hidden: torch.Tensor) -> torch.Tensor:
-            return apply(
-                hidden, self._rows, first_steps=firsts, padding=padding, pictures=pictures
-            )
+            return apply(hidden, self._rows, first_steps=firsts, padding=padding, pictures=pictures)
 
         return {self._layer: tap}
 
@@ -104,26 +104,34 @@ def validate(
     editor: LiveEdit | VisEdit, backbone: Backbone, source: EditSource, numbers: Sequence[int]
 ) -> dict[str, float]:
     """Figures of the given edits, by kind: `exact match` of the free greedy answer, stop token
-    included, and `token accuracy`, teacher-forced, of what must give the target."""
+    included, and `token accuracy`, teacher-forced, of what must give the target.
+
+    Of an answer that must stay as it is, the first tokens are compared.
+    """
     found: dict[str, list[float]] = defaultdict(list)
+    layer = editor.edit_layer
     for number in numbers:
-        rng = np.random.default_rng([number, 37])
-        edit = source.draw(number, rng, locality="picture")
+        edit = source.draw(number, np.random.default_rng([number, 37]), locality="picture")
         made = editor.intervention([(encode(editor, backbone, edit), 1.0)])
-        layer = editor.edit_layer
-        answers = _answers(backbone, edit.probes, layer, made)
-        before = _answers(backbone, edit.probes, layer, None)
         given = [probe for probe in edit.probes if probe.answer is None]
-        shares = _forced(backbone, given, edit.target, layer, made)
-        for probe, share in zip(given, shares, strict=True):
+        for probe, share in zip(
+            given, _forced(backbone, given, edit.target, layer, made), strict=True
+        ):
             found[f"{KINDS[probe.role]}, token accuracy"].append(share)
-        for probe, now, unedited in zip(edit.probes, answers, before, strict=True):
-            kind = KINDS.get(probe.role, f"{probe.role.replace('_', ' ')} kept")
-            wanted = edit.target if probe.answer is None else unedited.text
-            ended = now.finish_reason == "stop"
-            if probe.answer is not None:
-                ended = now.finish_reason == unedited.finish_reason
-            found[f"{kind}, exact match"].append(float(ended and is_same(now.text, wanted)))
+        # An answer that goes on for longer than this is not the target.
+        most = 2 * len(backbone.encode_target(edit.target)) + _KEPT_TOKENS // 4
+        answers = _answers(backbone, given, layer, made, most)
+        for probe, answer in zip(given, answers, strict=True):
+            is_right = answer.finish_reason == "stop" and is_same(answer.text, edit.target)
+            found[f"{KINDS[probe.role]}, exact match"].append(float(is_right))
+        kept = [probe for probe in edit.probes if probe.answer is not None]
+        if kept:
+            before = _answers(backbone, kept, layer, None, _KEPT_TOKENS)
+            after = _answers(backbone, kept, layer, made, _KEPT_TOKENS)
+            for probe, was, answer in zip(kept, before, after, strict=True):
+                kind = f"{probe.role.replace('_', ' ')} kept"
+                is_kept = answer.token_ids == was.token_ids
+                found[f"{kind}, exact match"].append(float(is_kept))
     return {name: fmean(values) for name, values in found.items()}
 
 
@@ -132,9 +140,10 @@ def _answers(
     probes: Sequence[TrainingProbe],
     layer: int,
     made: Intervention | None,
+    most: int,
 ) -> list[GenerationResult]:
     batch = backbone.prepare([PromptRow(probe.prompt, probe.image) for probe in probes])
-    greedy = [Sampling(MAX_ANSWER_TOKENS)] * len(probes)
+    greedy = [Sampling(min(most, MAX_ANSWER_TOKENS))] * len(probes)
     return run(backbone, batch, greedy, Applied(batch, layer, made))
 
 
@@ -245,6 +254,6 @@ class Validation:
 def _as_stored(editor: LiveEdit | VisEdit) -> LiveEdit | VisEdit:
     """A copy with the weights that `save` would write; the one in training goes on unrounded."""
     stored = copy.copy(editor)
-    stored.module = copy.deepcopy(editor.module).requires_grad_(False).eval()  # type: ignore[assignment]
+    stored.module = copy.deepcopy(editor.module).requires_grad_(False).eval()
     round_weights(stored.module)
     return stored

@@ -52,7 +52,9 @@ class VisualTask(EditorTask):
     a picture that it must leave alone. Questions on its own picture it could not tell apart: a
     picture's rows come before the question. They are the router's."""
 
-    def __init__(self, editor: VisEdit, *given: Any, mapper_weight: float = 0.5, **more: Any) -> None:
+    def __init__(
+        self, editor: VisEdit, *given: Any, mapper_weight: float = 0.5, **more: Any
+    ) -> None:
         super().__init__(editor, *given, **more)
         self._mapper = editor.module.mapper
         self._mapper_weight = mapper_weight
@@ -83,29 +85,29 @@ class VisualTask(EditorTask):
 
     def _gates(self, asked: Sequence[AskedProbe], rows: FrozenRows, anchors: Tensor) -> Tensor:
         """Up where a picture is the edit's, down where it is another; each side's mean."""
-        up, down = [], []
+        up: list[Tensor] = []
+        down: list[Tensor] = []
         for b, each in enumerate(asked):
             scores = self._mapper(rows.picture(b)[None], anchors[each.edit][None])[0, :, 0]
             is_own = each.probe.role in IN_SCOPE
             (up if is_own else down).append(logsigmoid(scores if is_own else -scores).mean())
-        return -torch.stack(up).mean() - (torch.stack(down).mean() if down else 0.0)
+        loss = -torch.stack(up).mean()
+        return loss - torch.stack(down).mean() if down else loss
 
     def _shape(self, measured: Influence, anchor: Tensor) -> Tensor:
         scores = self._mapper(measured.image[None], anchor[None])[0, measured.patches, 0]
         shape = (_SHARPNESS * scores).log_softmax(-1)
-        wanted = measured.shares.to(scores.device)
-        return -_SHAPE_WEIGHT * (wanted * shape).sum()
+        found: Tensor = (measured.shares.to(scores.device) * shape).sum()
+        return -_SHAPE_WEIGHT * found
 
 
 @torch.no_grad()
-def measure(
-    backbone: Backbone, row: PromptRow, layer: int, rng: np.random.Generator
-) -> Influence:
+def measure(backbone: Backbone, row: PromptRow, layer: int, rng: np.random.Generator) -> Influence:
     """The influence of up to 24 random patches of a row's picture on its first answer token.
 
     By noise on single patches at the inputs of every attention module above `layer`.
     """
-    batch = backbone.prepare([replace(row, target_ids=())])
+    batch = backbone.prepare([replace(row, target=None, target_ids=())])
     (only,) = batch.rows
     states = backbone.lower(batch, layer)
     with watching(backbone.attentions[layer + 1 :]) as calls:

@@ -1,0 +1,32 @@
+"""How far a training has come, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from editing_core.training.trainer import Notify, Report
+
+
+@contextmanager
+def bars(*, shown: bool = True) -> Iterator[tuple[Notify, Report]]:
+    """One bar for what is prepared, one for the training; with `shown` false, neither."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not shown) as progress:
+        tasks: dict[str, int] = {}
+
+        def notify(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        def report(share: float, step: int, figures: Mapping[str, float]) -> None:
+            notify("training", round(1000 * share), 1000)
+            told = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
+            progress.console.print(f"step {step:6d}  {told}")
+
+        yield notify, report
