@@ -214,4 +214,4 @@ def test_the_shape_follows_the_model() -> None:
     assert new_editor(recipe, hidden=256, depth=2, fingerprint="").edit_layer == 0
     for wrong in ({"layer": 31}, {"shape": {"heads": 7, "width": 1024}}):
         with pytest.raises(TrainingError):
-            new_editor(replace(recipe, **wrong), hidden=4096, depth=32, fingerprint="")  # type: ignore[arg-type]
+            new_editor(replace(recipe, **wrong), hidden=4096, depth=32, fingerprint="")

@@ -73,7 +73,7 @@ def test_a_killed_command_goes_on_and_writes_beside_the_model(
     model, work = tmp_path / "model", tmp_path / "work"
     shutil.copytree(folder_of("qwen2_5_vl"), model)
     base = load_backbone(find_checkpoint(model), Placement.resolve()).fingerprint
-    arguments = [
+    arguments: list[str | Path] = [
         "--model", model, "--dataset", "vlkeb", "--path", records, "--work", work, *TINY,
     ]  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_the_drawn_world_trains_any_backbone(folder_of: GetFolder, tmp_path: Pat
 def test_another_plan_in_the_same_folder_is_refused(
     folder_of: GetFolder, records: Path, tmp_path: Path
 ) -> None:
-    arguments = [
+    arguments: list[str | Path] = [
         "--model", folder_of("qwen2_5_vl"), "--dataset", "vlkeb", "--path", records,
         "--out", tmp_path / "out", "--work", tmp_path / "work", *TINY,
     ]  # fmt: skip
