@@ -10,8 +10,11 @@ import torch
 from editing_core.backbones.batch import PromptRow
 from editing_core.editors.liveedit import LiveEdit, LiveEditConfig
 from editing_core.editors.visedit import VisEdit, VisEditConfig
+from editing_core.errors import TrainingError
 from editing_core.objectives.losses import IGNORED
+from editing_core.training.frozen import FrozenDecoder
 from editing_core.training.rows import FrozenRows
+from editing_core.training.scenes import Stage
 from editing_core.training.sources import TrainingEdit, TrainingProbe
 from editing_core.training.validation import Applied, encode
 from tests.support.tiny_model import tiny_image
@@ -132,3 +135,6 @@ def test_only_the_embedded_models_kind_keeps_prefixes(backbone_of: GetBackbone) 
         words = batch.input_ids[:, -2:]
         assert torch.equal(backbone.embed(batch)[:, -2:], backbone.token_embedding(words))
     assert kept == ["llava"]
+    other: Any = backbone_of("paligemma")
+    with pytest.raises(TrainingError, match="paligemma"):
+        Stage(other, FrozenDecoder(other.decoder, other.output_head, layer=1), all_blocks=True)
