@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from app.commands.progress import bars
 
 if TYPE_CHECKING:
     from editing_core.backbones.base import Backbone
@@ -20,6 +17,7 @@ app = typer.Typer(add_completion=False)
 # What a recipe's file calls its parts; the first is the default.
 _FORMS = {"liveedit": ("aligned", "paper"), "visedit": ("adapter",)}
 _WORLD = "heraldry"
+_HELD_OUT = 64
 _DATASETS = (_WORLD, "evqa", "eic", "vlkeb")
 
 
@@ -48,8 +46,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Recipe: configs/<editor>/<recipe>.yaml; default: 'heraldry' for the embedded "
-            "model's kind on its own world, else 'default'."
+            help="Recipe: configs/<editor>/<recipe>.yaml, or a .yaml file of yours; default: "
+            "'heraldry' for the embedded model's kind on its own world, else 'default'."
         ),
     ] = None,
     layer: Annotated[
@@ -76,8 +74,11 @@ def train(
         int | None, typer.Option(min=1, help="Only the first so many records of a dataset.")
     ] = None,
     hold_out: Annotated[
-        int, typer.Option(min=0, help="Records to validate on, never trained on; at most a fifth.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=0, help="Records to validate on, never trained on; default: 64, at most a fifth."
+        ),
+    ] = None,
     validations: Annotated[
         int | None, typer.Option(min=0, help="How often to validate in a run; default: 10.")
     ] = None,
@@ -155,6 +156,12 @@ def train(
                 "for families whose prefixes can be kept; others are served with frozen features",
                 param_hint="--router",
             )
+        if is_prepared and (limit, hold_out, validations) != (None, None, None):
+            raise typer.BadParameter(
+                "on its own world the embedded model is trained and checked as its recipe says; "
+                "--device auto trains it as any backbone is",
+                param_hint="--limit, --hold-out, --validations",
+            )
         part = "router" if router else form
         name = recipe or ("heraldry" if is_prepared else "default")
         try:
@@ -176,7 +183,9 @@ def train(
                 folder = folder.with_name(f"{folder.name}-{objective}")
         target = _target(out, layout, backbone, dry_run=dry_run)
         if is_prepared:
-            _train_prepared(
+            from app.commands.train_prepared import run_prepared
+
+            run_prepared(
                 layout,
                 settings,
                 folder,
@@ -193,7 +202,7 @@ def train(
             dataset=dataset,
             path=path,
             limit=limit,
-            hold_out=hold_out,
+            hold_out=_HELD_OUT if hold_out is None else hold_out,
             validations=validations,
             device=device or "auto",
             dtype=dtype or "auto",
@@ -225,63 +234,3 @@ def _target(out: Path | None, layout: CheckpointLayout, backbone: str, *, dry_ru
             param_hint="--out",
         )
     return out or layout.root
-
-
-def _train_prepared(
-    layout: CheckpointLayout,
-    settings: dict[str, Any],
-    folder: Path,
-    target: Path,
-    *,
-    is_router: bool,
-    resume: bool,
-    dry_run: bool,
-) -> None:
-    """On the embedded world, with every prefix computed once."""
-    from app.commands.train_any import install
-    from editing_core.backbones.loading import load_backbone
-    from editing_core.config import Placement
-    from editing_core.training.recipes import EditorRecipe, RouterRecipe, train_editor, train_router
-
-    base = load_backbone(layout, Placement.resolve())
-    if dry_run:
-        folder = folder.with_name(f"{folder.name}-dry-run")
-        settings = _small(settings, is_router=is_router)
-    if dry_run or not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    # Parts are written here first, so that the checkpoint changes at one moment only.
-    finished = folder / "finished"
-    with bars() as (notify, report):
-        given: dict[str, Any] = {
-            "out": finished,
-            "work": folder,
-            "notify": notify,
-            "report": report,
-        }
-        if is_router:
-            train_router(base, RouterRecipe(**settings), **given)
-        else:
-            train_editor(base, EditorRecipe(**settings), **given)
-    if dry_run:
-        shutil.rmtree(folder)
-        typer.echo("dry run: nothing was written")
-        return
-    install(finished, target, layout)
-
-
-def _small(settings: dict[str, object], *, is_router: bool) -> dict[str, object]:
-    """The recipe cut down to what shows that it runs."""
-    plan = settings["plan"]
-    assert isinstance(plan, dict)
-    plan.pop("minutes", None)
-    plan["steps"] = 2
-    small = {"subjects": 8, "batch": 4, "plan": plan}
-    if is_router:
-        return {
-            **settings,
-            **small,
-            "picture_subjects": 0,
-            "calibration_subjects": 4,
-            "calibration_pictures": 8,
-        }
-    return {**settings, **small, "check_batches": 1}

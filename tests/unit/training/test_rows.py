@@ -12,11 +12,11 @@ from editing_core.editors.liveedit import LiveEdit, LiveEditConfig
 from editing_core.editors.visedit import VisEdit, VisEditConfig
 from editing_core.errors import TrainingError
 from editing_core.objectives.losses import IGNORED
+from editing_core.training.by_hand import Applied, encode
 from editing_core.training.frozen import FrozenDecoder
 from editing_core.training.rows import FrozenRows
 from editing_core.training.scenes import Stage
 from editing_core.training.sources import TrainingEdit, TrainingProbe
-from editing_core.training.validation import Applied, encode
 from tests.support.tiny_model import tiny_image
 from tests.unit.training.conftest import GetBackbone
 

@@ -140,3 +140,18 @@ def test_what_cannot_be_trained_is_refused(
     found, told = train("--model", folder_of("qwen2_5_vl"), *arguments)
     assert found == code, told
     assert complaint in " ".join(told.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--validations", "2"], 2, "--device auto"),
+        (["--recipe", "default"], 1, "not one for the embedded world"),
+    ],
+)
+def test_what_the_embedded_world_does_not_know_is_refused(
+    folder_of: GetFolder, tmp_path: Path, arguments: list[str], code: int, complaint: str
+) -> None:
+    found, told = train("--model", folder_of("llava"), "--work", tmp_path, *arguments)
+    assert found == code, told
+    assert complaint in " ".join(told.replace("│", " ").split())
