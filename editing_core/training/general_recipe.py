@@ -145,6 +145,8 @@ def train_on(
             work,
             times=recipe.validations,
             cases=recipe.validation_edits,
+            # A row without a picture meets no edit in service.
+            locality="picture" if task.locality == "both" else task.locality,
         )
     progress = train(
         task,

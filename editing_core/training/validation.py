@@ -32,7 +32,7 @@ from editing_core.generation import run
 from editing_core.states import Intervention
 from editing_core.training.by_hand import Applied, encode
 from editing_core.training.checkpoint import Progress
-from editing_core.training.sources import EditSource, TrainingProbe
+from editing_core.training.sources import EditSource, Locality, TrainingProbe
 from editing_core.types import GenerationResult, Sampling
 
 KINDS = {"edit": "reliability", "rephrase": "text generality", "view": "image generality"}
@@ -43,7 +43,12 @@ _KEPT_TOKENS = 32
 
 @torch.no_grad()
 def validate(
-    editor: LiveEdit | VisEdit, backbone: Backbone, source: EditSource, numbers: Sequence[int]
+    editor: LiveEdit | VisEdit,
+    backbone: Backbone,
+    source: EditSource,
+    numbers: Sequence[int],
+    *,
+    locality: Locality = "picture",
 ) -> dict[str, float]:
     """Figures of the given edits, by kind: `exact match` of the free greedy answer, stop token
     included, and `token accuracy`, teacher-forced, of what must give the target.
@@ -53,7 +58,7 @@ def validate(
     found: dict[str, list[float]] = defaultdict(list)
     layer = editor.edit_layer
     for number in numbers:
-        edit = source.draw(number, np.random.default_rng([number, 37]), locality="picture")
+        edit = source.draw(number, np.random.default_rng([number, 37]), locality=locality)
         made = editor.intervention([(encode(editor, backbone, edit), 1.0)])
         given = [probe for probe in edit.probes if probe.answer is None]
         for probe, share in zip(
@@ -113,6 +118,7 @@ class Validation:
     Args:
         times: how often in a run.
         cases: held-out edits asked each time, the same ones.
+        locality: which questions that must be left alone are asked.
     """
 
     def __init__(
@@ -124,12 +130,14 @@ class Validation:
         *,
         times: int,
         cases: int,
+        locality: Locality = "picture",
     ) -> None:
         self._editor = editor
         self._backbone = backbone
         self._source = source
         self._folder = folder
         self._times = times
+        self._locality = locality
         self._numbers = range(min(cases, len(source)))
         self._lines: list[dict[str, Any]] | None = None
         self._done = 0
@@ -143,7 +151,9 @@ class Validation:
         if part > self._done:
             self._done = part
             stored = _as_stored(self._editor)
-            figures = validate(stored, self._backbone, self._source, self._numbers)
+            figures = validate(
+                stored, self._backbone, self._source, self._numbers, locality=self._locality
+            )
             self._note(progress, part, figures, stored)
 
     def _note(
