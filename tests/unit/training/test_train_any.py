@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,8 +68,34 @@ def test_a_dry_run_needs_no_weights(folder_of: GetFolder, records: Path, tmp_pat
     assert "not measured" in told
 
 
-def test_a_killed_command_goes_on_and_writes_beside_the_model(
-    folder_of: GetFolder, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_dry_run_counts_a_large_model_from_its_configuration(
+    folder_of: GetFolder, records: Path, tmp_path: Path
+) -> None:
+    """Qwen2.5-VL 7B, which has 8,292,166,656 parameters, without a byte of them."""
+    model = tmp_path / "described"
+    shutil.copytree(folder_of("qwen2_5_vl"), model)
+    (model / "model.safetensors").unlink()
+    config = json.loads((model / "config.json").read_text())
+    text, vision = config["text_config"], config["vision_config"]
+    text |= {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
+    text |= {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
+    text["rope_parameters"]["mrope_section"] = [16, 24, 24]
+    del text["layer_types"]
+    vision |= {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+    vision |= {"out_hidden_size": 3584, "patch_size": 14}
+    (model / "config.json").write_text(json.dumps(config))
+
+    code, told = train(
+        "--model", model, "--dataset", "vlkeb", "--path", records, "--dry-run", "--dtype", "bf16"
+    )
+
+    assert code == 0, told
+    assert "8,292,166,656" in told
+    assert "15.45 GiB (bf16)" in told
+
+
+def test_a_run_goes_on_and_what_it_writes_lies_beside_the_model(
+    folder_of: GetFolder, records: Path, tmp_path: Path
 ) -> None:
     model, work = tmp_path / "model", tmp_path / "work"
     shutil.copytree(folder_of("qwen2_5_vl"), model)
@@ -77,9 +104,6 @@ def test_a_killed_command_goes_on_and_writes_beside_the_model(
         "--model", model, "--dataset", "vlkeb", "--path", records, "--work", work, *TINY,
     ]  # fmt: skip
 
-    code, told = train(*arguments, "--out", tmp_path / "unbroken")
-    assert code == 0, told
-    shutil.rmtree(work)
     code, told = train(*arguments, "--steps", "1", "--out", tmp_path / "half")
     assert code == 0, told
     code, told = train(*arguments)
