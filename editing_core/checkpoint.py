@@ -7,7 +7,7 @@
     MANIFEST.json            sha256 of every file that decides what the model computes
 
 A folder (or hub repository) that holds a plain Hugging Face model instead of `model/` is one too:
-it has no manifest, router or editors.
+it has no manifest, and router and editors, if any, lie beside the model's own files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
+from editing_core.registry import EDITORS
 
 MANIFEST_NAME = "MANIFEST.json"
 EMBEDDED = Path(__file__).parent / "pretrained" / "heraldry"
 
+_PARTS = {"router", *EDITORS}
 # Files that decide what a model computes. Prose and pictures do not, and may be edited freely.
 _WEIGHTS_AND_CONFIG = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 
@@ -109,12 +111,14 @@ def verify_manifest(root: Path) -> dict[str, str]:
 def fingerprint_files(*folders: Path) -> str:
     """Identity of the weights and configuration in `folders`: `sha256:...`.
 
-    The same bytes give the same fingerprint on every machine, wherever the folders lie.
+    The same bytes give the same fingerprint on every machine, wherever the folders lie. A router or
+    an editor that lies beside a plain model is none of it: they are made for it, and it must stay
+    the model that they were made for.
     """
     total = hashlib.sha256(b"errata-backbone-v1\n")
     for position, folder in enumerate(folders):
         for path in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if _is_covered(path):
+            if _is_covered(path) and path.stem not in _PARTS:
                 total.update(f"{position}/{path.name} {_sha256(path)}\n".encode())
     return f"sha256:{total.hexdigest()}"
 

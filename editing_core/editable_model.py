@@ -405,15 +405,22 @@ def _without(edit_id: str, snapshot: Snapshot | None) -> Snapshot | None:
 def _check_fit(backbone: Backbone, router: RouterBase, editors: Mapping[str, Editor]) -> None:
     """Raise `FingerprintMismatch` unless the parts were made for each other."""
     if router.backbone_fingerprint not in ("", backbone.fingerprint):
-        raise FingerprintMismatch("the router was trained on another backbone")
+        raise FingerprintMismatch(
+            f"the router was trained on another backbone, {router.backbone_fingerprint}; "
+            f"this one is {backbone.fingerprint}"
+        )
     if router.image_key_model != backbone.image_key_model:
         raise FingerprintMismatch(
             f"the router was calibrated for image keys of {router.image_key_model!r}, "
             f"the backbone makes those of {backbone.image_key_model!r}"
         )
     for name, editor in editors.items():
-        if getattr(editor, "backbone_fingerprint", "") not in ("", backbone.fingerprint):
-            raise FingerprintMismatch(f"the editor {name!r} was trained on another backbone")
+        made_for = getattr(editor, "backbone_fingerprint", "")
+        if made_for not in ("", backbone.fingerprint):
+            raise FingerprintMismatch(
+                f"the editor {name!r} was trained on another backbone, {made_for}; "
+                f"this one is {backbone.fingerprint}"
+            )
         if not router.layer <= editor.edit_layer < backbone.num_layers:
             raise FingerprintMismatch(
                 f"the editor {name!r} acts at layer {editor.edit_layer}; it must lie between the "

@@ -13,6 +13,8 @@
     │   └── UnknownArchitecture   no backbone is registered for this model family
     ├── ArtifactCorrupt           a stored edit is damaged
     ├── StaleArtifact             a stored edit was made by other weights
+    ├── TrainingError             a training cannot begin, or go on, as asked
+    │   └── AnotherPlan           the run kept there was begun with other settings
     └── GenerationCancelled       the caller asked to stop
 
 Every error has a `message` that says what happened, a `hint` that says what to do, a stable
@@ -110,6 +112,20 @@ class StaleArtifact(EditingError):
 
     code = "artifact_stale"
     default_hint = "Encode the edit again with the weights now loaded."
+
+
+class TrainingError(EditingError):
+    """A training cannot begin, or go on, as asked."""
+
+    code = "training_refused"
+    default_hint = "Change what the message names; docs/training.md says what is possible."
+
+
+class AnotherPlan(TrainingError):
+    """The run that lies in a folder was begun with other settings."""
+
+    code = "training_another_plan"
+    default_hint = "Begin again (--no-resume), or give a folder of its own (--work)."
 
 
 class GenerationCancelled(EditingError):

@@ -73,7 +73,7 @@ def _calibrate(settings: Settings, *, dry_run: bool) -> None:
         from editing_core.first_start.recalibrate import recalibrate
         from editing_core.parts import save_calibration
 
-        with bars() as notify:
+        with bars() as (notify, _):
             loaded = load_model(settings, parts=parts, notify=notify)
             before = loaded.router
             after = recalibrate(before, loaded.backbone, notify=notify)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from editing_core.training.trainer import Report
     from editing_core.types import Notify
 
 
 @contextmanager
-def bars() -> Iterator[Notify]:
-    """A bar for each thing that is notified of, on stderr; gone when the block is left."""
+def bars(*, shown: bool = True) -> Iterator[tuple[Notify, Report]]:
+    """On stderr, one bar for each thing that is notified of and one for a training's steps.
+
+    They are gone when the block is left; with `shown` false there are none.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         tasks: dict[str, int] = {}
 
         def notify(what: str, done: int, total: int) -> None:
@@ -25,4 +30,9 @@ def bars() -> Iterator[Notify]:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
-        yield notify
+        def report(share: float, step: int, figures: Mapping[str, float]) -> None:
+            notify("training", round(1000 * share), 1000)
+            told = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
+            progress.console.print(f"step {step:6d}  {told}")
+
+        yield notify, report

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from editing_core.training.trainer import Notify, Report
+    from editing_core.backbones.base import Backbone
+    from editing_core.checkpoint import CheckpointLayout
 
 app = typer.Typer(add_completion=False)
 
 # What a recipe's file calls its parts; the first is the default.
 _FORMS = {"liveedit": ("aligned", "paper"), "visedit": ("adapter",), "fitted": ("statistics",)}
+_WORLD = "heraldry"
+_HELD_OUT = 64
+_DATASETS = (_WORLD, "evqa", "eic", "vlkeb")
 
 
 @app.command()
 def train(
     backbone: Annotated[
-        str, typer.Option(help="Checkpoint to train on: 'heraldry', a folder, or a hub id.")
+        str,
+        typer.Option(
+            "--model",
+            "--backbone",
+            help="Checkpoint to train on: 'heraldry', a folder, or a hub id.",
+        ),
     ] = "heraldry",
     editor: Annotated[
         str,
@@ -36,9 +42,20 @@ def train(
         str | None,
         typer.Option(help="Of liveedit: 'aligned' (a slot per target token, default) or 'paper'."),
     ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="What to train on: heraldry (the embedded world), evqa, eic, vlkeb.")
+    ] = _WORLD,
+    path: Annotated[Path | None, typer.Option(help="Folder of a published dataset.")] = None,
     recipe: Annotated[
-        str, typer.Option(help="Recipe: configs/<editor>/<recipe>.yaml.")
-    ] = "heraldry",
+        str | None,
+        typer.Option(
+            help="Recipe: configs/<editor>/<recipe>.yaml, or a .yaml file of yours; default: "
+            "'heraldry' for the embedded model's kind on its own world, else 'default'."
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Edit layer; default: the recipe's, or 2/3 of depth.")
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option(help="liveedit, odedit or same_data; default: the recipe's, as it sets it."),
@@ -49,6 +66,31 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Length by the clock.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length in steps; repeatable.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Edits in one draw; default: the recipe's.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Draws in one step, of each process.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="What is drawn, and how.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many records of a dataset.")
+    ] = None,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Records to validate on, never trained on; default: 64, at most a fifth."
+        ),
+    ] = None,
+    validations: Annotated[
+        int | None, typer.Option(min=0, help="How often to validate in a run; default: 10.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or mps; default: auto for other backbones.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="The frozen model's: auto, fp32, bf16, fp16.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Checkpoint folder to write into; default: the backbone's.")
     ] = None,
@@ -58,16 +100,18 @@ def train(
         bool, typer.Option(help="Go on where an earlier run stopped, or begin again.")
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Two steps on a handful of emblems; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what it will take, or try two steps; write nothing."),
     ] = False,
 ) -> None:
-    """Train, calibrate and write one part of a checkpoint. Kill it and run it again: it resumes.
+    """Train and write one part of a checkpoint. Kill it and run it again: it resumes.
+
+    On the embedded model's own world everything is computed once and kept; on any other model or
+    dataset every step runs the frozen model. docs/training.md tells what to expect.
 
     Examples:
 
         errata train --router
-
-        errata train --editor liveedit
 
         errata train --editor liveedit --form paper --minutes 20
 
@@ -76,6 +120,11 @@ def train(
         errata train --editor fitted
 
         errata train --objective odedit --objective-setting gen=0 --out runs/without-mmd
+
+        errata train --model models/qwen2.5-vl-7b --dataset vlkeb --path VLKEB/ --dry-run
+
+        accelerate launch --num_processes 4 -m app train --model models/llava-1.5-7b
+        --dataset evqa --path MMEdit/ --dtype bf16 --batch 8 --accumulate 2 --steps 20000
     """
     if editor not in _FORMS:
         raise typer.BadParameter(
@@ -86,122 +135,114 @@ def train(
         raise typer.BadParameter(f"give one of: {', '.join(_FORMS[editor])}", param_hint="--form")
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both", param_hint="--steps")
+    if dataset not in _DATASETS:
+        raise typer.BadParameter(f"give one of: {', '.join(_DATASETS)}", param_hint="--dataset")
+    if (dataset == _WORLD) != (path is None):
+        raise typer.BadParameter("name the folder of a published dataset", param_hint="--path")
 
     import torch
 
-    from editing_core.backbones.loading import find_checkpoint, load_backbone
-    from editing_core.checkpoint import write_manifest
-    from editing_core.config import Placement
-    from editing_core.training.fitted import FittedRecipe, measure_fitted
-    from editing_core.training.recipes import (
-        EditorRecipe,
-        RouterRecipe,
-        choose_objective,
-        read_recipe,
-        train_editor,
-        train_router,
-    )
+    from app.commands.train_prepared import measure, run_prepared
+    from editing_core.errors import EditingError
+    from editing_core.training.processes import are_several
+    from editing_core.training.recipes import choose_objective, read_recipe
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
-    part = "router" if router else form
-    is_measured = editor == "fitted" and not router
-    trained_by = (steps, minutes, objective, objective_setting or None, dry_run or None)
-    if is_measured and any(option is not None for option in trained_by):
-        raise typer.BadParameter("fitted is measured, not trained", param_hint="--editor")
     try:
-        settings = read_recipe(editor, recipe, part, steps=steps, minutes=minutes)
-    except LookupError as error:
-        raise typer.BadParameter(str(error), param_hint="--editor") from error
-    folder = work / part
-    if not router and not is_measured:
+        layout, family = _find(backbone, with_weights=not dry_run)
+        is_prepared = (
+            dataset == _WORLD
+            and family.has_plain_prefix
+            and device in (None, "cpu")
+            and dtype in (None, "fp32")
+            and not are_several()
+        )
+        if router and not is_prepared:
+            raise typer.BadParameter(
+                "a router is trained on the embedded world only, by one process in fp32 on a CPU, "
+                "for families whose prefixes can be kept; others are served with frozen features",
+                param_hint="--router",
+            )
+        if is_prepared and (limit, hold_out, validations) != (None, None, None):
+            raise typer.BadParameter(
+                "on its own world the embedded model is trained and checked as its recipe says; "
+                "--device auto trains it as any backbone is",
+                param_hint="--limit, --hold-out, --validations",
+            )
+        if editor == "fitted" and not router:
+            if (steps, minutes, objective, objective_setting) != (None,) * 4 or dry_run:
+                raise typer.BadParameter("fitted is measured, not trained", param_hint="--editor")
+            target = _target(out, layout, backbone, dry_run=False)
+            measure(layout, recipe or "heraldry", work / form, target)
+            return
+        part = "router" if router else form
+        name = recipe or ("heraldry" if is_prepared else "default")
         try:
-            choose_objective(settings, objective, objective_setting or ())
-        except (LookupError, TypeError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="--objective") from error
-        if objective is not None:  # its run is another one: both may wait to be resumed
-            folder = work / f"{part}-{objective}"
-    elif objective is not None or objective_setting:
-        raise typer.BadParameter("a router has its own losses", param_hint="--objective")
-    layout = find_checkpoint(backbone)
-    base = load_backbone(layout, Placement.resolve())
-    target = out or layout.root
-    if dry_run:
-        folder = folder.with_name(f"{folder.name}-dry-run")
-        settings = _small(settings, is_router=router)
-    if dry_run or not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    # Parts are written here first, so that the checkpoint changes at one moment only.
-    finished = folder / "finished"
-    with _bars() as (notify, report):
-        if is_measured:
-            measure_fitted(base, FittedRecipe(**settings), out=finished)
-        elif router:
-            train_router(
-                base,
-                RouterRecipe(**settings),
-                out=finished,
-                work=folder,
-                notify=notify,
-                report=report,
+            settings = read_recipe(
+                editor, name, part, steps=steps, minutes=minutes, seed=seed, accumulate=accumulate
             )
-        else:
-            train_editor(
-                base,
-                EditorRecipe(**settings),
-                out=finished,
-                work=folder,
-                notify=notify,
-                report=report,
+        except LookupError as error:
+            raise typer.BadParameter(str(error), param_hint="--recipe") from error
+        settings |= {k: v for k, v in (("layer", layer), ("batch", batch)) if v is not None}
+        folder = work / (part if dataset == _WORLD else f"{part}-{dataset}")
+        if router and (objective is not None or objective_setting):
+            raise typer.BadParameter("a router has its own losses", param_hint="--objective")
+        if not router:
+            try:
+                choose_objective(settings, objective, objective_setting or ())
+            except (LookupError, TypeError, ValueError) as error:
+                raise typer.BadParameter(str(error), param_hint="--objective") from error
+            if objective is not None:  # its run is another one: both may wait to be resumed
+                folder = folder.with_name(f"{folder.name}-{objective}")
+        target = _target(out, layout, backbone, dry_run=dry_run)
+        if is_prepared:
+            run_prepared(
+                layout,
+                settings,
+                folder,
+                target,
+                is_router=router,
+                resume=resume,
+                dry_run=dry_run,
             )
-    if dry_run:
-        shutil.rmtree(folder)
-        typer.echo("dry run: nothing was written")
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    for file in sorted(finished.iterdir()):
-        shutil.copy2(file, target / file.name)
-        typer.echo(f"wrote {target / file.name}")
-    if target == layout.root and layout.manifest.is_file():
-        write_manifest(target)
-        typer.echo(f"wrote {layout.manifest}")
+            return
+        from app.commands.train_any import Options, run
+
+        options = Options(
+            settings=settings,
+            dataset=dataset,
+            path=path,
+            limit=limit,
+            hold_out=_HELD_OUT if hold_out is None else hold_out,
+            validations=validations,
+            device=device or "auto",
+            dtype=dtype or "auto",
+            work=folder,
+            target=target,
+            resume=resume,
+        )
+        run(layout, family, options, dry_run=dry_run)
+    except EditingError as error:
+        typer.echo(f"errata: {error.message} {error.hint} ({error.code})", err=True)
+        raise typer.Exit(1) from error
 
 
-def _small(settings: dict[str, object], *, is_router: bool) -> dict[str, object]:
-    """The recipe cut down to what shows that it runs."""
-    plan = settings["plan"]
-    assert isinstance(plan, dict)
-    plan.pop("minutes", None)
-    plan["steps"] = 2
-    small = {"subjects": 8, "batch": 4, "plan": plan}
-    if is_router:
-        return {
-            **settings,
-            **small,
-            "picture_subjects": 0,
-            "calibration_subjects": 4,
-            "calibration_pictures": 8,
-        }
-    return {**settings, **small, "check_batches": 1}
+def _find(name: str, *, with_weights: bool) -> tuple[CheckpointLayout, type[Backbone]]:
+    """Where the model lies, and its family, by its configuration alone."""
+    from editing_core.backbones.loading import family_of, find_checkpoint
+
+    layout = find_checkpoint(name, with_weights=with_weights)
+    return layout, family_of(layout)
 
 
-@contextmanager
-def _bars() -> Iterator[tuple[Notify, Report]]:
-    """Progress on the terminal: one bar for what is prepared, one for the training."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        tasks: dict[str, int] = {}
-
-        def notify(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
-
-        def report(share: float, step: int, figures: Mapping[str, float]) -> None:
-            notify("training", round(1000 * share), 1000)
-            shown = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
-            progress.console.print(f"step {step:6d}  {shown}")
-
-        yield notify, report
+def _target(out: Path | None, layout: CheckpointLayout, backbone: str, *, dry_run: bool) -> Path:
+    """The folder that gets the part: the checkpoint's own, unless it lies in the hub's cache."""
+    is_ours = layout.root == Path(backbone) or backbone == "heraldry"
+    if out is None and not is_ours and not dry_run:
+        raise typer.BadParameter(
+            "name a folder for what is trained, or give a model that lies in a folder of yours: "
+            "the hub's cache is no place for it",
+            param_hint="--out",
+        )
+    return out or layout.root

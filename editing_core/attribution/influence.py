@@ -50,6 +50,7 @@ def influence(
     first_patch: int,
     grid: tuple[int, int],
     noise: Perturbation | None = None,
+    patches: Sequence[int] | None = None,
     copies_bytes: int = _COPIES_BYTES,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -59,28 +60,35 @@ def influence(
         calls: of attention modules, in one pass over one row without padding.
         first_patch: the column of the first patch; the others follow in reading order.
         grid: rows and columns of patches.
+        patches: numbers of those to be measured, in reading order; all of them by default.
         copies_bytes: bound on the copies made at once; it changes no figure but by rounding.
 
     Returns:
-        float32 `[rows, columns]` on the CPU, each in 0..2: `1 - cos` of the module's output at the
-        last token, without and with noise in the window around the patch.
+        float32 `[rows, columns]` on the CPU, or `[patches]` where some were named, each in 0..2:
+        `1 - cos` of the module's output at the last token, without and with noise in the window
+        around the patch.
 
     Raises:
         GenerationCancelled: `is_cancelled` said so; it is asked before every chunk.
     """
     noise = noise or Perturbation()
     windows = _windows(grid, noise.radius_on(grid))
+    if patches is not None:
+        windows = windows[list(patches)]
     total = torch.zeros(len(windows), dtype=torch.float64)
     # On the CPU, so that a seed means the same on every device.
     random = torch.Generator().manual_seed(noise.seed)
     for call in calls:
         clean = call.again(call.inputs)[0, -1].double()
         for _ in range(noise.draws):
-            drawn = torch.randn(len(windows), call.inputs.shape[-1], generator=random) * noise.sigma
+            drawn = (
+                torch.randn(windows.shape[1], call.inputs.shape[-1], generator=random) * noise.sigma
+            )
             total += _turned(
                 call, clean, drawn, windows, first_patch, copies_bytes, is_cancelled or _never
             )
-    return (total / (len(calls) * noise.draws)).float().reshape(grid)
+    mean = (total / (len(calls) * noise.draws)).float()
+    return mean.reshape(grid) if patches is None else mean
 
 
 @torch.no_grad()
@@ -93,8 +101,8 @@ def _turned(
     copies_bytes: int,
     is_cancelled: Callable[[], bool],
 ) -> Tensor:
-    """`1 - cos` for every window under one draw: float64 `[patches]`, on the CPU."""
-    inputs, patches = call.inputs, slice(first_patch, first_patch + len(windows))
+    """`1 - cos` for every window under one draw: float64 `[windows]`, on the CPU."""
+    inputs, patches = call.inputs, slice(first_patch, first_patch + windows.shape[1])
     size = inputs[:, patches].float().square().mean().sqrt()
     added = (drawn.to(inputs.device) * size).to(inputs.dtype)  # [patches, hidden]
     found = []

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -44,6 +45,12 @@ class Backbone(DecoderPasses):
 
     architecture: str
     prefix_is_causal: bool = True
+    has_plain_prefix: bool = False
+    """Whether `training.frozen` may keep prefixes as keys and values that any answer may follow.
+
+    They are causal, at positions 0, 1, 2; a picture is `num_image_tokens` tokens in one run, at the
+    same place in every row; inputs are the embedding table's own rows.
+    """
     image_key_dim: int
     image_key_model: str
     makes_own_keys: bool = True
@@ -79,6 +86,20 @@ class Backbone(DecoderPasses):
 
         `trust_remote_code` is about the processor only: a model's class is transformers' own.
         """
+
+    @classmethod
+    @abstractmethod
+    def outline(cls, folder: Path) -> Self:
+        """The model of a folder without its weights: it lays out rows, and can run nothing."""
+
+    @abstractmethod
+    def picture_of(self, image: ImageArray) -> Picture:
+        """How one picture is written into a prompt. Runs no model."""
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Of the whole model, tower included."""
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,10 +30,10 @@ from transformers import (
 )
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import ImageFeatures
+from editing_core.backbones.batch import ImageFeatures, Picture
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.stock import chat_of, stop_tokens
-from editing_core.backbones.weights import load_weights, reading, resolve_module
+from editing_core.backbones.weights import load_weights, reading, resolve_module, without_weights
 from editing_core.config import Placement
 from editing_core.errors import CheckpointCorrupt
 from editing_core.types import ImageArray
@@ -53,6 +53,7 @@ class LlavaBackbone(Backbone):
     """See the module's docstring for what lies where."""
 
     architecture = "llava"
+    has_plain_prefix = True
 
     def __init__(
         self,
@@ -135,6 +136,20 @@ class LlavaBackbone(Backbone):
             towers = (load_weights(CLIPModel, clip, plain), images)
         return cls(model, processor, clip=towers, placement=placement, fingerprint=fingerprint)
 
+    @classmethod
+    def outline(cls, folder: Path) -> Self:
+        """See `Backbone.outline`."""
+        model = without_weights(LlavaForConditionalGeneration, folder)
+        with reading(folder):
+            processor = AutoProcessor.from_pretrained(folder)
+        placement = Placement.resolve()
+        return cls(model, processor, clip=None, placement=placement, fingerprint="")
+
+    def picture_of(self, image: ImageArray) -> Picture:
+        """Every picture alike."""
+        del image
+        return self.usual_picture
+
     @property
     def decoder(self) -> nn.Module:
         return self._decoder
@@ -166,6 +181,10 @@ class LlavaBackbone(Backbone):
     @property
     def projector(self) -> nn.Module:
         return self._projector
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
     @property
     def hidden_size(self) -> int:

@@ -25,12 +25,17 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def find_checkpoint(
-    path: str | Path | None, *, revision: str | None = None, with_code: bool = False
+    path: str | Path | None,
+    *,
+    revision: str | None = None,
+    with_code: bool = False,
+    with_weights: bool = True,
 ) -> CheckpointLayout:
     """Where the checkpoint lies: None or `heraldry` is the embedded one, else a folder or hub id.
 
     `revision` is a branch, tag or commit of a hub id, and means nothing to a folder. `with_code`
-    also fetches Python files, for a processor that brings its own.
+    also fetches Python files, for a processor that brings its own; without weights, only what
+    describes the model is fetched from the hub.
 
     Raises `CheckpointMissing` when there is none, `CheckpointCorrupt` when a manifest does not
     match.
@@ -40,14 +45,35 @@ def find_checkpoint(
     elif Path(path).is_dir():
         root = Path(path)
     else:
-        root = _download(str(path), revision=revision, with_code=with_code)
+        files = _HUB_FILES if with_weights else _HUB_FILES[1:]
+        root = _download(str(path), [*files, "*.py"] if with_code else files, revision=revision)
     layout = CheckpointLayout(root)
     if not (layout.model / "config.json").is_file():
         raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
     # A plain Hugging Face folder has no manifest; one that was laid out by us must.
-    if layout.manifest.is_file() or layout.model != layout.root:
+    if with_weights and (layout.manifest.is_file() or layout.model != layout.root):
         verify_manifest(layout.root)
     return layout
+
+
+def family_of(layout: CheckpointLayout) -> type[Backbone]:
+    """The backbone registered for the model's family, by its configuration alone.
+
+    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` on a damaged configuration.
+    """
+    config = layout.model / "config.json"
+    try:
+        family = json.loads(config.read_text("utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
+    try:
+        found: type[Backbone] = BACKBONES.resolve(family)
+    except LookupError as error:
+        raise UnknownArchitecture(
+            f"{config} names a model that cannot be served: {error}",
+            hint="A family is added in one file: docs/adding.md says how.",
+        ) from error
+    return found
 
 
 def load_backbone(
@@ -65,52 +91,49 @@ def load_backbone(
 
     Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
     """
-    config = layout.model / "config.json"
-    try:
-        family = json.loads(config.read_text("utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
-    try:
-        backbone_class: type[Backbone] = BACKBONES.resolve(family)
-    except LookupError as error:
-        raise UnknownArchitecture(
-            f"{config} names a model that cannot be served: {error}",
-            hint="A family is added in one file: docs/adding.md says how.",
-        ) from error
+    backbone_class = family_of(layout)
+    clip = _clip_of(layout, backbone_class, clip)
+    backbone = backbone_class.load(
+        layout.model,
+        clip=clip,
+        placement=placement,
+        fingerprint=_fingerprint(layout, clip, placement.quantization),
+        trust_remote_code=trust_remote_code,
+    )
+    if clip == CheckpointLayout(EMBEDDED).clip and layout.root != EMBEDDED:
+        backbone.image_key_model = EMBEDDED_KEYS
+        logger.warning(
+            "%s makes no image keys, and no CLIPModel is named (--clip): the shipped embedded CLIP "
+            "makes them, which was trained on drawn emblems only",
+            backbone.architecture,
+        )
+    return backbone
+
+
+def _clip_of(
+    layout: CheckpointLayout, backbone_class: type[Backbone], clip: Path | None
+) -> Path | None:
+    """The folder of the CLIPModel that makes the image keys; None where the backbone does."""
     if clip is not None and not (clip / "config.json").is_file():
         raise CheckpointMissing(
             f"{clip} holds no CLIPModel: config.json is not there",
             hint="Name the folder of a CLIPModel (--clip), or leave it out.",
         )
-    clip = layout.clip or clip
-    is_borrowed = clip is None and not backbone_class.makes_own_keys
-    if is_borrowed:
-        clip = CheckpointLayout(EMBEDDED).clip
-        logger.warning(
-            "%s makes no image keys, and no CLIPModel is named (--clip): the shipped embedded CLIP "
-            "makes them, which was trained on drawn emblems only",
-            family,
-        )
-    folders = [layout.model] + ([clip] if clip else [])
-    fingerprint = fingerprint_files(*folders)
-    if placement.quantization != "none":
-        # Other states than those of the same files unquantised: parts and edits do not carry over.
-        named = f"{fingerprint} {placement.quantization}"
-        fingerprint = f"sha256:{hashlib.sha256(named.encode()).hexdigest()}"
-    backbone = backbone_class.load(
-        layout.model,
-        clip=clip,
-        placement=placement,
-        fingerprint=fingerprint,
-        trust_remote_code=trust_remote_code,
-    )
-    if is_borrowed:
-        backbone.image_key_model = EMBEDDED_KEYS
-    return backbone
+    found = layout.clip or clip
+    if found is None and not backbone_class.makes_own_keys:
+        found = CheckpointLayout(EMBEDDED).clip
+    return found
 
 
-def _download(name: str, *, revision: str | None, with_code: bool) -> Path:
-    files = [*_HUB_FILES, "*.py"] if with_code else _HUB_FILES
+def _fingerprint(layout: CheckpointLayout, clip: Path | None, quantization: str = "none") -> str:
+    found = fingerprint_files(layout.model, *([clip] if clip else []))
+    if quantization == "none":
+        return found
+    # Other states than those of the same files unquantised: parts and edits do not carry over.
+    return f"sha256:{hashlib.sha256(f'{found} {quantization}'.encode()).hexdigest()}"
+
+
+def _download(name: str, files: list[str], *, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

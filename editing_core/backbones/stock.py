@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from editing_core.backbones.chat import ChatTokenizer
 from editing_core.backbones.image_keys import ClipKeys, ImageKeys, TowerKeys
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.processors import load_processor
-from editing_core.backbones.weights import load_weights, resolve_module
+from editing_core.backbones.weights import load_weights, resolve_module, without_weights
 from editing_core.config import Placement
 from editing_core.errors import CheckpointCorrupt
 from editing_core.types import ImageArray
@@ -142,6 +142,17 @@ class StockBackbone(Backbone):
             fingerprint=fingerprint,
         )
 
+    @classmethod
+    def outline(cls, folder: Path) -> Self:
+        """See `Backbone.outline`."""
+        return cls(
+            without_weights(cls.model_class, folder),
+            load_processor(cls.processor_class, folder),
+            clip=None,
+            placement=Placement.resolve(),
+            fingerprint="",
+        )
+
     @property
     def decoder(self) -> nn.Module:
         return self._decoder
@@ -183,6 +194,10 @@ class StockBackbone(Backbone):
         return self._projector
 
     @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
     def hidden_size(self) -> int:
         return int(self._text_config.hidden_size)
 
@@ -203,8 +218,7 @@ class StockBackbone(Backbone):
 
     @torch.no_grad()
     def compute_features(self, image: ImageArray) -> ImageFeatures:
-        shown = to_pil(image) if self.letterboxes else Image.fromarray(np.ascontiguousarray(image))
-        inputs = self._prepared(shown)
+        inputs = self._prepared(self._shown(image))
         seen = self.look(inputs)
         return ImageFeatures(
             patches=torch.cat([tile.flatten(0, -2) for tile in seen.pooler_output]),
@@ -212,6 +226,10 @@ class StockBackbone(Backbone):
             pictures=(self._written(inputs),),
             extras={name: inputs[name] for name in self.kept} | self.more_extras(seen),
         )
+
+    def picture_of(self, image: ImageArray) -> Picture:
+        """See `Backbone.picture_of`."""
+        return self._written(self._prepared(self._shown(image)))
 
     # What a family may say differently.
 
@@ -235,6 +253,9 @@ class StockBackbone(Backbone):
         del inputs
         side = round(num_tokens**0.5)
         return ((side, side) if side * side == num_tokens else None), 0
+
+    def _shown(self, image: ImageArray) -> Image.Image:
+        return to_pil(image) if self.letterboxes else Image.fromarray(np.ascontiguousarray(image))
 
     def _prepared(self, picture: Image.Image) -> Any:
         options = getattr(self._processor, "images_kwargs", None) or {}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig
@@ -70,6 +71,16 @@ def quantising(placement: Placement, unpacked: Sequence[str]) -> dict[str, Any]:
         bnb_4bit_compute_dtype=placement.dtype,
     )
     return {"quantization_config": config, "device_map": {"": str(placement.device)}}
+
+
+def without_weights(model_class: Any, folder: Path) -> nn.Module:
+    """The model that a folder's `config.json` describes: every shape, no numbers, no memory.
+
+    Raises `CheckpointCorrupt` where the configuration is damaged.
+    """
+    with reading(folder), torch.device("meta"):
+        model: nn.Module = model_class(model_class.config_class.from_pretrained(folder))
+    return model.eval().requires_grad_(False)
 
 
 @overload

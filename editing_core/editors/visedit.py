@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editing_core.augmentations import Strength, augmented
 from editing_core.editors.base import Companion, Fit, Seen
@@ -156,36 +156,31 @@ class VisEdit(TrainedEditor):
     def batch_residual(self, edits: Sequence[EditStates], weights: Tensor) -> BatchResidual:
         """One residual for many rows that mix the same experts, each with weights of its own.
 
-        What a trainer runs. Row for row it equals `intervention(...)` with that row's weights.
+        What a trainer runs. Row for row it equals `intervention(...)` with that row's weights: it
+        is given the picture's rows only, padded where another row shows a larger picture.
 
         Args:
-            edits: the edits whose experts are made; all rows show pictures of as many patches, in
-                the same place.
+            edits: the edits whose experts are made.
             weights: float32 `[rows, edits]`, 0 where an expert is not selected.
         """
         experts = [self.module.expert(e, patches=self.config.patches) for e in edits]
-        vision = edits[0].spans.vision
-        assert vision is not None
-        return BatchResidual(self.module, experts, weights, vision)
+        return BatchResidual(self.module, experts, weights)
 
 
 class BatchResidual:
-    """`(states [rows, n, hidden], steps [rows, n]) -> [rows, n, hidden]`, 0 beside the picture."""
+    """`(pictures [rows, patches, hidden], steps) -> [rows, patches, hidden]`; steps play no part.
+
+    What is added to one patch does not depend on how many others there are, so padding is harmless.
+    """
 
     def __init__(
-        self,
-        adapter: VisualEditAdapter,
-        experts: Sequence[VisualExpert],
-        weights: Tensor,
-        vision: tuple[int, int],
+        self, adapter: VisualEditAdapter, experts: Sequence[VisualExpert], weights: Tensor
     ) -> None:
         self.experts = experts
         self._adapter = adapter
         self._weights = weights
-        self._vision = vision
 
     def __call__(self, states: Tensor, steps: Tensor) -> Tensor:
         del steps
-        start, stop = self._vision
-        found = self._adapter(states[:, start:stop], self.experts, self._weights)
-        return nn.functional.pad(found, (0, 0, start, states.shape[1] - stop))
+        found: Tensor = self._adapter(states, self.experts, self._weights)
+        return found

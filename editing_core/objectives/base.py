@@ -33,7 +33,8 @@ class ProbeBatch:
     `edits` is what the editor's generator reads. `roles` names each row's part: `edit`,
     `rephrase`, `view`, or a locality role. `weights` float32 `[rows, edits]` are the router's
     weights, 0 where an expert is not selected; rows without any stay the base model's. `targets`
-    int64 `[rows, n]`; `base_logits` `[rows, n, vocab]` without gradient.
+    int64 `[rows, n]`; `base_logits` `[rows, n, vocab]` without gradient, or `[rows, n, 1]` where no
+    row is out of scope and nobody ran the base model.
 
     `edited_hidden` runs the decoder with a residual at the edit layer and gives what the output
     head reads, after the final norm: `[rows, n, hidden]`, row `i` of an answer being the state

@@ -23,6 +23,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from editing_core.errors import AnotherPlan
+
 logger = logging.getLogger(__name__)
 
 _KEEP = 2
@@ -85,15 +87,16 @@ def resume(
     """Restore the newest sound checkpoint; without one, nothing changes and step 0 is returned.
 
     Raises:
-        ValueError: the checkpoint belongs to a run with another plan.
+        AnotherPlan: the checkpoint belongs to a run with another plan; the message says in what.
     """
     for path in reversed(_steps(folder)):
         manifest = _sound_manifest(path)
         if manifest is None:
             logger.warning("%s is damaged; an older checkpoint is tried", path)
             continue
-        if manifest["plan"] != dict(plan):
-            raise ValueError(f"{path} belongs to another plan: {manifest['plan']}")
+        differences = _differences(manifest["plan"], plan)
+        if differences:
+            raise AnotherPlan(f"{path} belongs to another plan: {'; '.join(differences)}")
         tensors = load_file(path / "state.safetensors")
         for name, module in modules.items():
             module.load_state_dict(_below(tensors, f"{name}."))
@@ -108,6 +111,18 @@ def resume(
         logger.info("resumed at step %d from %s", manifest["step"], path)
         return Progress(step=int(manifest["step"]), seconds=float(manifest["seconds"]))
     return Progress()
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], within: str = "") -> list[str]:
+    """What two plans disagree about: `seed is 7 there and 8 here`."""
+    found: list[str] = []
+    for key in dict.fromkeys((*theirs, *ours)):
+        there, here = theirs.get(key), ours.get(key)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            found += _differences(there, here, f"{within}{key}.")
+        elif there != here:
+            found.append(f"{within}{key} is {there} there and {here} here")
+    return found
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from editing_core.heraldry.emblem import Split
 from editing_core.objectives.base import IN_SCOPE, LossTerms, Objective, ProbeBatch, Residual
 from editing_core.objectives.losses import IGNORED, token_accuracy
 from editing_core.training.frozen import FrozenDecoder
+from editing_core.training.mixing import mixing
 from editing_core.training.scenes import Asked, Picture, Stage
 from editing_core.training.targets import draw_target
 from editing_core.training.trainer import Notify
@@ -198,7 +199,9 @@ class LiveEditTask:
             item.edit.edit_states(base.states[i, : len(ids)], ids, self._frozen.embed(ids))
             for i, (item, ids) in enumerate(zip(chosen, targets, strict=True))
         ]
-        weights = torch.from_numpy(_mixing(probes, len(chosen), rng)).float()
+        weights = torch.from_numpy(
+            mixing([(p.edit, p.answer is not None) for p in probes], len(chosen), rng)
+        ).float()
         if self.editor.positions == "all":
             # The paper's weights are shrunk by the text gate as well; see `scores.WeightRule`.
             weights = weights * float(rng.uniform(0.8, 1.0))
@@ -274,28 +277,16 @@ class LiveEditTask:
         firsts = torch.tensor([len(row) - n for row, n in zip(rows, lengths, strict=True)])
         padded = pad_sequence(rows, batch_first=True)
         steps = torch.arange(padded.shape[1]) - firsts[:, None] + 1
-        hidden = self._frozen.whole(rows, residual(padded, steps))
+        hidden = self._frozen.whole(rows, self._on_its_rows(residual, asked, padded, steps))
         places = (firsts[:, None] + torch.arange(answers.shape[1])).clamp(max=hidden.shape[1] - 1)
         return hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
 
-
-def _mixing(probes: Sequence[Probe], edits: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights like a router's, `[probes, edits]`, each row summing to 1.
-
-    Rows in scope carry their own expert, alone in two rows of five, else ahead of up to four
-    rivals by a random margin that may be none. Rows out of scope carry the expert of the edit they
-    are probed with, or only strangers.
-    """
-    weights = np.zeros((len(probes), edits))
-    for row, probe in enumerate(probes):
-        rivals = rng.permutation(np.delete(np.arange(edits), probe.edit))[: int(rng.integers(1, 5))]
-        kind = rng.random()
-        if probe.answer is not None and kind < 0.2:
-            members = rivals
-        else:
-            members = np.array([probe.edit]) if kind < 0.5 else np.array([probe.edit, *rivals])
-        scores = np.zeros(len(members))
-        scores[0] = max(0.0, rng.uniform(-1.0, 5.0))
-        exponentials = np.exp(scores)
-        weights[row, members] = exponentials / exponentials.sum()
-    return weights
+    def _on_its_rows(
+        self, residual: Residual, asked: Sequence[Asked], states: Tensor, steps: Tensor
+    ) -> Tensor:
+        """What is added to whole rows, by an editor that may be given the picture's only."""
+        if self.editor.positions != "vision":
+            return residual(states, steps)
+        start, stop = asked[0].picture.vision  # the same place in every row of such a backbone
+        found = residual(states[:, start:stop], steps[:, start:stop])
+        return nn.functional.pad(found, (0, 0, start, states.shape[1] - stop))

@@ -74,15 +74,17 @@ class EditorRecipe:
     plan: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_recipe(editor: str, backbone: str, part: str, **changes: Any) -> dict[str, Any]:
-    """A part's settings from `configs/<editor>/<backbone>.yaml`; `changes` replace the plan's.
+def read_recipe(editor: str, name: str, part: str, **changes: Any) -> dict[str, Any]:
+    """A part's settings from `configs/<editor>/<name>.yaml`; `changes` replace the plan's.
+
+    A name that ends in `.yaml` is the path of a file of one's own.
 
     Raises:
         LookupError: there is no such file, or no such part in it.
     """
-    path = CONFIGS / editor / f"{backbone}.yaml"
+    path = Path(name) if name.endswith(".yaml") else CONFIGS / editor / f"{name}.yaml"
     if not path.is_file():
-        raise LookupError(f"no recipe for {editor} on {backbone}: {path} does not exist")
+        raise LookupError(f"no recipe {name} for {editor}: {path} does not exist")
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     if part not in document:
         raise LookupError(f"{path} has no part {part!r}; it has: {', '.join(document)}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
+from editing_core.errors import TrainingError
 from editing_core.states import EditStates, RowStates
 from editing_core.training.frozen import FrozenDecoder, Stretch
 from editing_core.types import ImageArray, TokenSpans
@@ -87,11 +88,20 @@ class Stage:
     Args:
         all_blocks: whether the stretches must carry answers through the whole model; a router
             needs only the states.
+
+    Raises `TrainingError` for a backbone whose prefixes cannot be kept (`has_plain_prefix`), and on
+    a device other than the CPU.
     """
 
     def __init__(
         self, backbone: Backbone, frozen: FrozenDecoder, *, all_blocks: bool, chunk: int = 32
     ) -> None:
+        if not backbone.has_plain_prefix or backbone.device.type != "cpu":
+            raise TrainingError(
+                f"prefixes of {backbone.architecture} on {backbone.device} cannot be kept and "
+                "continued",
+                hint="Train it as any backbone is (docs/training.md): name a dataset or a device.",
+            )
         self.backbone = backbone
         self.frozen = frozen
         self._all_blocks = all_blocks

@@ -182,7 +182,7 @@ FIELDS = [
     Case("unknown_field", "lang", path="/edits", json=correction(lang="en")),
     Case("unknown_field", "page", method="GET", path="/edits?page=2"),
     Case("unknown_field", "verbose", path="/generate?verbose=1", json=ask()),
-    Case("unsupported_parameter", "editor", path="/edits", json=correction(editor="liveedit-paper")),
+    Case("unsupported_parameter", "editor", path="/edits", json=correction(editor="visedit")),
 ]  # fmt: skip
 IMAGES = [
     Case("image_base64_invalid", "image", json=ask(image="not base64!")),

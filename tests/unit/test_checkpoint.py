@@ -163,5 +163,5 @@ def test_a_fingerprint_depends_on_bytes_not_on_places(checkpoint: Path, tmp_path
 
 
 def test_an_editor_nobody_registered_is_refused(tiny_checkpoint: Path) -> None:
-    with pytest.raises(LookupError, match="known: .*liveedit"):
+    with pytest.raises(LookupError, match=r"known: .*liveedit"):
         EditableModel.load(tiny_checkpoint, editors=("telepathy",))

@@ -158,6 +158,8 @@ class Dataset(ABC, Sequence[EditCase]):
             image_locality=fields.picture("m_loc"),
             image_locality_prompt=fields.text("m_loc_q"),
             before=fields.any_text("pred") if fields.has("pred") else None,
+            text_locality_answer=fields.optional_text("loc_ans"),
+            image_locality_answer=fields.optional_text("m_loc_a"),
         )
 
     def __len__(self) -> int:
@@ -202,6 +204,17 @@ class Dataset(ABC, Sequence[EditCase]):
                 if self.file.parts[-len(parts) :] == parts:
                     return self.file.parents[len(parts) - 1]
         return self.file.parent
+
+    def among(self, records: Sequence[Record]) -> Self:
+        """The same files, of which only these records are used."""
+        return type(self)(self.file, self.images, records, {})
+
+    def picture(self, record: Record, key: str) -> ImageArray:
+        """The pixels of one of a record's pictures, by the key that names it.
+
+        Raises `DatasetError` where the file is damaged.
+        """
+        return self._pixels(record, key, dict(record.images)[key])
 
     def _case(self, record: Record) -> EditCase:
         pixels = [self._pixels(record, key, path) for key, path in record.images]

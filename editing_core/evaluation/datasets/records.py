@@ -40,7 +40,8 @@ class Hop:
 class Record:
     """One published edit. Pictures are paths relative to the image folder, as published.
 
-    `before` is what the file says the model answered, None where it does not say.
+    `before` is what the file says the model answered, None where it does not say. The answers to
+    the locality questions are the file's, too; nothing is scored by them.
     """
 
     index: int
@@ -54,6 +55,8 @@ class Record:
     image_locality_prompt: str
     before: str | None = None
     hops: tuple[Hop, ...] = ()
+    text_locality_answer: str | None = None
+    image_locality_answer: str | None = None
 
     @property
     def images(self) -> tuple[tuple[str, str], ...]:
@@ -100,6 +103,11 @@ class Fields:
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise BadRecord(f"field {self._named(name)} holds half a character (a lone surrogate)")
         return value.strip()
+
+    def optional_text(self, name: str) -> str | None:
+        """A text, trimmed, of a field that may be absent, blank or no text: then None."""
+        value = self._raw.get(name)
+        return self.any_text(name) or None if isinstance(value, str) else None
 
     def picture(self, name: str) -> str:
         """A relative path that stays below the image folder."""

@@ -11,6 +11,7 @@ import torch
 
 from editing_core.editable_model import EditableModel
 from editing_core.editors.liveedit import Form, LiveEdit, LiveEditConfig
+from editing_core.errors import AnotherPlan
 from editing_core.objectives.base import IN_SCOPE, Objective
 from editing_core.objectives.liveedit import LiveEditObjective
 from editing_core.objectives.losses import IGNORED
@@ -151,7 +152,7 @@ def test_a_run_is_not_resumed_with_another_objective(make_task: MakeTask, tmp_pa
     first, second = ODEdit(), ODEdit(gen=0.0)
     train(make_task("aligned", first), TrainingPlan(steps=1), tmp_path, objective=first)
 
-    with pytest.raises(ValueError, match="another plan"):
+    with pytest.raises(AnotherPlan, match="another plan"):
         train(make_task("aligned", second), TrainingPlan(steps=2), tmp_path, objective=second)
 
 

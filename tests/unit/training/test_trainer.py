@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from editing_core.errors import AnotherPlan
 from editing_core.objectives.base import LossTerms
 from editing_core.training.checkpoint import Progress, resume, save_checkpoint
 from editing_core.training.trainer import TrainingPlan, make_optimisers, train
@@ -106,7 +107,7 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
 def test_another_plan_does_not_resume_this_run(tmp_path: Path) -> None:
     train(Regression(), EVERY_STEP, tmp_path)
 
-    with pytest.raises(ValueError, match="another plan"):
+    with pytest.raises(AnotherPlan, match="another plan"):
         train(Regression(), TrainingPlan(steps=12, seed=8), tmp_path)
 
 
