@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from editing_core.checkpoint import EMBEDDED, write_manifest
 from editing_core.heraldry.sample import draw_sample
 from tests.integration.test_verified_edits import about, post, said
 from tests.support.other_weights import trained_further
-from tests.support.server import LiveServer, picture
+from tests.support.server import ROOT, LiveServer, eventually, picture
 from tests.support.tiny_model import save_tiny_checkpoint
 
 Start = Callable[..., LiveServer]
@@ -277,3 +280,42 @@ def test_the_old_weights_are_stale_once_the_new_have_made_it_anew(
     with start() as server:
         assert ask(server, 1)["text"] == before
         assert [e["version"] for e in reencoded(server)] == [2, 3]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on(
+    start: Start, command: Reencode, other: Path, tmp_path: Path
+) -> None:
+    with start() as server:
+        made = [edit(server, number) for number in range(20)]
+    program = ["-c", "import app.cli; app.cli.main()", "reencode", "--verify", "off"]
+    where = ["--model", str(other), "--data-dir", str(tmp_path / "data")]
+    run = subprocess.Popen(
+        [sys.executable, *program, *where],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    eventually(lambda: database(tmp_path, "SELECT version FROM head") > [(22,)])
+    run.kill()
+    run.wait()
+
+    assert command("reencode", other, "--verify", "off").exit_code == 0
+    assert command("doctor", other).exit_code == 0
+    with start(other) as server:
+        events = server.client.get("/admin/events?after=20&limit=200").json()["data"]
+        assert [e["reencoding"]["edit_id"] for e in events] == made
+        assert {*statuses(server).values()} == {"active"}
+
+
+def test_the_log_says_how_many_are_stale_why_and_what_to_do(
+    start: Start, other: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with start() as server:
+        made = [edit(server, number) for number in range(7)]
+        server.client.post(f"/admin/edits/{made[0]}/rollback")
+    caplog.clear()
+    with start(other):
+        (told,) = [r.getMessage() for r in caplog.records if "stale" in r.getMessage()]
+    assert told.startswith("6 edits are stale and not served (6 made by another editor liveedit): ")
+    assert f"{', '.join(made[1:6])} and 1 more; stop the server and run `errata reencode`" in told
