@@ -16,6 +16,7 @@ from app.reencoding import Reencoder, StaleEdit
 from app.runtime import Runtime
 from app.schemas import Verify
 from app.settings import Settings
+from app.store.dialects.sqlite import database_file
 from app.ulid import new_ulid
 from editing_core.errors import EditingError, RequestError
 
@@ -51,6 +52,7 @@ def reencode(
     """
     try:
         settings = Settings.load(model=model, data_dir=data_dir, editor=editor)
+        _require_database(settings.resolved_database_url)
         runtime = Runtime.open(settings)
         failed = asyncio.run(_reencode(runtime, edit or [], verify, dry_run=dry_run))
     except (StartupError, ServiceError, EditingError, OSError, LookupError, ValueError) as error:
@@ -58,6 +60,13 @@ def reencode(
         typer.echo(f"errata: {error}{' ' if hint else ''}{hint}", err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(1 if failed else 0)
+
+
+def _require_database(url: str) -> None:
+    """What a server would begin with, this command would only be mistaken about."""
+    file = database_file(url)
+    if file is not None and not file.is_file():
+        raise StartupError(f"there is no database at {file}; check --data-dir")
 
 
 async def _reencode(runtime: Runtime, only: Sequence[str], verify: Verify, *, dry_run: bool) -> int:

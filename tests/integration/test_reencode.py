@@ -115,6 +115,8 @@ def test_edits_of_the_shipped_model_live_on_under_other_weights(
         view = server.client.get(f"/edits/{newer['id']}").json()
         assert (view["verified"], view["verified_version"]) == (True, 8)
         assert (view["version"], view["after"]) == (newer["version"], "quite another")
+        alone = server.client.get(f"/edits/{older['id']}").json()
+        assert (alone["verified"], alone["verified_version"]) == (True, 0)
         event = view["history"][-1]
         assert event["changes"] == [{"edit_id": newer["id"], "from": "stale", "to": "active"}]
         made = event["reencoding"]
@@ -174,6 +176,14 @@ def test_a_dry_run_only_lists(start: Start, command: Reencode, other: Path) -> N
     assert (same.exit_code, "There is no edit 'nobody'" in same.output) == (1, True)
 
 
+def test_a_folder_without_a_database_is_refused_and_left_alone(
+    command: Reencode, other: Path, tmp_path: Path
+) -> None:
+    refused = command("reencode", other)
+    assert (refused.exit_code, "there is no database at" in refused.output) == (1, True)
+    assert not (tmp_path / "data").exists()
+
+
 def test_what_fails_its_trial_stays_stale_and_is_reported(
     start: Start, command: Reencode, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +203,20 @@ def test_what_fails_its_trial_stays_stale_and_is_reported(
         assert server.client.get(f"/edits/{bad}").json()["verified"] is False
 
 
+def test_an_edit_whose_picture_is_damaged_stays_stale_and_holds_up_nobody(
+    start: Start, command: Reencode, other: Path, tmp_path: Path
+) -> None:
+    with start() as server:
+        bad, good = edit(server, 1), edit(server, 2)
+    whose = f"digest = (SELECT image_digest FROM edits WHERE id = '{bad}')"
+    database(tmp_path, f"UPDATE images SET png = x'00' WHERE {whose}")
+    failed = command("reencode", other, "--verify", "off")
+    assert failed.exit_code == 1
+    assert f"edit {bad} stays stale: The stored picture of edit {bad} is damaged." in failed.output
+    with start(other) as server:
+        assert statuses(server) == {good: "active", bad: "stale"}
+
+
 def test_another_backbone_without_the_editor_takes_the_default_one(
     start: Start, command: Reencode, tmp_path: Path
 ) -> None:
@@ -202,6 +226,8 @@ def test_another_backbone_without_the_editor_takes_the_default_one(
     for path in backbone.glob("visedit.*"):
         path.unlink()
     write_manifest(backbone)
+    refused = command("reencode", backbone, "--editor", "visedit")
+    assert (refused.exit_code, "the editor visedit is not loaded" in refused.output) == (1, True)
     done = command("reencode", backbone, "--verify", "off")
     assert done.exit_code == 0, done.output
     assert "made by another backbone" in done.output

@@ -26,10 +26,10 @@ def written_at(revision: str, database: Path, folder: Path) -> Path:
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, revision)
     engine.dispose()
-    with contextlib.closing(sqlite3.connect(old)) as connection, connection:
-        connection.execute("ATTACH ? AS new", [str(database)])
+    with contextlib.closing(sqlite3.connect(old)) as copy, copy:
+        copy.execute("ATTACH ? AS new", [str(database)])
         for table in ("images", "events", "edits", "artifacts", "idempotency"):
-            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
-            connection.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
-        connection.execute("UPDATE head SET version = (SELECT version FROM new.head)")
+            columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
+            copy.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
+        copy.execute("UPDATE head SET version = (SELECT version FROM new.head)")
     return old
