@@ -122,8 +122,10 @@ def _show(stale: Sequence[StaleEdit], only: Sequence[str], head: int) -> None:
     from rich.console import Console
 
     typer.echo(f"version {head}: {len(stale)} stale edits")
-    for edit_id in set(only) - {edit.record.id for edit in stale}:
-        typer.echo(f"edit {edit_id} is not stale")
+    found = {edit.record.id for edit in stale}
+    for edit_id in only:
+        if edit_id not in found:
+            typer.echo(f"edit {edit_id} is not stale")
     if stale:
         Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(_table(stale))
 

@@ -151,6 +151,8 @@ def test_a_run_that_was_cut_short_goes_on(
         assert list(statuses(server).values()) == ["stale", "active", "stale"]
         assert [applied(server, number) for number in range(3)] == [[], [made[1]], []]
 
+    done = command("reencode", other, "--edit", made[1])
+    assert (done.exit_code, f"edit {made[1]} is not stale" in done.output) == (0, True)
     rest = command("reencode", other, "--verify", "off")
     assert "made 2 of 2 anew; version 6" in rest.output
     with start(other) as server:
