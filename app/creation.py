@@ -12,29 +12,25 @@ from dataclasses import dataclass, replace
 
 from app.engine import InferenceEngine
 from app.errors import (
-    EditConflicts,
-    EditNotEffective,
     IdempotencyInProgress,
     IdempotencyMismatch,
     InvalidField,
-    ServiceError,
     UnsupportedParameter,
 )
 from app.history import Caller, History, now, to_the_end
 from app.images import DecodedImage, ImageDecoder, encode_png
+from app.making import EditMaker, Made, findings_of
 from app.schemas import EditCreate, EditView
 from app.store.edit_log import Finished, NewEdit, StoredImage, StoredResponse
 from app.store.ledger import Change, LedgerEdit
 from app.store.records import EditRecord, digest_of
 from app.strict_json import canonical
 from app.timing import Stopwatch
-from app.verification import StoryTeller, near
-from editing_core.errors import ArtifactCorrupt
-from editing_core.experts.codec import decode_artifact, encode_artifact
-from editing_core.experts.memory import MemoryEntry, Snapshot
+from app.verification import near
+from editing_core.experts.memory import Snapshot
 from editing_core.identity import slot_prompt
 from editing_core.types import EditRequest
-from editing_core.verification import Verification, verify
+from editing_core.verification import Verification
 
 _LATER_EDITORS = frozenset({"visedit", "fitted"})
 
@@ -50,15 +46,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One request on its way, ready to be verified.
-
-    `entry` was decoded from `data`: what is verified, served and kept are the same bytes.
-    """
+    """One request on its way, ready to be verified."""
 
     draft: EditCreate
-    request: EditRequest
-    entry: MemoryEntry
-    data: bytes
+    made: Made
     image: StoredImage
     caller: Caller
     key: str | None
@@ -67,7 +58,7 @@ class _Attempt:
 
     def place(self, version: int) -> LedgerEdit:
         slot = (self.image.digest, slot_prompt(self.draft.prompt))
-        return LedgerEdit(self.entry.edit_id, version, slot, tuple(self.draft.supersedes))
+        return LedgerEdit(self.made.entry.edit_id, version, slot, tuple(self.draft.supersedes))
 
 
 class EditCreation:
@@ -78,17 +69,15 @@ class EditCreation:
         *,
         engine: InferenceEngine,
         decoder: ImageDecoder,
-        teller: StoryTeller,
+        maker: EditMaker,
         history: History,
         default_editor: str,
-        refine_steps: int,
     ) -> None:
         self._engine = engine
         self._decoder = decoder
-        self._teller = teller
+        self._maker = maker
         self._history = history
         self._default_editor = default_editor
-        self._refine_steps = refine_steps
         self._one_at_a_time = asyncio.Lock()
         self._in_progress: dict[str, str] = {}
 
@@ -125,9 +114,14 @@ class EditCreation:
                     image.pixels, draft.prompt, draft.target, tuple(draft.rephrases)
                 )
                 with watch.lap("encode"):
-                    entry, data = await self._encode(request, image, editor)
+                    made = await self._maker.make(
+                        request,
+                        edit_id=self._history.next_id(),
+                        image_digest=image.digest,
+                        editor=editor,
+                    )
                 stored = await asyncio.to_thread(_stored, image)
-                attempt = _Attempt(draft, request, entry, data, stored, caller, key, digest, watch)
+                attempt = _Attempt(draft, made, stored, caller, key, digest, watch)
                 while True:
                     base = self._history.snapshot
                     tried, found = await self._verify(attempt, base)
@@ -147,49 +141,18 @@ class EditCreation:
             )
         raise InvalidField(f"There is no editor {chosen!r}.", param="editor", hint=hint)
 
-    async def _encode(
-        self, request: EditRequest, image: DecodedImage, editor: str
-    ) -> tuple[MemoryEntry, bytes]:
-        try:
-            data = encode_artifact(await self._engine.encode(request, editor=editor))
-        except ArtifactCorrupt as error:  # numbers too large to be stored: no such edit can exist
-            raise EditNotEffective(
-                f"No usable edit came out: {error.message}.",
-                details={"before": None, "after": None},
-            ) from error
-        edit_id = self._history.next_id()
-        return MemoryEntry(edit_id, decode_artifact(data), image.digest, request.prompt), data
-
     async def _verify(
         self, attempt: _Attempt, base: Snapshot
     ) -> tuple[_Attempt, Verification | None]:
-        """The attempt as it is to be committed, refined if need be, and what was found of it.
-
-        Nothing is found where nobody wants to know. Raises `EditNotEffective` and `EditConflicts`
-        for a strict edit that fails.
-        """
-        draft = attempt.draft
-        if draft.verify == "off":
-            return attempt, None
-        retired = [c.edit_id for c in self._changes(attempt) if c.edit_id in base.entries]
-        found = await self._teller.tell(
-            verify(
-                attempt.request,
-                attempt.entry,
-                base=base,
-                retired=retired,
-                tau=self._engine.model.router.tau,
-                stock=self._engine.model.stock_questions,
-                max_steps=self._refine_steps,
-            ),
+        """The attempt as it is to be committed, and what was found of it; see `EditMaker.tried`."""
+        made, found = await self._maker.tried(
+            attempt.made,
+            base=base,
+            retired=[c.edit_id for c in self._changes(attempt) if c.edit_id in base.entries],
+            mode=attempt.draft.verify,
             watch=attempt.watch,
         )
-        if draft.verify == "strict" and not found.verified:
-            raise _refusal(found)
-        if found.entry is attempt.entry:
-            return attempt, found
-        data = encode_artifact(found.entry.artifact)
-        return replace(attempt, entry=found.entry, data=data), found
+        return replace(attempt, made=made), found
 
     async def _commit(
         self, attempt: _Attempt, base: Snapshot, found: Verification | None
@@ -206,14 +169,14 @@ class EditCreation:
                     self._changes(attempt),
                     caller=attempt.caller,
                     new=new,
-                    entry=attempt.entry,
-                    record_digest=new.record.digest(digest_of(attempt.data)),
+                    entry=attempt.made.entry,
+                    record_digest=new.record.digest(digest_of(attempt.made.data)),
                 )
         return bodies[0]
 
     def _is_outdated(self, attempt: _Attempt, base: Snapshot) -> bool:
         present = self._history.snapshot
-        keys, tau = [attempt.entry.artifact.key.image], self._engine.model.router.tau
+        keys, tau = [attempt.made.entry.artifact.key.image], self._engine.model.router.tau
         return present is not base and near(keys, base, tau) != near(keys, present, tau)
 
     def _changes(self, attempt: _Attempt) -> list[Change]:
@@ -223,19 +186,15 @@ class EditCreation:
     def _new_edit(self, attempt: _Attempt, found: Verification | None) -> tuple[NewEdit, list[str]]:
         """What is written, and where the response's body will be once it is known."""
         draft, version, bodies = attempt.draft, self._history.head + 1, list[str]()
+        entry = attempt.made.entry
         record = EditRecord(
-            id=attempt.entry.edit_id,
+            id=entry.edit_id,
             version=version,
-            editor=attempt.entry.artifact.editor,
+            editor=entry.artifact.editor,
             prompt=draft.prompt,
             target=draft.target,
             image_digest=attempt.image.digest,
-            before=found.before if found else None,
-            after=found.after if found else None,
-            verified=found.verified if found else None,
-            verified_version=found.version if found else None,
-            damaged=tuple(damage.wire() for damage in found.damaged) if found else (),
-            refinement_steps=found.refinement_steps if found else 0,
+            **findings_of(found),
             rephrases=tuple(draft.rephrases),
             supersedes=tuple(draft.supersedes),
             note=draft.note,
@@ -250,26 +209,8 @@ class EditCreation:
             bodies.append(view.model_dump_json())
             return Finished(timings, StoredResponse(attempt.request_digest, 201, bodies[0]))
 
-        new = NewEdit(record, attempt.data, attempt.image, finish, attempt.key)
+        new = NewEdit(record, attempt.made.data, attempt.image, finish, attempt.key)
         return new, bodies
-
-
-def _refusal(found: Verification) -> ServiceError:
-    answers = {"before": found.before, "after": found.after}
-    if found.conflicts_with:
-        return EditConflicts(
-            "This edit and others would answer each other's questions.",
-            details={"conflicts_with": list(found.conflicts_with), **answers},
-        )
-    if found.failed:
-        prompt, answer = found.failed[0]
-        message = f"With this edit the model answers {prompt!r} with {answer!r}, not the target."
-    else:
-        changed = ", ".join(repr(damage.prompt) for damage in found.damaged)
-        message = f"The edit would also change other answers about its picture: {changed}."
-    return EditNotEffective(
-        message, details={**answers, "damaged": [damage.wire() for damage in found.damaged]}
-    )
 
 
 def _stored(image: DecodedImage) -> StoredImage:

@@ -6,7 +6,7 @@
     ├── Forbidden 403       HostNotAllowed
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
     ├── MethodNotAllowed 405
-    ├── Conflict 409        IdempotencyInProgress
+    ├── Conflict 409        IdempotencyInProgress EditStale
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -140,6 +140,16 @@ class IdempotencyInProgress(ServiceError):
     code = "idempotency_in_progress"
     retryable = True
     default_hint = "The first request with this Idempotency-Key still runs. Try again shortly."
+
+
+class EditStale(ServiceError):
+    status = 409
+    kind = "conflict_error"
+    code = "edit_stale"
+    default_hint = (
+        "Stop the server and run `errata reencode`, which makes it anew; or send "
+        '"force": true to put it back without being served until then.'
+    )
 
 
 class VersionMismatch(ServiceError):

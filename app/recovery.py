@@ -6,6 +6,7 @@ Everything in memory is a function of the log and the loaded weights, so a resta
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from app.store.artifacts import ArtifactShelf, Fingerprints
@@ -17,6 +18,7 @@ from editing_core.experts.memory import Snapshot
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def recover(log: EditLog, model: EditableModel) -> Recovered:
     ]
     empty = model.empty_snapshot()
     snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
+    _tell_of_stale(shelf, ledger)
     logger.info(
         "recovered version %d: %d edits, %d active, %d unfit",
         ledger.head,
@@ -60,6 +63,23 @@ def recover(log: EditLog, model: EditableModel) -> Recovered:
         shelf,
         empty,
         snapshot,
+    )
+
+
+def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
+    """How many, why, and what to do: one line, however many there are."""
+    stale = [i for i in shelf.stale() if ledger.status(i) != "rolled_back"]
+    if not stale:
+        return
+    reasons = Counter(shelf.unfit[edit_id].reason for edit_id in stale)
+    more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
+    logger.error(
+        "%d edits are stale and not served (%s): %s%s; stop the server and run `errata reencode`, "
+        "which makes them anew",
+        len(stale),
+        ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
+        ", ".join(stale[:_NAMED]),
+        more,
     )
 
 

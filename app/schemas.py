@@ -183,6 +183,30 @@ class ChangeView(BaseModel):
     to: EditStatus
 
 
+class MadeByView(BaseModel):
+    """Identity of the weights that made an edit's artifact."""
+
+    editor: str
+    editor_fingerprint: str
+    backbone_fingerprint: str
+    router_fingerprint: str
+
+
+class ReencodingView(BaseModel):
+    """What a `reencoded` event brought: by which weights, and how the edit was tried."""
+
+    edit_id: str
+    artifact_digest: str
+    from_: MadeByView = Field(alias="from")
+    to: MadeByView
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: list[dict[str, str]]
+    refinement_steps: int
+
+
 class EventView(BaseModel):
     version: int
     type: Literal["edit_created", "rolled_back", "reinstated", "restored", "imported", "reencoded"]
@@ -192,6 +216,7 @@ class EventView(BaseModel):
     reason: str | None
     from_version: int | None
     changes: list[ChangeView]
+    reencoding: ReencodingView | None = Field(default=None, exclude_if=lambda found: found is None)
     record_digest: str | None
     previous_digest: str | None
     digest: str
@@ -367,6 +392,7 @@ class EditorView(BaseModel):
 class Versions(BaseModel):
     version: int
     active_edits: int
+    stale_edits: int
     backbone: BackboneView
     router: RouterView
     editors: dict[str, EditorView]

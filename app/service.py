@@ -13,6 +13,7 @@ from app.creation import Answer, EditCreation
 from app.engine import InferenceEngine
 from app.history import Caller, History
 from app.images import DecodedImage, ImageDecoder, data_uri
+from app.making import EditMaker
 from app.schemas import (
     AttributionRequest,
     AttributionView,
@@ -60,13 +61,13 @@ class EditingService:
         self.default_editor = default_editor
         self._decoder = decoder
         teller = StoryTeller(engine, history.log)
+        self.maker = EditMaker(engine=engine, teller=teller, refine_steps=refine_steps)
         self._creation = EditCreation(
             engine=engine,
             decoder=decoder,
-            teller=teller,
+            maker=self.maker,
             history=history,
             default_editor=default_editor,
-            refine_steps=refine_steps,
         )
         self._switching = Switching(engine=engine, teller=teller, history=history)
 

@@ -116,10 +116,12 @@ async def _load(settings: Settings, runtime: Runtime, server: _Server, port: int
     if runtime.state != "ready":
         return
     history = runtime.service.history
+    stale = history.count_stale()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(
         f"errata: ready on http://{host}:{port} (model {settings.model_name}, "
-        f"version {history.head}, {len(history.snapshot.entries)} active edits)",
+        f"version {history.head}, {len(history.snapshot.entries)} active edits"
+        + (f", {stale} stale: see `errata reencode`)" if stale else ")"),
         err=True,
     )
 

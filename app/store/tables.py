@@ -72,10 +72,15 @@ artifacts = Table(
     "artifacts",
     metadata,
     Column("edit_id", String, ForeignKey("edits.id"), primary_key=True),
+    Column("version", Integer, ForeignKey("events.version"), primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
     Column("digest", String, nullable=False),
 )
-"""`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them."""
+"""`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them.
+
+`version` is the event that brought it: the edit's own, or one that re-encoded it. The newest is
+the one that counts.
+"""
 
 events = Table(
     "events",
@@ -88,11 +93,18 @@ events = Table(
     Column("reason", Text),
     Column("from_version", Integer),
     Column("changes", Text, nullable=False),
+    Column("reencoded_edit", String),
+    Column("reencoding", Text),
     Column("record_digest", String),
     Column("previous_digest", String),
     Column("digest", String, nullable=False),
+    Index("events_by_reencoded_edit", "reencoded_edit"),
 )
-"""`record_digest` binds the created edit's row and artifact to the chain."""
+"""`record_digest` binds the created edit's row and artifact to the chain.
+
+`reencoding` is what a `reencoded` event brought, the digest of its artifact included;
+`reencoded_edit` is the edit that it names, once more, to be looked up by.
+"""
 
 idempotency = Table(
     "idempotency",

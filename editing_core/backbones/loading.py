@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -13,11 +14,20 @@ from editing_core.backbones.base import Backbone
 from editing_core.checkpoint import EMBEDDED, CheckpointLayout, fingerprint_files, verify_manifest
 from editing_core.config import DEFAULT_MODEL, Placement
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing, UnknownArchitecture
-from editing_core.registry import BACKBONES
+from editing_core.registry import BACKBONES, EDITORS
 
 logger = logging.getLogger(__name__)
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartFingerprints:
+    """Identity of each part of a checkpoint; editors by name, those that it has."""
+
+    backbone: str
+    router: str
+    editors: dict[str, str]
 
 
 def find_checkpoint(path: str | Path | None) -> CheckpointLayout:
@@ -51,6 +61,39 @@ def load_backbone(
 
     Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
     """
+    backbone_class = _class_of(layout)
+    clip = _clip_of(layout, backbone_class, clip)
+    return backbone_class.load(
+        layout.model,
+        clip=clip,
+        placement=placement,
+        fingerprint=_fingerprint(layout, clip),
+    )
+
+
+def part_fingerprints(layout: CheckpointLayout) -> PartFingerprints:
+    """What loading `layout` would find, told from its files: no weights are loaded.
+
+    Raises `CheckpointMissing` when it has no router, and what `load_backbone` raises.
+    """
+    clip = layout.clip or _clip_of(layout, _class_of(layout), None)
+    return PartFingerprints(
+        _fingerprint(layout, clip),
+        _described(layout, "router"),
+        {name: _described(layout, name) for name in EDITORS if layout.has(name)},
+    )
+
+
+def _described(layout: CheckpointLayout, part: str) -> str:
+    _, description = layout.part(part)
+    try:
+        return str(json.loads(description.read_text("utf-8"))["fingerprint"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorrupt(f"{description} is damaged: {error!r}") from error
+
+
+def _class_of(layout: CheckpointLayout) -> type[Backbone]:
+    """The backbone registered for the model's family."""
     config = layout.model / "config.json"
     try:
         family = json.loads(config.read_text("utf-8"))["model_type"]
@@ -62,17 +105,23 @@ def load_backbone(
         raise UnknownArchitecture(
             f"{error}. A family is added in one file; docs/adding.md says how."
         ) from error
+    return backbone_class
+
+
+def _clip_of(
+    layout: CheckpointLayout, backbone_class: type[Backbone], clip: Path | None
+) -> Path | None:
+    """The folder of the CLIPModel that makes the image keys; None where the backbone does."""
     clip = layout.clip or clip
     if clip is None and not backbone_class.makes_own_keys:
         clip = CheckpointLayout(EMBEDDED).clip
-        logger.info("%s makes no image keys: the embedded model's CLIP makes them", family)
-    folders = [layout.model] + ([clip] if clip else [])
-    return backbone_class.load(
-        layout.model,
-        clip=clip,
-        placement=placement,
-        fingerprint=fingerprint_files(*folders),
-    )
+        name = backbone_class.__name__
+        logger.info("%s makes no image keys: the embedded model's CLIP makes them", name)
+    return clip
+
+
+def _fingerprint(layout: CheckpointLayout, clip: Path | None) -> str:
+    return fingerprint_files(layout.model, *([clip] if clip else []))
 
 
 def _download(name: str) -> Path:

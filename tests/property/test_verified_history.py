@@ -14,9 +14,12 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typer.testing import CliRunner
 
+from app.cli import app
 from app.settings import Settings
 from tests.property.test_ledger import Simple, status
+from tests.support.other_weights import trained_further
 from tests.support.server import LiveServer, data_uri, png
 from tests.support.tiny_model import save_tiny_checkpoint, tiny_image
 
@@ -39,17 +42,21 @@ _some = st.lists(st.integers(0, 50), max_size=1)
 @pytest.fixture(scope="module", autouse=True)
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> None:
     """An edit of this one acts at its own prompt and little else, and so some edits hold."""
-    HistoryMachine.folder = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), rho=0.0)
+    first = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), rho=0.0)
+    other = trained_further(first, tmp_path_factory.mktemp("other") / "weights", "liveedit")
+    HistoryMachine.folders = (first, other)
 
 
 class HistoryMachine(RuleBasedStateMachine):
     """`model` lists the edits in the order of commits; `answers` what a strict one established."""
 
-    folder: Path
+    folders: tuple[Path, Path]
 
     def __init__(self) -> None:
         super().__init__()
         self._data = tempfile.TemporaryDirectory()
+        self._folder = self.folders[0]
+        self.stale: set[str] = set()
         self._server = self._start()
         self.model: list[Simple] = []
         self.version = 0
@@ -57,7 +64,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def _start(self) -> LiveServer:
         data_dir = Path(self._data.name)
         return LiveServer(
-            Settings.load(model=str(self.folder), data_dir=data_dir, refine_steps=8)
+            Settings.load(model=str(self._folder), data_dir=data_dir, refine_steps=8)
         ).__enter__()
 
     def teardown(self) -> None:
@@ -69,7 +76,9 @@ class HistoryMachine(RuleBasedStateMachine):
         return response.status_code, response.json()
 
     def _statuses(self) -> dict[str, str]:
-        return {edit.id: status(self.model, at) for at, edit in enumerate(self.model)}
+        found = {edit.id: status(self.model, at) for at, edit in enumerate(self.model)}
+        stale = {i: "stale" for i in self.stale if found[i] != "rolled_back"}
+        return found | stale
 
     def _named(self, which: list[int]) -> list[str]:
         return [self.model[n % len(self.model)].id for n in which if self.model]
@@ -128,6 +137,12 @@ class HistoryMachine(RuleBasedStateMachine):
     def reinstate(self, which: int, force: bool) -> None:
         edit, before = self.model[which % len(self.model)], self._statuses()
         code, body = self._post(f"/admin/edits/{edit.id}/reinstate", {"force": force})
+        if code == 409:
+            assert body["error"]["code"] == "edit_stale"
+            assert edit.id in self.stale
+            assert edit.rolled_back
+            assert not force
+            return
         if code == 422:
             assert not force
             assert edit.rolled_back
@@ -141,6 +156,23 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self._server.__exit__()
+        self._server = self._start()
+
+    @precondition(lambda self: self.model)
+    @rule(how_many=st.integers(0, 3))
+    def change_weights(self, how_many: int) -> None:
+        """To the other ones and back; edits made by those now loaded count as they are."""
+        self._server.__exit__()
+        self._folder = self.folders[self._folder == self.folders[0]]
+        self.stale = {edit.id for edit in self.model if edit.id not in self.stale}
+        some = sorted(self.stale)[:how_many]
+        if some:
+            named = [part for edit_id in some for part in ("--edit", edit_id)]
+            where = ["--model", str(self._folder), "--data-dir", self._data.name]
+            done = CliRunner().invoke(app, ["reencode", *where, "--verify", "off", *named])
+            assert done.exit_code == 0, done.output
+            self.version += len(some)
+            self.stale -= {*some}
         self._server = self._start()
 
     @invariant()
