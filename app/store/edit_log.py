@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -34,11 +34,12 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What an idempotency key is answered with."""
+    """What an idempotency key is answered with. Status 202: with the edit as it stands by then."""
 
     request_digest: str
     status: int
     body: str
+    edit_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +121,21 @@ class EditLog:
     def records(
         self,
         *,
-        below: int | None = None,
+        below: str | None = None,
         text: str | None = None,
         tag: str | None = None,
         limit: int,
         among: Set[str],
     ) -> list[EditRecord]:
-        """Up to `limit` records of the ids `among`, newest first, older than version `below`."""
+        """Up to `limit` records of the ids `among`, newest first, older than the id `below`."""
         found: list[EditRecord] = []
-        query = sa.select(tables.edits).order_by(tables.edits.c.version.desc())
+        query = sa.select(tables.edits).order_by(tables.edits.c.id.desc())
         if below is not None:
-            query = query.where(tables.edits.c.version < below)
+            query = query.where(tables.edits.c.id < below)
         with self._database.read() as connection:
             rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
             for record in map(EditRecord.from_row, rows):
-                if record.id in among and _matches(record, text, tag):
+                if record.id in among and matches(record, text, tag):
                     found.append(record)
                     if len(found) == limit:
                         break
@@ -162,7 +163,7 @@ class EditLog:
             )
         if row is None:
             return None
-        return StoredResponse(row["request_digest"], row["status"], row["body"])
+        return StoredResponse(row["request_digest"], row["status"], row["body"], row["edit_id"])
 
     def image(self, digest: str) -> bytes | None:
         """The PNG bytes of a stored picture; None when it is missing or damaged."""
@@ -172,7 +173,7 @@ class EditLog:
                 .mappings()
                 .one_or_none()
             )
-        return None if row is None else _intact_png(row)
+        return None if row is None else intact_png(row)
 
     def originals(self, edit_ids: Sequence[str]) -> list[tuple[EditRecord, bytes | None]]:
         """What edits were made of, in the order asked for: record and picture, as PNG.
@@ -190,7 +191,7 @@ class EditLog:
         )
         with self._database.read() as connection:
             rows = {row["id"]: row for row in connection.execute(query).mappings()}
-        return [(EditRecord.from_row(rows[i]), _intact_png(rows[i])) for i in edit_ids]
+        return [(EditRecord.from_row(rows[i]), intact_png(rows[i])) for i in edit_ids]
 
     def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
         """Stored bytes and everything needed to check them, in pages, in no special order."""
@@ -243,7 +244,8 @@ _ARTIFACT_QUERY = (
 )
 
 
-def _intact_png(row: Mapping[Any, Any]) -> bytes | None:
+def intact_png(row: Mapping[Any, Any]) -> bytes | None:
+    """A stored picture, if it is there and its bytes are what they were."""
     png = row["png"]
     return bytes(png) if png is not None and digest_of(png) == row["png_digest"] else None
 
@@ -268,6 +270,7 @@ def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
             edit_id=new.record.id, data=new.artifact, digest=digest_of(new.artifact)
         )
     )
+    connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == new.record.id))
     finished = new.finish()
     connection.execute(
         sa.update(tables.edits)
@@ -304,7 +307,19 @@ def _check_link(event: Event, digest: str, previous: Event | None) -> None:
         raise ValueError("its content does not match its digest")
 
 
-def _matches(record: EditRecord, text: str | None, tag: str | None) -> bool:
+class Searchable(Protocol):
+    """What `GET /edits` looks into."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def tags(self) -> Sequence[str]: ...
+
+
+def matches(record: Searchable, text: str | None, tag: str | None) -> bool:
+    """Whether `record` has the tag, and the text in its prompt or target, whatever the case."""
     if tag is not None and tag not in record.tags:
         return False
     if text is None:

@@ -34,7 +34,7 @@ class Simple:
 
 
 def finished() -> Finished:
-    return Finished({}, StoredResponse("d", 201, "{}"))
+    return Finished({}, StoredResponse("d", 201, "{}", "e"))
 
 
 def status(history: list[Simple], position: int) -> str:
