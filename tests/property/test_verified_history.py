@@ -52,7 +52,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._data = tempfile.TemporaryDirectory()
-        self.wait_s = 600
+        self.wait_s = 0
         self._server = self._start()
         self.model: list[Simple] = []
         self.never_made: dict[str, str] = {}
