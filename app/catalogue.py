@@ -11,9 +11,12 @@ from collections.abc import Mapping
 
 from app.errors import EditNotCommitted, EditNotFound
 from app.history import History
-from app.orders import IN_QUEUE, Order
+from app.orders import IN_QUEUE, Answer, Order
 from app.schemas import EditsQuery, EditView
 from app.store.job_log import EditJob, JobLog, JobState
+
+_STATUS = {"pending": 202, "failed": 200, "cancelled": 200}
+"""201 for whatever was committed."""
 
 
 class Catalogue:
@@ -28,6 +31,12 @@ class Catalogue:
         """One edit as it stands. Raises `EditNotFound`."""
         job = await self._find(edit_id, param="id")
         return await self._history.view(edit_id) if job is None else self._view(job)
+
+    async def standing(self, edit_id: str, *, is_replay: bool) -> Answer:
+        """An edit that was answered 202, as it stands."""
+        view = await self.view(edit_id)
+        status = _STATUS.get(view.status, 201)
+        return Answer(status, view.model_dump_json(), edit_id, is_replay)
 
     async def require_committed(self, edit_id: str, *, param: str = "id") -> None:
         """Raises `EditNotFound`, and `EditNotCommitted` for one that is not, or never will be."""

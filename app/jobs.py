@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.catalogue import Catalogue
 from app.creation import EditCreation
@@ -21,14 +19,13 @@ from app.errors import (
     Draining,
     EditCommitted,
     EditNotFound,
-    IdempotencyInProgress,
-    IdempotencyMismatch,
     InternalError,
     QueueFull,
     StoreUnavailable,
     as_service_error,
 )
 from app.history import Caller, History, now, to_the_end
+from app.idempotency import IdempotencyKeys
 from app.orders import IN_QUEUE, Answer, Order
 from app.schemas import EditCreate, EditView, ErrorDetail
 from app.store.edit_log import StoredImage
@@ -37,9 +34,6 @@ from app.store.records import digest_of
 from app.strict_json import canonical
 
 logger = logging.getLogger(__name__)
-
-_STATUS = {"pending": 202, "failed": 200, "cancelled": 200}
-"""What a replay is answered with; 201 for whatever was committed."""
 
 _RETRY_S = 1.0
 
@@ -69,7 +63,7 @@ class EditJobs:
         self._limit = limit
         self._tasks: dict[str, asyncio.Task[Answer]] = {}
         self._turn = asyncio.Lock()
-        self._claimed: dict[str, str] = {}
+        self._keys = IdempotencyKeys(history.log, log, catalogue)
         self._is_paused = False
 
     # --- from the request to its answer -----------------------------------------------------
@@ -82,43 +76,13 @@ class EditJobs:
         A `patient` caller waits for the end of the edit, however long it takes.
         """
         digest = digest_of(canonical(draft.model_dump()))
-        with self._claim(key, digest):
-            answer = await self._replay(key, digest)
+        with self._keys.claim(key, digest):
+            answer = await self._keys.replay(key, digest)
             if answer is None:
                 answer = await self._create(draft, key, digest, caller, patient)
         if patient and answer.status == 202:
             answer = await self._end_of(answer.edit_id)
         return answer
-
-    @contextmanager
-    def _claim(self, key: str | None, digest: str) -> Iterator[None]:
-        if key is None:
-            yield
-            return
-        if (running := self._claimed.get(key)) is not None:
-            _require_same(running, digest)
-            raise IdempotencyInProgress("A request with this Idempotency-Key is still running.")
-        self._claimed[key] = digest
-        try:
-            yield
-        finally:
-            del self._claimed[key]
-
-    async def _replay(self, key: str | None, digest: str) -> Answer | None:
-        if key is None:
-            return None
-        # In this order: what is committed in between is found by the second look.
-        job = await asyncio.to_thread(self._log.by_key, key)
-        if job is not None:
-            _require_same(job.request_digest, digest)
-            return await self._standing(job.id)
-        stored = await asyncio.to_thread(self._history.log.stored_response, key)
-        if stored is None:
-            return None
-        _require_same(stored.request_digest, digest)
-        if stored.status == 202:
-            return await self._standing(stored.edit_id)
-        return Answer(stored.status, stored.body, stored.edit_id, is_replay=True)
 
     async def _create(
         self, draft: EditCreate, key: str | None, digest: str, caller: Caller, patient: bool
@@ -142,7 +106,7 @@ class EditJobs:
                     return task.result()
                 if not await to_the_end(self._keep(order)):
                     return await task
-            return await self._standing(order.id, is_replay=False)
+            return await self._catalogue.standing(order.id, is_replay=False)
 
     async def _is_in_time(
         self, order: Order, task: asyncio.Task[Answer], wait_s: float | None
@@ -172,16 +136,10 @@ class EditJobs:
             self._start(order)
         return True
 
-    async def _standing(self, edit_id: str, *, is_replay: bool = True) -> Answer:
-        """The edit as it stands."""
-        view = await self._catalogue.view(edit_id)
-        status = _STATUS.get(view.status, 201)
-        return Answer(status, view.model_dump_json(), edit_id, is_replay)
-
     async def _end_of(self, edit_id: str) -> Answer:
         if (task := self._tasks.get(edit_id)) is not None:
             await asyncio.wait({task})
-        answer = await self._standing(edit_id)
+        answer = await self._catalogue.standing(edit_id, is_replay=True)
         if answer.status == 202:
             raise Draining("This server is shutting down.", retry_after_s=5)
         return answer
@@ -309,10 +267,3 @@ class EditJobs:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
         await self._history.settled()
-
-
-def _require_same(known: str, digest: str) -> None:
-    if known != digest:
-        raise IdempotencyMismatch(
-            "This Idempotency-Key was used for a different request.", param="Idempotency-Key"
-        )

@@ -131,13 +131,14 @@ def _jobs(server: LiveServer, state: str = "%") -> int:
 def test_what_can_be_told_at_once_is_told_at_once(server: LiveServer, image: str) -> None:
     client, before = server.client, _jobs(server)
     with server.device_held():
-        for fields, expected in [
+        refusals: list[tuple[dict[str, Any], tuple[int, str, str]]] = [
             ({"target": "why " * 60}, (422, "target_too_long", "target")),
             ({"prompt": "why " * 500}, (422, "context_too_long", "prompt")),
             ({"image": "aGVsbG8="}, (415, "image_format_unsupported", "image")),
             ({"editor": "unheard-of"}, (400, "invalid_field", "editor")),
             ({"supersedes": ["x"]}, (404, "edit_not_found", "supersedes")),
-        ]:  # fmt: skip
+        ]
+        for fields, expected in refusals:
             assert code(client.post("/edits", json=correction(image, **fields))) == expected
     assert _jobs(server) == before
 

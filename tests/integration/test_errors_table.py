@@ -342,7 +342,7 @@ def test_an_internal_error_tells_nothing_of_itself(
 
     monkeypatch.setattr(server.service.history.log, "record", fail)
     known = server.service.history.ledger.ids()
-    monkeypatch.setattr(server.service.history, "require", fail)
+    monkeypatch.setattr(server.service.history, "settled", fail)
     response = client.get(f"/edits/{known[0] if known else 'any'}")
 
     assert response.status_code == 500

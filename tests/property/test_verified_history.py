@@ -176,7 +176,8 @@ class HistoryMachine(RuleBasedStateMachine):
         if is_cancelled:
             self.never_made[made["id"]] = "cancelled"
         else:
-            self._came_out(*self._ended(made["id"]), body | {"supersedes": []}, before)
+            code, ended = self._ended(made["id"])
+            self._came_out(code, ended, body | {"supersedes": []}, before)
 
     @rule(wait_s=st.sampled_from([0, 600]))
     def restart(self, wait_s: int) -> None:
