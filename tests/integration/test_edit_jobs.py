@@ -439,3 +439,36 @@ def test_what_a_start_cannot_take_up_fails(
         assert "retired" in retired["error"]["message"]
         assert (unreadable["status"], unreadable["error"]["code"]) == ("failed", "internal_error")
         assert good["status"] == "active"
+
+
+@pytest.mark.parametrize("edit_wait_s", [0, 0.01, 0.05])
+def test_however_the_clock_falls_every_edit_has_one_end(
+    start: Start, image: str, edit_wait_s: float
+) -> None:
+    """Some are made in time, some are promised, some are cancelled just as they are committed."""
+    responses: dict[int, httpx.Response] = {}
+    with start(edit_wait_s=edit_wait_s) as server:
+
+        def send(number: int) -> None:
+            body = correction(image, prompt=f"p{number}")
+            made = httpx.post(f"{server.url}/edits", json=body, timeout=120)
+            responses[number] = made
+            if number % 3 == 0:
+                httpx.post(f"{server.url}/edits/{made.json()['id']}/cancel", timeout=120)
+
+        senders = [threading.Thread(target=send, args=(number,)) for number in range(18)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        assert {r.status_code for r in responses.values()} <= {201, 202}
+        edits = [ended(server.client, r.json()) for r in responses.values()]
+        events = server.client.get("/admin/events?limit=200").json()["data"]
+
+        assert {e["status"] for e in edits if e["version"] is None} <= {"cancelled"}
+        made = sorted((e for e in edits if e["version"]), key=lambda e: int(e["version"]))
+        assert {e["status"] for e in made} == {"active"}
+        assert [e["version"] for e in made] == list(range(1, len(events) + 1))
+        assert [e["id"] for e in made] == sorted(e["id"] for e in made)
+        eventually(lambda: server.waiting == 0)
+        assert _jobs(server) == len(edits) - len(made) == _jobs(server, "cancelled")
