@@ -98,6 +98,11 @@ class History:
             raise LookupError(f"edit {edit_id} vanished from the database")
         return EditView.of(record, self.status(edit_id))
 
+    async def settled(self) -> None:
+        """Return when no commit lies between database and memory."""
+        async with self.lock:
+            pass
+
     def entries(self, edit_ids: Sequence[str]) -> list[MemoryEntry]:
         """Of these edits, those fit to serve. Blocking."""
         return self._shelf.load(edit_ids)
@@ -195,7 +200,7 @@ class History:
         event = Event(
             version=version,
             type=kind,
-            at=new.record.created_at if new else now(),
+            at=now(),
             actor=caller.actor,
             request_id=caller.request_id,
             reason=reason,

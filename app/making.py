@@ -11,6 +11,7 @@ from app.errors import EditConflicts, EditNotEffective, ServiceError
 from app.schemas import Verify
 from app.timing import Stopwatch
 from app.verification import StoryTeller
+from editing_core.editable_model import OnProgress
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
@@ -42,7 +43,10 @@ class Findings(TypedDict):
 
 
 class EditMaker:
-    """One per process; lives on the event loop's thread. Whoever uses it holds a ticket."""
+    """One per process; lives on the event loop's thread.
+
+    Whoever uses it holds a ticket of the engine, or has the turn to edit.
+    """
 
     def __init__(self, *, engine: InferenceEngine, teller: StoryTeller, refine_steps: int) -> None:
         self._engine = engine
@@ -50,12 +54,22 @@ class EditMaker:
         self._refine_steps = refine_steps
 
     async def make(
-        self, request: EditRequest, *, edit_id: str, image_digest: str, editor: str
+        self,
+        request: EditRequest,
+        *,
+        edit_id: str,
+        image_digest: str,
+        editor: str,
+        on_progress: OnProgress | None = None,
     ) -> Made:
-        """Encode one edit. Raises the library's `RequestError`s, and `EditNotEffective` when its
-        numbers are too large to be stored: no such edit can exist."""
+        """Encode one edit. `on_progress` is called on the device thread, see `InferenceEngine`.
+
+        Raises the library's `RequestError`s, and `EditNotEffective` when its numbers are too large
+        to be stored: no such edit can exist.
+        """
         try:
-            data = encode_artifact(await self._engine.encode(request, editor=editor))
+            artifact = await self._engine.encode(request, editor=editor, on_progress=on_progress)
+            data = encode_artifact(artifact)
         except ArtifactCorrupt as error:
             raise EditNotEffective(
                 f"No usable edit came out: {error.message}.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from app.store.artifacts import ArtifactShelf, Fingerprints
 from app.store.edit_log import EditLog
+from app.store.job_log import JobLog
 from app.store.ledger import Ledger
 from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
@@ -23,7 +24,8 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Where the writer goes on. `last_digest` is that of the newest event, None before any."""
+    """Where the writer goes on. `last_digest` is that of the newest event, None before any;
+    `last_edit_id` the highest id ever kept, of an edit or of one that was only asked for."""
 
     ledger: Ledger
     last_digest: str | None
@@ -33,7 +35,7 @@ class Recovered:
     snapshot: Snapshot
 
 
-def recover(log: EditLog, model: EditableModel) -> Recovered:
+def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged artifact only
     takes its own edit out of service."""
     ledger, last = log.fold()
@@ -59,7 +61,7 @@ def recover(log: EditLog, model: EditableModel) -> Recovered:
     return Recovered(
         ledger,
         last.digest if last else None,
-        edit_ids[-1] if edit_ids else None,
+        max(filter(None, (*edit_ids, jobs.newest_id())), default=None),
         shelf,
         empty,
         snapshot,

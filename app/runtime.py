@@ -20,6 +20,7 @@ from app.service import EditingService
 from app.settings import Settings
 from app.store.database import Database
 from app.store.edit_log import EditLog
+from app.store.job_log import JobLog
 from editing_core.editable_model import EditableModel
 
 logger = logging.getLogger(__name__)
@@ -61,10 +62,14 @@ class Runtime:
             raise
         return cls(settings, lock, database)
 
-    async def load(self) -> None:
-        """Load weights, recover history, start the engine. A failure is kept and raised."""
+    async def load(self, *, resumes_edits: bool = True) -> None:
+        """Load weights, recover history, start the engine, take up what was left pending.
+
+        Without `resumes_edits` pending edits are left for the next server. A failure is kept and
+        raised.
+        """
         try:
-            model, history = await asyncio.to_thread(self._load)
+            model, history, jobs = await asyncio.to_thread(self._load)
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
@@ -81,11 +86,16 @@ class Runtime:
             model_name=self.settings.model_name,
             default_editor=self.settings.editor,
             refine_steps=self.settings.refine_steps,
+            job_log=jobs,
+            edit_wait_s=self.settings.edit_wait_s,
+            edit_limit=self.settings.queue_limit,
         )
         if self.state == "starting":
+            if resumes_edits:
+                await self._service.jobs.resume()
             self.state = "ready"
 
-    def _load(self) -> tuple[EditableModel, History]:
+    def _load(self) -> tuple[EditableModel, History, JobLog]:
         import torch
 
         if self.settings.threads is not None:
@@ -96,8 +106,8 @@ class Runtime:
             dtype=self.settings.dtype,
             where_there=_SERVED_EDITORS,
         )
-        log = EditLog(self._database)
-        return model, History(log, recover(log, model))
+        log, jobs = EditLog(self._database), JobLog(self._database)
+        return model, History(log, recover(log, jobs, model)), jobs
 
     @property
     def service(self) -> EditingService:
@@ -136,8 +146,13 @@ class Runtime:
             self._idle.set()
 
     async def drain(self) -> None:
-        """Turn new requests away and wait for the running ones, up to the timeout."""
+        """Turn new requests away and wait for the running ones, up to the timeout.
+
+        Edits that were answered 202 stop here, and go on at the next start.
+        """
         self.state = "draining"
+        if self._service is not None:
+            self._service.jobs.pause()
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):
                 await self._idle.wait()
@@ -146,6 +161,8 @@ class Runtime:
 
     async def close(self) -> None:
         self.state = "closed"
+        if self._service is not None:
+            await self._service.jobs.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()

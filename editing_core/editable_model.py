@@ -11,7 +11,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
     FingerprintMismatch,
+    GenerationCancelled,
     StaleArtifact,
     TargetTooLong,
 )
@@ -52,6 +53,9 @@ from editing_core.stock_questions import StockQuestion, default_questions, quest
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
 
 __all__ = ["EditableModel", "GenerationRow"]
+
+OnProgress = Callable[[int, int, float], None]
+"""Told after each stage: stages done, the most there may be, the loss (0 where there is none)."""
 
 
 class EditableModel:
@@ -137,13 +141,24 @@ class EditableModel:
             self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
 
     @torch.no_grad()
-    def encode(self, request: EditRequest, *, editor: str = "liveedit") -> EditArtifact:
+    def encode(
+        self,
+        request: EditRequest,
+        *,
+        editor: str = "liveedit",
+        is_cancelled: IsCancelled | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> EditArtifact:
         """Make an edit. Pure: nothing is kept, and the same request gives the same artifact.
 
-        The payload is rounded to the float16 that will be stored. Raises what `validate` raises,
-        and `ArtifactCorrupt` when the expert's numbers do not fit float16.
+        The payload is rounded to the float16 that will be stored. `on_progress(done, total,
+        loss)` is called after each stage; in between the model is as ever, and may be asked other
+        things. Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not
+        fit float16, and `GenerationCancelled` at the next stage.
         """
         self.validate(request, editor=editor)
+        if is_cancelled is not None and is_cancelled():
+            raise GenerationCancelled("the edit was cancelled")
         chosen, target_ids = self._editor(editor), self._encode_target(request.target)
         batch = self.backbone.prepare(
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
@@ -167,6 +182,8 @@ class EditableModel:
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorrupt(f"the expert's {name} does not fit float16", field=name)
+        if on_progress is not None:
+            on_progress(1, 1, 0.0)
         return EditArtifact(
             editor=editor,
             edit_layer=chosen.edit_layer,

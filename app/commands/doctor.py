@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.store.database import Database
 from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
+from app.store.job_log import JobLog
 from editing_core.config import DEFAULT_MODEL
 from editing_core.errors import EditingError
 from editing_core.identity import image_digest
@@ -66,9 +67,15 @@ def _examine(url: str, model: str) -> list[str]:
             png = log.image(stored.record.image_digest)
             if png is None or image_digest(decode_png(png)) != stored.record.image_digest:
                 problems.append(f"edit {stored.record.id}: its picture is missing or damaged")
+        jobs = JobLog(database)
+        pending = jobs.pending()
+        for job in pending:
+            image = jobs.image(job.id)
+            if image is None or image_digest(decode_png(image.png)) != job.image_digest:
+                problems.append(f"pending edit {job.id}: its picture is missing or damaged")
         typer.echo(
             f"version {ledger.head}: {len(ledger.ids())} edits, {len(ledger.active())} active, "
-            f"{len(problems)} problems"
+            f"{len(pending)} pending, {len(problems)} problems"
         )
         return problems
     finally:

@@ -72,7 +72,7 @@ def _require_database(url: str) -> None:
 async def _reencode(runtime: Runtime, only: Sequence[str], verify: Verify, *, dry_run: bool) -> int:
     """How many of the stale edits are stale still, having been tried."""
     try:
-        await runtime.load()
+        await runtime.load(resumes_edits=False)
         service = runtime.service
         reencoder = Reencoder(
             engine=service.engine,

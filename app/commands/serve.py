@@ -52,6 +52,7 @@ def serve(
     refine_objective: Annotated[
         str | None, typer.Option(help="answers, liveedit, odedit or same_data. [answers]")
     ] = None,
+    edit_wait_s: Annotated[float | None, typer.Option(help="Seconds before 202. [10]")] = None,
     batch_limit: Annotated[int | None, typer.Option(help="Edits in one batch. [1000]")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,

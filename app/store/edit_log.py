@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -35,11 +35,12 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What an idempotency key is answered with."""
+    """What an idempotency key is answered with. Status 202: with the edit as it stands by then."""
 
     request_digest: str
     status: int
     body: str
+    edit_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +127,21 @@ class EditLog:
     def records(
         self,
         *,
-        below: int | None = None,
+        below: str | None = None,
         text: str | None = None,
         tag: str | None = None,
         limit: int,
         among: Set[str],
     ) -> list[EditRecord]:
-        """Up to `limit` records of the ids `among`, newest first, older than version `below`."""
+        """Up to `limit` records of the ids `among`, newest first, older than the id `below`."""
         found: list[EditRecord] = []
-        query = RECORDS.order_by(tables.edits.c.version.desc())
+        query = RECORDS.order_by(tables.edits.c.id.desc())
         if below is not None:
-            query = query.where(tables.edits.c.version < below)
+            query = query.where(tables.edits.c.id < below)
         with self._database.read() as connection:
             rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
             for record in map(as_it_stands, rows):
-                if record.id in among and _matches(record, text, tag):
+                if record.id in among and matches(record, text, tag):
                     found.append(record)
                     if len(found) == limit:
                         break
@@ -168,7 +169,7 @@ class EditLog:
             )
         if row is None:
             return None
-        return StoredResponse(row["request_digest"], row["status"], row["body"])
+        return StoredResponse(row["request_digest"], row["status"], row["body"], row["edit_id"])
 
     def image(self, digest: str) -> bytes | None:
         """The PNG bytes of a stored picture; None when it is missing or damaged."""
@@ -178,7 +179,7 @@ class EditLog:
                 .mappings()
                 .one_or_none()
             )
-        return None if row is None else _intact_png(row)
+        return None if row is None else intact_png(row)
 
     def originals(self, edit_ids: Sequence[str]) -> list[tuple[EditRecord, bytes | None]]:
         """What edits were made of, in the order asked for: record and picture, as PNG.
@@ -192,7 +193,7 @@ class EditLog:
         )
         with self._database.read() as connection:
             rows = {row["id"]: row for row in connection.execute(query).mappings()}
-        return [(as_it_stands(rows[i]), _intact_png(rows[i])) for i in edit_ids]
+        return [(as_it_stands(rows[i]), intact_png(rows[i])) for i in edit_ids]
 
     def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
         """Of each edit the newest bytes and what is needed to check them, in no special order."""
@@ -204,7 +205,8 @@ class EditLog:
                 yield StoredArtifact.from_row(row)
 
 
-def _intact_png(row: Mapping[Any, Any]) -> bytes | None:
+def intact_png(row: Mapping[Any, Any]) -> bytes | None:
+    """A stored picture, if it is there and its bytes are what they were."""
     png = row["png"]
     return bytes(png) if png is not None and digest_of(png) == row["png_digest"] else None
 
@@ -225,6 +227,7 @@ def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
         )
     connection.execute(sa.insert(tables.edits).values(new.record.row()))
     _insert_artifact(connection, new.record.id, new.record.version, new.artifact)
+    connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == new.record.id))
     finished = new.finish()
     connection.execute(
         sa.update(tables.edits)
@@ -266,7 +269,19 @@ def _check_link(event: Event, digest: str, previous: Event | None) -> None:
         raise ValueError("its content does not match its digest")
 
 
-def _matches(record: EditRecord, text: str | None, tag: str | None) -> bool:
+class Searchable(Protocol):
+    """What `GET /edits` looks into."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def tags(self) -> Sequence[str]: ...
+
+
+def matches(record: Searchable, text: str | None, tag: str | None) -> bool:
+    """Whether `record` has the tag, and the text in its prompt or target, whatever the case."""
     if tag is not None and tag not in record.tags:
         return False
     if text is None:

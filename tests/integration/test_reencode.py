@@ -35,8 +35,9 @@ def other(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def start(tiny_checkpoint: Path, tmp_path: Path) -> Start:
-    def begin(model: Path = tiny_checkpoint) -> LiveServer:
-        return LiveServer(Settings.load(model=str(model), data_dir=tmp_path / "data", threads=1))
+    def begin(model: Path = tiny_checkpoint, **fields: Any) -> LiveServer:
+        fields = {"model": str(model), "threads": 1} | fields
+        return LiveServer(Settings.load(data_dir=tmp_path / "data", **fields))
 
     return begin
 
@@ -50,10 +51,13 @@ def command(tmp_path: Path) -> Reencode:
     return run
 
 
-def edit(server: LiveServer, number: int, **fields: Any) -> str:
+def correction(number: int) -> dict[str, Any]:
     """An edit on picture `number`, unverified, since random weights seldom obey."""
-    body = {"image": picture(number), "prompt": "q", "target": "blue", "verify": "off"} | fields
-    return str(post(server.client, body)["id"])
+    return {"image": picture(number), "prompt": "q", "target": "blue", "verify": "off"}
+
+
+def edit(server: LiveServer, number: int, **fields: Any) -> str:
+    return str(post(server.client, correction(number) | fields)["id"])
 
 
 def statuses(server: LiveServer) -> dict[str, str]:
@@ -176,6 +180,32 @@ def test_a_dry_run_only_lists(start: Start, command: Reencode, other: Path) -> N
         assert statuses(server) == {made: "stale"}
     same = command("reencode", other, "--dry-run", "--edit", "nobody")
     assert (same.exit_code, "There is no edit 'nobody'" in same.output) == (1, True)
+
+
+def test_pending_edits_are_left_for_the_next_server(
+    start: Start, command: Reencode, other: Path, tmp_path: Path
+) -> None:
+    with start() as server:
+        made = edit(server, 1)
+    with start(edit_wait_s=0) as server, server.device_held():
+        asked = [server.client.post("/edits", json=correction(number)) for number in (2, 3)]
+        pending = [response.json()["id"] for response in asked]
+        server.drain()
+    kept = database(tmp_path, "SELECT * FROM edit_jobs")
+    assert len(kept) == 2
+
+    assert command("reencode", other, "--dry-run").exit_code == 0
+    done = command("reencode", other, "--verify", "off")
+    assert "made 1 of 1 anew; version 2" in done.output
+    assert database(tmp_path, "SELECT * FROM edit_jobs") == kept
+
+    with start(other) as server:
+        eventually(lambda: set(statuses(server).values()) == {"active"})
+        assert list(statuses(server)) == [*reversed(pending), made]
+        versions = [server.client.get(f"/edits/{i}").json()["version"] for i in pending]
+        assert versions == [3, 4]
+        assert [applied(server, number) for number in (1, 2, 3)] == [[i] for i in (made, *pending)]
+    assert database(tmp_path, "SELECT * FROM edit_jobs") == []
 
 
 def test_a_folder_without_a_database_is_refused_and_left_alone(

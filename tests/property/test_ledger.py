@@ -42,7 +42,7 @@ def artifact_of(event: Event) -> bytes | None:
 
 
 def finished() -> Finished:
-    return Finished({}, StoredResponse("d", 201, "{}"))
+    return Finished({}, StoredResponse("d", 201, "{}", "e"))
 
 
 def status(history: list[Simple], position: int) -> str:

@@ -1,6 +1,8 @@
 """Histories of verified edits on a live server, against the rule that decides who is active.
 
 Pictures, prompts and targets are few, so that slots, look-alikes and contradictions are common.
+Now and then the server waits for no edit: what is answered 202 then comes to the same end, and a
+stop in between changes nothing but when.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from app.cli import app
 from app.settings import Settings
 from tests.property.test_ledger import Simple, status
 from tests.support.other_weights import trained_further
-from tests.support.server import LiveServer, data_uri, png
+from tests.support.server import LiveServer, data_uri, eventually, png
 from tests.support.tiny_model import save_tiny_checkpoint, tiny_image
 
 NEARLY = tiny_image(0)
@@ -57,14 +59,16 @@ class HistoryMachine(RuleBasedStateMachine):
         self._data = tempfile.TemporaryDirectory()
         self._folder = self.folders[0]
         self.stale: set[str] = set()
+        self.wait_s = 0
         self._server = self._start()
         self.model: list[Simple] = []
+        self.never_made: dict[str, str] = {}
         self.version = 0
 
     def _start(self) -> LiveServer:
-        data_dir = Path(self._data.name)
+        data_dir, model = Path(self._data.name), str(self._folder)
         return LiveServer(
-            Settings.load(model=str(self._folder), data_dir=data_dir, refine_steps=8)
+            Settings.load(model=model, data_dir=data_dir, refine_steps=8, edit_wait_s=self.wait_s)
         ).__enter__()
 
     def teardown(self) -> None:
@@ -73,7 +77,22 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         response = self._server.client.post(path, json=body)
+        if response.status_code == 202:
+            return self._ended(response.json()["id"])
         return response.status_code, response.json()
+
+    def _ended(self, edit_id: str) -> Any:
+        """What would have been answered, had the edit been waited for."""
+
+        def edit() -> Any:
+            return self._server.client.get(f"/edits/{edit_id}").json()
+
+        eventually(lambda: edit()["status"] != "pending")
+        ended = edit()
+        if ended["status"] == "failed":
+            self.never_made[edit_id] = "failed"
+            return 422, {"error": ended["error"]}
+        return 201, ended
 
     def _statuses(self) -> dict[str, str]:
         found = {edit.id: status(self.model, at) for at, edit in enumerate(self.model)}
@@ -103,13 +122,19 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(body=_edits, names=_some)
     def create(self, body: dict[str, Any], names: list[int]) -> None:
         before = self._statuses()
-        code, made = self._post("/edits", body | {"supersedes": self._named(names)})
+        supersedes = self._named(names)
+        code, made = self._post("/edits", body | {"supersedes": supersedes})
+        self._came_out(code, made, body | {"supersedes": supersedes}, before)
+
+    def _came_out(
+        self, code: int, made: dict[str, Any], body: dict[str, Any], before: dict[str, str]
+    ) -> None:
         if code == 201:
             self._committed(made, body)
         else:
             assert body["verify"] == "strict"
             self._refused(made["error"], before)
-            assert not {*made["error"].get("conflicts_with", ())} & {*self._named(names)}
+            assert not {*made["error"].get("conflicts_with", ())} & {*body["supersedes"]}
 
     @rule(bodies=st.lists(_edits, min_size=1, max_size=3))
     def create_many(self, bodies: list[dict[str, Any]]) -> None:
@@ -153,8 +178,25 @@ class HistoryMachine(RuleBasedStateMachine):
         self.version += edit.rolled_back
         edit.rolled_back = False
 
-    @rule()
-    def restart(self) -> None:
+    @precondition(lambda self: self.wait_s == 0)
+    @rule(body=_edits, is_cancelled=st.booleans())
+    def stop_before_it_is_made(self, body: dict[str, Any], is_cancelled: bool) -> None:
+        before, client = self._statuses(), self._server.client
+        with self._server.device_held():
+            made = client.post("/edits", json=body).json()
+            if is_cancelled:
+                client.post(f"/edits/{made['id']}/cancel")
+            self._server.drain()
+        self.restart(self.wait_s)
+        if is_cancelled:
+            self.never_made[made["id"]] = "cancelled"
+        else:
+            code, ended = self._ended(made["id"])
+            self._came_out(code, ended, body | {"supersedes": []}, before)
+
+    @rule(wait_s=st.sampled_from([0, 600]))
+    def restart(self, wait_s: int) -> None:
+        self.wait_s = wait_s
         self._server.__exit__()
         self._server = self._start()
 
@@ -178,7 +220,9 @@ class HistoryMachine(RuleBasedStateMachine):
     @invariant()
     def the_server_says_what_the_rule_says(self) -> None:
         listed = self._server.client.get("/edits?limit=200").json()["data"]
-        assert {edit["id"]: edit["status"] for edit in listed} == self._statuses()
+        expected = self._statuses() | self.never_made
+        assert {edit["id"]: edit["status"] for edit in listed} == expected
+        assert [edit["id"] for edit in listed] == sorted(expected, reverse=True)
         assert self._server.version() == self.version
 
 

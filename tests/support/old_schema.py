@@ -28,8 +28,9 @@ def written_at(revision: str, database: Path, folder: Path) -> Path:
     engine.dispose()
     with contextlib.closing(sqlite3.connect(old)) as copy, copy:
         copy.execute("ATTACH ? AS new", [str(database)])
-        for table in ("images", "events", "edits", "artifacts", "idempotency"):
+        for table in ("images", "events", "edits", "artifacts", "idempotency", "edit_jobs"):
             columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
-            copy.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
+            if columns:
+                copy.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
         copy.execute("UPDATE head SET version = (SELECT version FROM new.head)")
     return old
