@@ -12,6 +12,7 @@ from app.deps import idempotency_key, validate
 from app.errors import InvalidField, QueueFull, ServiceError
 from app.handlers import as_service_error, error_body
 from app.history import Caller
+from app.orders import Answer
 from app.schemas import EditCreate
 from app.service import EditingService
 
@@ -61,14 +62,15 @@ class BatchRun:
             return False, _json({"index": index, "status": told.status, **body})
         head = _json({"index": index, "status": answer.status})
         replayed = ', "idempotent_replayed": true' if answer.is_replay else ""
-        return True, f'{head.rstrip()[:-1]}, "edit": {answer.body}{replayed}}}\n'
+        line = f'{head.rstrip()[:-1]}, "edit": {answer.body}{replayed}}}\n'
+        return answer.status == 201, line
 
-    async def _create(self, draft: EditCreate, key: str | None) -> Any:
-        """A batch waits for room in the queue, where a single request is turned away."""
+    async def _create(self, draft: EditCreate, key: str | None) -> Answer:
+        """A batch waits: for room in the queue, and for an edit that takes long."""
         while True:
             try:
                 return await self._service.create_edit(
-                    draft, idempotency_key=key, caller=self._caller
+                    draft, idempotency_key=key, caller=self._caller, patient=True
                 )
             except QueueFull as full:
                 await asyncio.sleep(full.retry_after_s or 1)

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "edit": ("app.commands.edit", "Correct a running server's answer to a question."),
     "attribute": ("app.commands.attribute", "Show which layers make an answer, and from where."),
     "calibrate": ("app.commands.calibrate", "Set the router's thresholds anew; edits stay valid."),
+    "reencode": ("app.commands.reencode", "Make stale edits anew with the weights there are now."),
     "doctor": ("app.commands.doctor", "Check a data directory: schema, history, stored bytes."),
     "sample": ("app.commands.sample", "Draw emblems of the embedded world, with their questions."),
     "train": ("app.commands.train", "Train an editor or the router on a backbone."),

@@ -1,9 +1,13 @@
 """One device thread behind a bounded queue. Nothing else touches the model.
 
 A request takes a *ticket* before it does anything costly; tickets are what the queue is bounded
-by. Under one ticket it submits *jobs*, which the device thread runs one after another. A job is
-plain data in and plain data out, with rows that each carry their own snapshot, so that a
-scheduler may later run the rows of several jobs in one batch, or in a process of its own.
+by. (An edit that outlives its request goes on without one; `app/jobs.py` counts those.) Under one
+ticket it submits *jobs*, which the device thread runs one after another. A job is plain data in
+and plain data out, with rows that each carry their own snapshot, so that a scheduler may later run
+the rows of several jobs in one batch, or in a process of its own.
+
+An encoding that takes long lets waiting jobs run in between. So that they notice nothing of it,
+every job begins with gradients off, wherever it is begun; whichever needs them turns them on.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from app.errors import QueueFull
@@ -28,7 +33,7 @@ from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import GenerationCancelled
 from editing_core.refinement import ANSWERS, Refinement, Wanted
-from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray
+from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray, OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +63,19 @@ class _Job(Generic[Result]):
     cancelled: threading.Event
     future: Future[Result] = field(default_factory=Future)
 
-    def run(self) -> None:
+    def begin(self) -> None:
+        """Run it, unless its owner went away while it waited."""
+        if self.future.set_running_or_notify_cancel():
+            self._run()
+
+    def _run(self) -> None:
         if self.cancelled.is_set():
             self.future.set_exception(GenerationCancelled("cancelled before it began"))
             return
         try:
-            self.future.set_result(self.work())
+            with torch.no_grad():
+                result = self.work()
+            self.future.set_result(result)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the job's owner
             self.future.set_exception(error)
 
@@ -124,10 +136,32 @@ class InferenceEngine:
             share = (time.perf_counter() - began) / ahead
             self._ticket_s += _SMOOTHING * (share - self._ticket_s)
 
-    async def encode(self, request: EditRequest, *, editor: str) -> EditArtifact:
-        """Validate and encode one edit. Raises the library's `RequestError`s."""
+    async def encode(
+        self, request: EditRequest, *, editor: str, on_progress: OnProgress | None = None
+    ) -> EditArtifact:
+        """Validate and encode one edit. Cancelling the awaiting task stops it between two stages.
 
-        return await self._submit(lambda: self.model.encode(request, editor=editor))
+        Between two stages the device does what waits meanwhile, so that an editor which takes
+        minutes keeps nobody waiting longer than one of them. `on_progress(done, total, loss)` is
+        called there, on the device thread. Raises the library's `RequestError`s.
+        """
+        cancelled = threading.Event()
+
+        def between(done: int, total: int, loss: float) -> None:
+            if on_progress is not None:
+                on_progress(done, total, loss)
+            if done < total:
+                self._let_others_go_first()
+
+        try:
+            return await self._submit(
+                lambda: self.model.encode(
+                    request, editor=editor, is_cancelled=cancelled.is_set, on_progress=between
+                ),
+                cancelled,
+            )
+        finally:
+            cancelled.set()
 
     async def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         return await self._submit(lambda: self.model.image_key(image))
@@ -192,7 +226,15 @@ class InferenceEngine:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if job.future.set_running_or_notify_cancel():
-                job.run()
+            job.begin()
             del job  # holds a picture
         logger.debug("device thread ends")
+
+    def _let_others_go_first(self) -> None:
+        """On the device thread, inside a job: run those that wait now, but none that come later."""
+        for _ in range(self._jobs.qsize()):
+            job = self._jobs.get()
+            if job is None:  # told to stop: after this job, as it was going to be
+                self._jobs.put(None)
+                return
+            job.begin()

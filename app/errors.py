@@ -6,7 +6,7 @@
     ├── Forbidden 403       HostNotAllowed
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
     ├── MethodNotAllowed 405
-    ├── Conflict 409        IdempotencyInProgress
+    ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditStale
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -24,8 +24,13 @@ Every class is mapped to HTTP once, in `app/handlers.py`. The answer is general,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
+
+from editing_core.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 
 class ServiceError(Exception):
@@ -134,12 +139,33 @@ class MethodNotAllowed(ServiceError):
     default_hint = "The Allow header names the methods of this path."
 
 
-class IdempotencyInProgress(ServiceError):
+class Conflict(ServiceError):
     status = 409
     kind = "conflict_error"
+
+
+class IdempotencyInProgress(Conflict):
     code = "idempotency_in_progress"
     retryable = True
     default_hint = "The first request with this Idempotency-Key still runs. Try again shortly."
+
+
+class EditCommitted(Conflict):
+    code = "edit_committed"
+    default_hint = "Take it back with POST /admin/edits/{id}/rollback."
+
+
+class EditNotCommitted(Conflict):
+    code = "edit_not_committed"
+    default_hint = "GET /edits/{id} says how it stands. A pending one can be cancelled."
+
+
+class EditStale(Conflict):
+    code = "edit_stale"
+    default_hint = (
+        "Stop the server and run `errata reencode`, which makes it anew; or send "
+        '"force": true to put it back without being served until then.'
+    )
 
 
 class VersionMismatch(ServiceError):
@@ -246,6 +272,18 @@ class StoreUnavailable(Unavailable):
 class VersionNotReached(Unavailable):
     code = "version_not_reached"
     default_hint = "This server has not seen that version yet. Retry, or check the number."
+
+
+def as_service_error(error: Exception) -> ServiceError:
+    """What a client is told. Whatever nobody foresaw is logged in full and told in general."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestError):
+        told = Unprocessable(error.message, param=error.param, hint=error.hint)
+        told.code = error.code
+        return told
+    logger.error("unforeseen error", exc_info=error)
+    return InternalError("Something went wrong in the server.")
 
 
 class StartupError(Exception):

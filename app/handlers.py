@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,18 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from app.errors import (
-    BadRequest,
-    InternalError,
-    MethodNotAllowed,
-    RouteNotFound,
-    ServiceError,
-    Unprocessable,
-)
+from app import errors
+from app.errors import BadRequest, MethodNotAllowed, RouteNotFound, ServiceError
 from app.schemas import ErrorBody, ErrorDetail
 from editing_core.errors import GenerationCancelled, RequestError
-
-logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """Logged when nobody is left to answer; never seen by a client."""
@@ -41,29 +32,14 @@ def error_response(error: ServiceError, request_id: str) -> JSONResponse:
 
 
 def error_body(error: ServiceError, request_id: str) -> dict[str, Any]:
-    detail = ErrorDetail(
-        message=error.message,
-        type=error.kind,
-        param=error.param,
-        code=error.code,
-        hint=error.hint,
-        retryable=error.retryable,
-        request_id=request_id,
-        **error.details,
-    )
-    return ErrorBody(error=detail).model_dump()
+    return ErrorBody(error=ErrorDetail.of(error, request_id)).model_dump()
 
 
 def as_service_error(error: Exception) -> ServiceError:
-    """What a client is told. Whatever nobody foresaw is logged in full and told in general."""
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, RequestError):
-        return _of_library(error)
+    """What a client is told, whoever raised it."""
     if isinstance(error, HTTPException):
         return _of_framework(error)
-    logger.error("unforeseen error", exc_info=error)
-    return InternalError("Something went wrong in the server.")
+    return errors.as_service_error(error)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -75,12 +51,6 @@ def install_handlers(app: FastAPI) -> None:
 
     for kind in (ServiceError, RequestError, HTTPException, GenerationCancelled):
         app.add_exception_handler(kind, answer)
-
-
-def _of_library(error: RequestError) -> ServiceError:
-    told = Unprocessable(error.message, param=error.param, hint=error.hint)
-    told.code = error.code
-    return told
 
 
 def _of_framework(error: HTTPException) -> ServiceError:

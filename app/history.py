@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from app.errors import EditNotFound, VersionNotFound, VersionNotReached
 from app.recovery import Recovered
 from app.schemas import EditStatus, EditView
+from app.store.artifacts import Unfit
 from app.store.edit_log import EditLog, NewEdit
 from app.store.ledger import Change, EventType, LedgerEdit
-from app.store.records import Event
+from app.store.records import Event, Reencoding
 from app.ulid import UlidSequence
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.index.base import canonical_scores
@@ -59,6 +60,11 @@ class History:
     def head(self) -> int:
         return self.ledger.head
 
+    @property
+    def none(self) -> Snapshot:
+        """The snapshot of version 0, without any edit."""
+        return self._empty
+
     def next_id(self) -> str:
         return self._ids.next()
 
@@ -72,7 +78,17 @@ class History:
         status = self.ledger.status(edit_id)
         if status == "rolled_back":
             return status
-        return self._shelf.unfit.get(edit_id, status)
+        unfit = self._shelf.unfit.get(edit_id)
+        return status if unfit is None else unfit.status
+
+    def stale(self) -> dict[str, Unfit]:
+        """Edits made by other weights than those loaded, rolled back ones too, oldest first."""
+        found = sorted(self._shelf.stale(), key=lambda edit_id: self.ledger[edit_id].version)
+        return {edit_id: self._shelf.unfit[edit_id] for edit_id in found}
+
+    def count_stale(self) -> int:
+        """How many edits have the status `stale`."""
+        return sum(self.status(edit_id) == "stale" for edit_id in self._shelf.stale())
 
     async def view(self, edit_id: str) -> EditView:
         """One edit as it stands. Raises `EditNotFound`."""
@@ -81,6 +97,11 @@ class History:
         if record is None:  # the ledger is made of the same rows
             raise LookupError(f"edit {edit_id} vanished from the database")
         return EditView.of(record, self.status(edit_id))
+
+    async def settled(self) -> None:
+        """Return when no commit lies between database and memory."""
+        async with self.lock:
+            pass
 
     def entries(self, edit_ids: Sequence[str]) -> list[MemoryEntry]:
         """Of these edits, those fit to serve. Blocking."""
@@ -157,17 +178,21 @@ class History:
         new: NewEdit | None = None,
         entry: MemoryEntry | None = None,
         record_digest: str | None = None,
+        reencoding: Reencoding | None = None,
+        artifact: bytes | None = None,
     ) -> None:
         """Write one version and publish it. The caller holds `lock` and planned under it.
 
-        `new` and `entry` are the edit an `edit_created` brings. Raises `StoreUnavailable`; then
-        nothing has changed.
+        `entry` is the edit that comes in: with `new` and `record_digest` where an `edit_created`
+        brings it, with `reencoding` and `artifact` where a `reencoded` makes it anew. Raises
+        `StoreUnavailable`; then nothing has changed.
         """
         version = self.head + 1
-        revived = [c.edit_id for c in changes if c.before is not None and c.after == "active"]
+        active = [c.edit_id for c in changes if c.after == "active"]
+        revived = [i for i in active if entry is None or i != entry.edit_id]
         retired = [c.edit_id for c in changes if c.edit_id in self.snapshot.entries]
         entries = await asyncio.to_thread(self._shelf.load, revived)
-        if entry is not None:
+        if entry is not None and entry.edit_id in active:
             entries.append(entry)
         snapshot = await asyncio.to_thread(
             self.snapshot.evolve, version, activate=entries, deactivate=retired
@@ -175,19 +200,22 @@ class History:
         event = Event(
             version=version,
             type=kind,
-            at=new.record.created_at if new else now(),
+            at=now(),
             actor=caller.actor,
             request_id=caller.request_id,
             reason=reason,
             from_version=from_version,
             changes=tuple(changes),
+            reencoding=reencoding,
             record_digest=record_digest,
             previous_digest=self._last_digest,
         )
-        await asyncio.to_thread(self.log.append, event, new=new)
+        await asyncio.to_thread(self.log.append, event, new=new, artifact=artifact)
         self.ledger.apply(version, changes, created=new.record.place if new else None)
         if entry is not None:
             self._shelf.add(entry)
+        if reencoding is not None:
+            self._past.clear()  # earlier versions, too, are answered with artifacts as they are now
         self._last_digest = event.digest
         self.snapshot = snapshot
         self._moved.set()

@@ -70,6 +70,13 @@ class ImageDecoder:
         async with self._budget.hold(width * height):
             yield await loop.run_in_executor(self._pool, decode, data)
 
+    @asynccontextmanager
+    async def reopen(self, png: bytes) -> AsyncIterator[ImageArray]:
+        """The pixels of a picture that was stored by us, which count as held as well."""
+        width, height = check_size(png)
+        async with self._budget.hold(width * height):
+            yield await asyncio.get_running_loop().run_in_executor(self._pool, decode_png, png)
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -6,10 +6,12 @@ Everything in memory is a function of the log and the loaded weights, so a resta
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from app.store.artifacts import ArtifactShelf, Fingerprints
 from app.store.edit_log import EditLog
+from app.store.job_log import JobLog
 from app.store.ledger import Ledger
 from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
@@ -17,11 +19,13 @@ from editing_core.experts.memory import Snapshot
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Where the writer goes on. `last_digest` is that of the newest event, None before any."""
+    """Where the writer goes on. `last_digest` is that of the newest event, None before any;
+    `last_edit_id` the highest id ever kept, of an edit or of one that was only asked for."""
 
     ledger: Ledger
     last_digest: str | None
@@ -31,7 +35,7 @@ class Recovered:
     snapshot: Snapshot
 
 
-def recover(log: EditLog, model: EditableModel) -> Recovered:
+def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged artifact only
     takes its own edit out of service."""
     ledger, last = log.fold()
@@ -46,6 +50,7 @@ def recover(log: EditLog, model: EditableModel) -> Recovered:
     ]
     empty = model.empty_snapshot()
     snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
+    _tell_of_stale(shelf, ledger)
     logger.info(
         "recovered version %d: %d edits, %d active, %d unfit",
         ledger.head,
@@ -56,10 +61,27 @@ def recover(log: EditLog, model: EditableModel) -> Recovered:
     return Recovered(
         ledger,
         last.digest if last else None,
-        edit_ids[-1] if edit_ids else None,
+        max(filter(None, (*edit_ids, jobs.newest_id())), default=None),
         shelf,
         empty,
         snapshot,
+    )
+
+
+def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
+    """How many, why, and what to do: one line, however many there are."""
+    stale = [i for i in shelf.stale() if ledger.status(i) != "rolled_back"]
+    if not stale:
+        return
+    reasons = Counter(shelf.unfit[edit_id].reason for edit_id in stale)
+    more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
+    logger.error(
+        "%d edits are stale and not served (%s): %s%s; stop the server and run `errata reencode`, "
+        "which makes them anew",
+        len(stale),
+        ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
+        ", ".join(stale[:_NAMED]),
+        more,
     )
 
 

@@ -21,6 +21,7 @@ from app.service import EditingService
 from app.settings import Settings
 from app.store.database import Database
 from app.store.edit_log import EditLog
+from app.store.job_log import JobLog
 from editing_core.config import Placement
 from editing_core.editable_model import EditableModel
 from editing_core.types import Notify
@@ -71,10 +72,14 @@ class Runtime:
             raise
         return cls(settings, lock, database)
 
-    async def load(self) -> None:
-        """Load weights, recover history, start the engine. A failure is kept and raised."""
+    async def load(self, *, resumes_edits: bool = True) -> None:
+        """Load weights, recover history, start the engine, take up what was left pending.
+
+        Without `resumes_edits` pending edits are left for the next server. A failure is kept and
+        raised.
+        """
         try:
-            model, history = await asyncio.to_thread(self._load)
+            model, history, jobs = await asyncio.to_thread(self._load)
         except _Stopped:
             logger.info("stopped during the first start; the next one goes on with what is missing")
             return
@@ -94,14 +99,19 @@ class Runtime:
             model_name=self.settings.model_name,
             default_editor=self.settings.editor or model.default_editor,
             refine_steps=self.settings.refine_steps,
+            job_log=jobs,
+            edit_wait_s=self.settings.edit_wait_s,
+            edit_limit=self.settings.queue_limit,
         )
         if self.state == "starting":
+            if resumes_edits:
+                await self._service.jobs.resume()
             self.state = "ready"
 
-    def _load(self) -> tuple[EditableModel, History]:
+    def _load(self) -> tuple[EditableModel, History, JobLog]:
         model = load_model(self.settings, notify=self._progress)
-        log = EditLog(self._database)
-        return model, History(log, recover(log, model))
+        log, jobs = EditLog(self._database), JobLog(self._database)
+        return model, History(log, recover(log, jobs, model)), jobs
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Of the first start, on the loading thread: minutes of it must not hold up an exit."""
@@ -148,8 +158,13 @@ class Runtime:
             self._idle.set()
 
     async def drain(self) -> None:
-        """Turn new requests away and wait for the running ones, up to the timeout."""
+        """Turn new requests away and wait for the running ones, up to the timeout.
+
+        Edits that were answered 202 stop here, and go on at the next start.
+        """
         self.state = "draining"
+        if self._service is not None:
+            self._service.jobs.pause()
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):
                 await self._idle.wait()
@@ -158,6 +173,8 @@ class Runtime:
 
     async def close(self) -> None:
         self.state = "closed"
+        if self._service is not None:
+            await self._service.jobs.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()

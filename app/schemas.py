@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
+from app.errors import ServiceError
+from app.store.job_log import EditJob
 from app.store.records import EditRecord, Event
 from editing_core.attribution.attribute import Attribution
 from editing_core.types import Candidate, GenerationResult, Sampling
@@ -170,6 +173,19 @@ class ErrorDetail(BaseModel):
     retryable: bool
     request_id: str
 
+    @classmethod
+    def of(cls, error: ServiceError, request_id: str) -> ErrorDetail:
+        return cls(
+            message=error.message,
+            type=error.kind,
+            param=error.param,
+            code=error.code,
+            hint=error.hint,
+            retryable=error.retryable,
+            request_id=request_id,
+            **error.details,
+        )
+
 
 class ErrorBody(BaseModel):
     """The one shape of every error."""
@@ -183,6 +199,30 @@ class ChangeView(BaseModel):
     to: EditStatus
 
 
+class MadeByView(BaseModel):
+    """Identity of the weights that made an edit's artifact."""
+
+    editor: str
+    editor_fingerprint: str
+    backbone_fingerprint: str
+    router_fingerprint: str
+
+
+class ReencodingView(BaseModel):
+    """What a `reencoded` event brought: by which weights, and how the edit was tried."""
+
+    edit_id: str
+    artifact_digest: str
+    from_: MadeByView = Field(alias="from")
+    to: MadeByView
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: list[dict[str, str]]
+    refinement_steps: int
+
+
 class EventView(BaseModel):
     version: int
     type: Literal["edit_created", "rolled_back", "reinstated", "restored", "imported", "reencoded"]
@@ -192,6 +232,7 @@ class EventView(BaseModel):
     reason: str | None
     from_version: int | None
     changes: list[ChangeView]
+    reencoding: ReencodingView | None = Field(default=None, exclude_if=lambda found: found is None)
     record_digest: str | None
     previous_digest: str | None
     digest: str
@@ -201,7 +242,23 @@ class EventView(BaseModel):
         return cls.model_validate(event.wire() | {"digest": event.digest})
 
 
+class ProgressView(BaseModel):
+    """How far a pending edit is. `total` is null where nobody knows it beforehand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Literal["queue", "fit", "verify"]
+    done: int
+    total: int | None
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class EditView(BaseModel):
+    """`progress` is there while an edit is pending, `error` once it failed."""
+
     id: str
     version: int | None
     status: EditStatus
@@ -222,11 +279,42 @@ class EditView(BaseModel):
     note: str | None
     tags: list[str]
     timings_ms: dict[str, float]
+    progress: ProgressView | None = Field(None, exclude_if=_is_none)
+    error: ErrorDetail | None = Field(None, exclude_if=_is_none)
 
     @classmethod
-    def of(cls, record: EditRecord, status: EditStatus, **more: Any) -> EditView:
+    def of(cls, record: EditRecord, status: EditStatus) -> EditView:
         fields = {name: getattr(record, name) for name in EditRecord.__slots__}
-        return cls(status=status, **fields, **more)
+        return cls(status=status, **fields)
+
+    @classmethod
+    def of_job(cls, job: EditJob, progress: ProgressView | None) -> EditView:
+        """An edit that is not committed. `progress` is None unless it is under way."""
+        asked = json.loads(job.request)
+        return cls(
+            id=job.id,
+            version=None,
+            status=job.state,
+            editor=job.editor,
+            prompt=job.prompt,
+            target=job.target,
+            image_digest=job.image_digest,
+            before=None,
+            after=None,
+            verified=None,
+            verified_version=None,
+            damaged=[],
+            refinement_steps=0,
+            rephrases=asked["rephrases"],
+            supersedes=asked["supersedes"],
+            created_at=job.created_at,
+            created_by=job.created_by,
+            note=asked["note"],
+            tags=list(job.tags),
+            timings_ms={},
+            progress=progress,
+            error=None if job.error is None else json.loads(job.error),
+        )
 
 
 class EditWithHistory(EditView):
@@ -368,6 +456,7 @@ class EditorView(BaseModel):
 class Versions(BaseModel):
     version: int
     active_edits: int
+    stale_edits: int
     backbone: BackboneView
     router: RouterView
     editors: dict[str, EditorView]

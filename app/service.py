@@ -9,10 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from app.creation import Answer, EditCreation
+from app.catalogue import Catalogue
+from app.creation import EditCreation
 from app.engine import InferenceEngine
 from app.history import Caller, History
 from app.images import DecodedImage, ImageDecoder, data_uri
+from app.jobs import EditJobs
+from app.making import EditMaker
+from app.orders import Answer, Order
 from app.schemas import (
     AttributionRequest,
     AttributionView,
@@ -29,8 +33,9 @@ from app.schemas import (
     candidates_of,
     usage_of,
 )
+from app.store.job_log import JobLog
 from app.store.ledger import Change
-from app.store.records import EditRecord, Event
+from app.store.records import Event
 from app.switching import Switching
 from app.timing import Stopwatch
 from app.ulid import new_ulid
@@ -53,6 +58,9 @@ class EditingService:
         model_name: str,
         default_editor: str | None,
         refine_steps: int,
+        job_log: JobLog,
+        edit_wait_s: float,
+        edit_limit: int,
     ) -> None:
         self.engine = engine
         self.history = history
@@ -60,22 +68,43 @@ class EditingService:
         self.default_editor = default_editor
         self._decoder = decoder
         teller = StoryTeller(engine, history.log)
-        self._creation = EditCreation(
+        self.maker = EditMaker(engine=engine, teller=teller, refine_steps=refine_steps)
+        orders: dict[str, Order] = {}
+        self._catalogue = Catalogue(history, job_log, orders)
+        creation = EditCreation(
             engine=engine,
             decoder=decoder,
-            teller=teller,
+            maker=self.maker,
             history=history,
             default_editor=default_editor,
-            refine_steps=refine_steps,
+        )
+        self.jobs = EditJobs(
+            creation=creation,
+            catalogue=self._catalogue,
+            engine=engine,
+            history=history,
+            log=job_log,
+            orders=orders,
+            wait_s=edit_wait_s,
+            limit=edit_limit,
         )
         self._switching = Switching(engine=engine, teller=teller, history=history)
 
     # --- correct ----------------------------------------------------------------------------
 
     async def create_edit(
-        self, draft: EditCreate, *, idempotency_key: str | None, caller: Caller
+        self,
+        draft: EditCreate,
+        *,
+        idempotency_key: str | None,
+        caller: Caller,
+        patient: bool = False,
     ) -> Answer:
-        return await self._creation.create(draft, key=idempotency_key, caller=caller)
+        """A `patient` caller is answered when the edit has ended, however long it takes."""
+        return await self.jobs.create(draft, key=idempotency_key, caller=caller, patient=patient)
+
+    async def cancel_edit(self, edit_id: str) -> EditView:
+        return await self.jobs.cancel(edit_id)
 
     # --- answer -----------------------------------------------------------------------------
 
@@ -148,11 +177,13 @@ class EditingService:
     async def roll_back(
         self, edit_id: str, body: RollbackRequest, caller: Caller
     ) -> tuple[int, bool, EditView]:
+        await self._catalogue.require_committed(edit_id)
         return await self._switching.roll_back(edit_id, body, caller)
 
     async def reinstate(
         self, edit_id: str, body: ReinstateRequest, caller: Caller
     ) -> tuple[int, bool, EditView]:
+        await self._catalogue.require_committed(edit_id)
         return await self._switching.reinstate(edit_id, body, caller)
 
     async def restore(
@@ -163,7 +194,7 @@ class EditingService:
     # --- read -------------------------------------------------------------------------------
 
     async def edit(self, edit_id: str) -> EditView:
-        return await self.history.view(edit_id)
+        return await self._catalogue.view(edit_id)
 
     async def edit_events(self, edit_id: str) -> list[Event]:
         """An edit's history, oldest first."""
@@ -172,18 +203,7 @@ class EditingService:
 
     async def edits(self, query: EditsQuery) -> tuple[list[EditView], bool]:
         """One page, newest first, and whether there are more."""
-        history = self.history
-        below = history.require(query.after, param="after").version if query.after else None
-        wanted = {i for i in history.ledger.ids() if query.status in ("all", history.status(i))}
-        records = await asyncio.to_thread(
-            history.log.records,
-            below=below,
-            text=query.q,
-            tag=query.tag,
-            limit=query.limit + 1,
-            among=wanted,
-        )
-        return [self._view(record) for record in records[: query.limit]], len(records) > query.limit
+        return await self._catalogue.page(query)
 
     async def events(self, query: EventsQuery) -> tuple[list[Event], bool]:
         """One page, oldest first, and whether there are more."""
@@ -191,9 +211,6 @@ class EditingService:
             self.history.log.events, after=query.after, limit=query.limit + 1
         )
         return events[: query.limit], len(events) > query.limit
-
-    def _view(self, record: EditRecord) -> EditView:
-        return EditView.of(record, self.history.status(record.id))
 
 
 def _draw(found: Attribution, image: DecodedImage, prompt: str) -> bytes:

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     refine_objective: Literal["answers", "liveedit", "odedit", "same_data"] = Field(
         "answers", description="What those steps minimise."
     )
+    edit_wait_s: float = Field(
+        10.0, ge=0, description="How long an edit is waited for before it is answered 202."
+    )
     batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")

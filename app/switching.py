@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from app.engine import InferenceEngine
-from app.errors import EditConflicts, VersionMismatch
+from app.errors import EditConflicts, EditStale, VersionMismatch
 from app.history import Caller, History, to_the_end
 from app.schemas import EditView, ReinstateRequest, RestoreRequest, RollbackRequest
 from app.store.ledger import Change, EventType
@@ -44,12 +44,15 @@ class Switching:
     async def reinstate(self, edit_id: str, body: ReinstateRequest, caller: Caller) -> Switched:
         """Put one edit back to where it would be, had it never been rolled back. Idempotent.
 
-        Raises `EditConflicts` when it would change other edits' own answers, unless forced.
+        Raises `EditStale` when other weights made it, and `EditConflicts` when it would change
+        other edits' own answers, unless forced.
         """
         while True:
             history = self._history
             history.require(edit_id)
             base, changes = history.snapshot, history.ledger.plan_reinstate(edit_id)
+            if changes and not body.force and (stale := history.stale().get(edit_id)):
+                raise EditStale(f"Edit {edit_id} cannot be served: it was {stale.reason}.")
             revived = [c.edit_id for c in changes if c.after == "active"]
             entries = [] if body.force else await asyncio.to_thread(history.entries, revived)
             await self._check(entries, base, changes)

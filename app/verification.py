@@ -23,7 +23,7 @@ Outcome = TypeVar("Outcome")
 
 
 class StoryTeller:
-    """Tells stories on one engine. Whoever has one told holds one of the engine's tickets."""
+    """Tells stories on one engine, for whoever holds a ticket of it, or has the turn to edit."""
 
     def __init__(self, engine: InferenceEngine, log: EditLog) -> None:
         self._engine = engine

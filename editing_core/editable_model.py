@@ -41,7 +41,6 @@ from editing_core.refinement import (
     ANSWERS,
     MAX_STEPS,
     Aim,
-    OnProgress,
     RefinedPass,
     Refinement,
     Wanted,
@@ -58,6 +57,7 @@ from editing_core.types import (
     GenerationResult,
     ImageArray,
     Notify,
+    OnProgress,
 )
 
 __all__ = ["EditableModel", "GenerationRow"]
@@ -177,13 +177,15 @@ class EditableModel:
         """Make an edit. Pure: nothing is kept, and the same request gives the same artifact.
 
         The payload is rounded to the float16 that will be stored. An editor that fits its experts
-        takes gradient steps here, told to `on_progress`; one that does not make the target the
+        takes gradient steps here, told to `on_progress(done, most, loss)` between them, where the
+        model is as ever and may be asked other things; an expert that does not make the target the
         answer is returned as it is, for verification to judge.
 
         Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not fit
         float16, and `GenerationCancelled` before the next pass once `is_cancelled` says so.
         """
         self.validate(request, editor=editor)
+        raise_if(is_cancelled)
         chosen, target_ids = self._editor(editor), self._encode_target(request.target)
         batch = self.backbone.prepare(
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]

@@ -18,9 +18,9 @@ from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.editors.base import Companion, Editor, Seen
 from editing_core.errors import ContextTooLong
 from editing_core.generation import IsCancelled
-from editing_core.refinement import OnProgress, RefinedPass, refine
+from editing_core.refinement import RefinedPass, refine
 from editing_core.states import EditStates
-from editing_core.types import EditArtifact, EditRequest
+from editing_core.types import EditArtifact, EditRequest, OnProgress
 
 _NEW = "new"
 """Stands for the edit that is being made; it has no id yet."""
@@ -94,6 +94,8 @@ class EditRows:
         """
         fit = editor.fit(artifact)
         if fit is None:
+            if on_progress is not None:
+                on_progress(1, 1, 0.0)
             return artifact
         begun = replace(artifact, payload={**artifact.payload, **half(fit.adds)})
         passes = [

@@ -13,12 +13,14 @@ Edits depend on measured parts as they do on trained ones: keep the folder with 
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from editing_core.backbones.base import Backbone
+from editing_core.backbones.loading import backbone_fingerprint
 from editing_core.checkpoint import CheckpointLayout
 from editing_core.editors.base import Editor
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
@@ -46,9 +48,48 @@ class Parts:
     editors: dict[str, Editor]
 
 
+@dataclass(frozen=True, slots=True)
+class PartFingerprints:
+    """Identity of each part of a model; editors by name, those that it has."""
+
+    backbone: str
+    router: str
+    editors: dict[str, str]
+
+
+def part_fingerprints(
+    layout: CheckpointLayout,
+    *,
+    parts: Path,
+    clip: Path | None = None,
+    quantization: str = "none",
+) -> PartFingerprints:
+    """What loading `layout` would find, told from its files: no weights are loaded.
+
+    Raises `CheckpointMissing` when it has no router, trained or measured, and what
+    `backbone_fingerprint` raises.
+    """
+    backbone = backbone_fingerprint(layout, clip=clip, quantization=quantization)
+    places = [layout, CheckpointLayout(_folder(parts, backbone))]
+
+    def described(name: str) -> str:
+        _, description = _part(name, places)
+        try:
+            return str(json.loads(description.read_text("utf-8"))["fingerprint"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointCorrupt(f"{description} is damaged: {error!r}") from error
+
+    editors = {n: described(n) for n in EDITORS if any(place.has(n) for place in places)}
+    return PartFingerprints(backbone, described(_ROUTER), editors)
+
+
 def folder_of(parts: Path, backbone: Backbone) -> Path:
     """Where the parts measured of this backbone lie, whether there are any or not."""
-    return parts / backbone.fingerprint.removeprefix("sha256:")
+    return _folder(parts, backbone.fingerprint)
+
+
+def _folder(parts: Path, fingerprint: str) -> Path:
+    return parts / fingerprint.removeprefix("sha256:")
 
 
 def default_editor(loaded: Sequence[str]) -> str | None:

@@ -31,7 +31,7 @@ from editing_core.generation import GenerationRow, IsCancelled, raise_if
 from editing_core.intervention import Fused, apply, fuse
 from editing_core.objectives.base import Objective, ProbeBatch
 from editing_core.objectives.losses import IGNORED
-from editing_core.types import EditArtifact
+from editing_core.types import EditArtifact, OnProgress
 
 MAX_STEPS = 24
 """Steps an expert may take unless the caller says otherwise."""
@@ -44,9 +44,6 @@ ANSWERS = "answers"
 
 Head = Callable[[Tensor], Tensor]
 """Last hidden states `[..., hidden]` to logits `[..., vocab]`."""
-
-OnProgress = Callable[[int, int, float], None]
-"""Told before each step: steps made, the most there may be, and the loss."""
 
 Selected = Sequence[tuple[str, EditArtifact, float]]
 """Who acts on one row, and how strongly."""
@@ -256,13 +253,13 @@ def refine(
                 loss = torch.stack(losses).mean()
             else:
                 loss = aim.loss(wanted, found, run.head)
-            if on_progress is not None:
-                on_progress(step, max_steps, float(loss.detach()))
             loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if aim is not None:
             aim.objective.after_step()
         step, leading, settled = step + 1, 0, 0
+        if on_progress is not None:
+            on_progress(step, max_steps, float(loss.detach()))
     kept = tensors if right is None else right
     stored = {name: tensor.detach().to(torch.float16) for name, tensor in kept.items()}
     for name, tensor in stored.items():

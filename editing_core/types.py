@@ -21,6 +21,9 @@ Rows = slice | list[int]
 """An index of rows: a slice, which costs no copy, where they are consecutive."""
 Notify = Callable[[str, int, int], None]
 """`(what, done, total)`: how far something that takes long has come."""
+
+OnProgress = Callable[[int, int, float], None]
+"""Told between gradient steps: steps made, the most there may be, and the loss."""
 Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
 
 

@@ -1,4 +1,4 @@
-"""What `errata ask` and `errata edit` share: one request to a running server."""
+"""What `errata ask` and `errata edit` share: requests to a running server."""
 
 from __future__ import annotations
 
@@ -23,18 +23,33 @@ def base64_of(image: Path) -> str:
 
 def post(url: str | None, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The server's answer. Ends the command with the server's own words when it refuses."""
+    return _send("POST", url, path, json=body)
+
+
+def get(url: str | None, path: str) -> dict[str, Any]:
+    """The same, for something to be read."""
+    return _send("GET", url, path)
+
+
+def _send(method: str, url: str | None, path: str, **more: Any) -> dict[str, Any]:
     base = url or os.environ.get("ERRATA_URL", DEFAULT_URL)
     key = os.environ.get("ERRATA_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.post(f"{base}{path}", json=body, headers=headers, timeout=TIMEOUT_S)
+        response = httpx.request(
+            method, f"{base}{path}", headers=headers, timeout=TIMEOUT_S, **more
+        )
     except httpx.HTTPError as error:
         raise fail(f"no answer from {base}: {error}. Is `errata serve` running?") from error
     answer: dict[str, Any] = response.json()
     if response.is_error:
-        told = answer["error"]
-        raise fail(f"{told['message']} {told['hint']} ({told['code']})")
+        raise refused(answer["error"])
     return answer
+
+
+def refused(error: dict[str, Any]) -> typer.Exit:
+    """Say on stderr what the server answered instead; raise what this returns."""
+    return fail(f"{error['message']} {error['hint']} ({error['code']})")
 
 
 def fail(message: str) -> typer.Exit:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from app.commands.client import base64_of, post
+from app.commands.client import base64_of, fail, get, post, refused
 
 app = typer.Typer(add_completion=False)
+
+POLL_S = 0.5
 
 
 @app.command()
@@ -24,7 +27,10 @@ def edit(
     verify: Annotated[str, typer.Option(help="strict, report or off.")] = "strict",
     note: Annotated[str | None, typer.Option(help="For people.")] = None,
 ) -> None:
-    """Print the id of the edit, and on stderr the answers before and after it."""
+    """Print the id of the edit, and on stderr the answers before and after it.
+
+    An edit that takes long is followed to its end; Ctrl-C asks whether to cancel it.
+    """
     made = post(
         url,
         "/edits",
@@ -37,5 +43,43 @@ def edit(
             "note": note,
         },
     )
+    if made["status"] == "pending":
+        made = _follow(url, made)
+    if made["status"] == "failed":
+        raise refused(made["error"])
+    if made["status"] == "cancelled":
+        raise fail(f"edit {made['id']} was cancelled")
     typer.echo(made["id"])
     typer.echo(f"version {made['version']}: {made['before']!r} -> {made['after']!r}", err=True)
+
+
+def _follow(url: str | None, made: dict[str, Any]) -> dict[str, Any]:
+    """The edit, once it is no longer pending. Its progress is drawn on stderr."""
+    while True:
+        try:
+            return _watch(url, made["id"])
+        except KeyboardInterrupt:
+            if typer.confirm(f"\nCancel edit {made['id']}?", err=True):
+                return post(url, f"/edits/{made['id']}/cancel", {})
+            if not typer.confirm("Go on watching it?", default=True, err=True):
+                raise fail(
+                    f"edit {made['id']} goes on in the server; GET /edits/{made['id']} says how"
+                ) from None
+
+
+def _watch(url: str | None, edit_id: str) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as drawn:
+        bar = drawn.add_task("queue", total=None)
+        while (edit := get(url, f"/edits/{edit_id}"))["status"] == "pending":
+            progress = edit["progress"]
+            drawn.update(
+                bar,
+                description=progress["stage"],
+                completed=progress["done"],
+                total=progress["total"],
+            )
+            time.sleep(POLL_S)
+    return edit

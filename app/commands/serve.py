@@ -66,6 +66,7 @@ def serve(
     refine_objective: Annotated[
         str | None, typer.Option(help="answers, liveedit, odedit or same_data. [answers]")
     ] = None,
+    edit_wait_s: Annotated[float | None, typer.Option(help="Seconds before 202. [10]")] = None,
     batch_limit: Annotated[int | None, typer.Option(help="Edits in one batch. [1000]")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
@@ -130,10 +131,12 @@ async def _load(settings: Settings, runtime: Runtime, server: _Server, port: int
     if runtime.state != "ready":
         return
     history = runtime.service.history
+    stale = history.count_stale()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(
         f"errata: ready on http://{host}:{port} (model {settings.model_name}, "
-        f"version {history.head}, {len(history.snapshot.entries)} active edits)",
+        f"version {history.head}, {len(history.snapshot.entries)} active edits"
+        + (f", {stale} stale: see `errata reencode`)" if stale else ")"),
         err=True,
     )
 

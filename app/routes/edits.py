@@ -43,6 +43,7 @@ def key_header(
     "/edits",
     status_code=201,
     response_model=EditView,
+    responses={202: {"model": EditView, "description": "It takes longer; Location says where."}},
     summary="Correct an answer",
     openapi_extra=described(EditCreate),
     dependencies=[Depends(query_of(NoQuery))],
@@ -54,10 +55,15 @@ async def create_edit(
     key: Annotated[str | None, Depends(key_header)],
     draft: Annotated[EditCreate, Depends(body_of(EditCreate))],
 ) -> Response:
-    """Make the model answer `prompt` on `image` with `target`, from the moment of the answer."""
+    """Make the model answer `prompt` on `image` with `target`, from the moment of a 201.
+
+    202: the edit is still being made. `GET` what `Location` names until it is no longer pending.
+    """
     answer = await service.create_edit(draft, idempotency_key=key, caller=caller)
     request.state.log["replayed"] = answer.is_replay
     headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
+    if answer.status == 202:
+        headers["Location"] = f"/edits/{answer.edit_id}"
     return Response(
         answer.body, status_code=answer.status, media_type="application/json", headers=headers
     )
@@ -106,3 +112,11 @@ async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noq
     edit = await service.edit(id)
     events = await service.edit_events(id)
     return EditWithHistory(**edit.model_dump(), history=[EventView.of(event) for event in events])
+
+
+@router.post(
+    "/edits/{id}/cancel", summary="Cancel a pending edit", dependencies=[Depends(query_of(NoQuery))]
+)
+async def cancel_edit(service: CurrentService, id: str) -> EditView:  # noqa: A002
+    """Stop an edit that was answered 202 and is not committed yet. Idempotent."""
+    return await service.cancel_edit(id)

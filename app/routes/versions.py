@@ -17,6 +17,7 @@ async def versions(service: CurrentService) -> Versions:
     return Versions(
         version=snapshot.version,
         active_edits=len(snapshot.entries),
+        stale_edits=service.history.count_stale(),
         backbone=BackboneView(
             name=service.model_name,
             fingerprint=model.backbone_fingerprint,

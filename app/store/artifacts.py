@@ -14,7 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.store.edit_log import EditLog, StoredArtifact
+from app.store.current import StoredArtifact
+from app.store.edit_log import EditLog
+from app.store.records import MadeBy
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact
 from editing_core.experts.memory import MemoryEntry
@@ -22,7 +24,14 @@ from editing_core.types import EditArtifact
 
 logger = logging.getLogger(__name__)
 
-Unfit = Literal["quarantined", "stale"]
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why an edit is not served. `made_by` are the weights that made it, where that can be told."""
+
+    status: Literal["quarantined", "stale"]
+    reason: str
+    made_by: MadeBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +43,21 @@ class Fingerprints:
     editors: Mapping[str, str]
 
     def mismatch(self, artifact: EditArtifact) -> str | None:
-        """Which weights the artifact was made by that are not loaded; None if all are."""
+        """By what other weights than these the artifact was made; None if by these."""
         if artifact.backbone_fingerprint != self.backbone:
-            return "backbone"
+            return "made by another backbone"
         if artifact.router_fingerprint != self.router:
-            return "router"
-        if artifact.editor_fingerprint != self.editors.get(artifact.editor):
-            return f"editor {artifact.editor}"
+            return "made by another router"
+        if artifact.editor not in self.editors:
+            return f"made by the editor {artifact.editor}, which is not loaded"
+        if artifact.editor_fingerprint != self.editors[artifact.editor]:
+            return f"made by another editor {artifact.editor}"
         return None
+
+
+def made_by(artifact: EditArtifact) -> MadeBy:
+    """The weights that made it, by its own word."""
+    return MadeBy(**{name: getattr(artifact, name) for name in MadeBy.__slots__})
 
 
 class ArtifactShelf:
@@ -66,8 +82,13 @@ class ArtifactShelf:
                 found[entry.edit_id] = entry
         return [found[edit_id] for edit_id in wanted if edit_id in found]
 
+    def stale(self) -> list[str]:
+        """Edits made by other weights than these, in no special order."""
+        return [edit_id for edit_id, found in self.unfit.items() if found.status == "stale"]
+
     def add(self, entry: MemoryEntry) -> None:
-        """Take note of an edit just committed."""
+        """Take note of an edit just committed, or of one made anew."""
+        self.unfit.pop(entry.edit_id, None)
         self.image_keys[entry.edit_id] = entry.artifact.key.image
 
     def _entry(self, stored: StoredArtifact) -> MemoryEntry | None:
@@ -75,18 +96,18 @@ class ArtifactShelf:
         try:
             artifact = decode_artifact(stored.check())
         except (ValueError, ArtifactCorrupt) as error:
-            self._set_aside(record.id, "quarantined", str(error))
+            self._set_aside(record.id, Unfit("quarantined", str(error)))
             return None
-        if (other := self._fingerprints.mismatch(artifact)) is not None:
-            self._set_aside(record.id, "stale", f"it was made by another {other}")
+        if (reason := self._fingerprints.mismatch(artifact)) is not None:
+            self._set_aside(record.id, Unfit("stale", reason, made_by(artifact)))
             return None
-        self.unfit.pop(record.id, None)
         entry = MemoryEntry(record.id, artifact, record.image_digest, record.prompt)
         self.add(entry)
         return entry
 
-    def _set_aside(self, edit_id: str, why: Unfit, reason: str) -> None:
+    def _set_aside(self, edit_id: str, found: Unfit) -> None:
         self.image_keys.pop(edit_id, None)
-        if self.unfit.get(edit_id) != why:
-            logger.error("edit %s is %s and will not be served: %s", edit_id, why, reason)
-        self.unfit[edit_id] = why
+        # Stale ones may be all there are; whoever loads them tells of them together.
+        if found.status == "quarantined" and self.unfit.get(edit_id) != found:
+            logger.error("edit %s is quarantined and not served: %s", edit_id, found.reason)
+        self.unfit[edit_id] = found

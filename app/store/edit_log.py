@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from app.errors import StoreCorrupt
 from app.store import tables
+from app.store.current import ARTIFACTS, RECORDS, StoredArtifact, as_it_stands
 from app.store.database import Database
 from app.store.ledger import Ledger
 from app.store.records import EditRecord, Event, digest_of
@@ -34,11 +35,12 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What an idempotency key is answered with."""
+    """What an idempotency key is answered with. Status 202: with the edit as it stands by then."""
 
     request_digest: str
     status: int
     body: str
+    edit_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,13 @@ class EditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(self, event: Event, *, new: NewEdit | None = None) -> None:
+    def append(
+        self, event: Event, *, new: NewEdit | None = None, artifact: bytes | None = None
+    ) -> None:
         """Write one version, with everything that belongs to it, or nothing at all.
 
-        Raises `StoreUnavailable`, and `StoreCorrupt` when another writer took the number.
+        `new` comes with an `edit_created` event, `artifact` with a `reencoded` one. Raises
+        `StoreUnavailable`, and `StoreCorrupt` when another writer took the number.
         """
         with self._database.write() as connection:
             moved = connection.execute(
@@ -82,6 +87,8 @@ class EditLog:
             connection.execute(sa.insert(tables.events).values(event.row()))
             if new is not None:
                 _insert_edit(connection, new)
+            if artifact is not None and event.reencoding is not None:
+                _insert_artifact(connection, event.reencoding.edit_id, event.version, artifact)
 
     def fold(self) -> tuple[Ledger, Event | None]:
         """The ledger and the last event, with the whole chain checked on the way.
@@ -99,6 +106,8 @@ class EditLog:
                     created = places.pop(event.version, None)
                     if (event.type == "edit_created") != (created is not None):
                         raise ValueError("event and edit do not belong together")
+                    if (event.type == "reencoded") != (event.reencoding is not None):
+                        raise ValueError("it does not say what it made anew")
                     ledger.apply(event.version, event.changes, created=created)
                 except (ValueError, KeyError, TypeError) as error:
                     raise StoreCorrupt(f"event {row['version']} is damaged: {error}") from error
@@ -109,32 +118,30 @@ class EditLog:
         return ledger, last
 
     def record(self, edit_id: str) -> EditRecord | None:
+        """The edit as it stands, made anew or not."""
+        query = RECORDS.where(tables.edits.c.id == edit_id)
         with self._database.read() as connection:
-            row = (
-                connection.execute(sa.select(tables.edits).where(tables.edits.c.id == edit_id))
-                .mappings()
-                .one_or_none()
-            )
-        return EditRecord.from_row(row) if row else None
+            row = connection.execute(query).mappings().one_or_none()
+        return as_it_stands(row) if row else None
 
     def records(
         self,
         *,
-        below: int | None = None,
+        below: str | None = None,
         text: str | None = None,
         tag: str | None = None,
         limit: int,
         among: Set[str],
     ) -> list[EditRecord]:
-        """Up to `limit` records of the ids `among`, newest first, older than version `below`."""
+        """Up to `limit` records of the ids `among`, newest first, older than the id `below`."""
         found: list[EditRecord] = []
-        query = sa.select(tables.edits).order_by(tables.edits.c.version.desc())
+        query = RECORDS.order_by(tables.edits.c.id.desc())
         if below is not None:
-            query = query.where(tables.edits.c.version < below)
+            query = query.where(tables.edits.c.id < below)
         with self._database.read() as connection:
             rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
-            for record in map(EditRecord.from_row, rows):
-                if record.id in among and _matches(record, text, tag):
+            for record in map(as_it_stands, rows):
+                if record.id in among and matches(record, text, tag):
                     found.append(record)
                     if len(found) == limit:
                         break
@@ -162,7 +169,7 @@ class EditLog:
             )
         if row is None:
             return None
-        return StoredResponse(row["request_digest"], row["status"], row["body"])
+        return StoredResponse(row["request_digest"], row["status"], row["body"], row["edit_id"])
 
     def image(self, digest: str) -> bytes | None:
         """The PNG bytes of a stored picture; None when it is missing or damaged."""
@@ -172,7 +179,7 @@ class EditLog:
                 .mappings()
                 .one_or_none()
             )
-        return None if row is None else _intact_png(row)
+        return None if row is None else intact_png(row)
 
     def originals(self, edit_ids: Sequence[str]) -> list[tuple[EditRecord, bytes | None]]:
         """What edits were made of, in the order asked for: record and picture, as PNG.
@@ -180,70 +187,26 @@ class EditLog:
         The picture is None where it is missing or damaged. Raises `LookupError` on an unknown id.
         """
         query = (
-            sa.select(tables.edits, tables.images.c.png, tables.images.c.png_digest)
-            .select_from(
-                tables.edits.outerjoin(
-                    tables.images, tables.images.c.digest == tables.edits.c.image_digest
-                )
-            )
+            RECORDS.add_columns(tables.images.c.png, tables.images.c.png_digest)
+            .outerjoin(tables.images, tables.images.c.digest == tables.edits.c.image_digest)
             .where(tables.edits.c.id.in_(edit_ids))
         )
         with self._database.read() as connection:
             rows = {row["id"]: row for row in connection.execute(query).mappings()}
-        return [(EditRecord.from_row(rows[i]), _intact_png(rows[i])) for i in edit_ids]
+        return [(as_it_stands(rows[i]), intact_png(rows[i])) for i in edit_ids]
 
     def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
-        """Stored bytes and everything needed to check them, in pages, in no special order."""
+        """Of each edit the newest bytes and what is needed to check them, in no special order."""
         for start in range(0, len(edit_ids), _PAGE):
             page = edit_ids[start : start + _PAGE]
             with self._database.read() as connection:
-                rows = connection.execute(_ARTIFACT_QUERY, {"ids": page}).mappings().all()
+                rows = connection.execute(ARTIFACTS, {"ids": page}).mappings().all()
             for row in rows:
-                yield StoredArtifact(
-                    EditRecord.from_row(row), row["data"], row["digest"], row["record_digest"]
-                )
+                yield StoredArtifact.from_row(row)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredArtifact:
-    """An artifact as read. Nothing in it is to be used before `check` passed."""
-
-    record: EditRecord
-    data: bytes | None
-    digest: str | None
-    record_digest: str | None
-
-    def check(self) -> bytes:
-        """The bytes, if they and the edit's row are what the event log says.
-
-        Raises `ValueError` naming what is not.
-        """
-        if self.data is None or self.digest is None:
-            raise ValueError("its artifact is missing")
-        if digest_of(self.data) != self.digest:
-            raise ValueError("its artifact's bytes do not match their digest")
-        if self.record.digest(self.digest) != self.record_digest:
-            raise ValueError("its row does not match the digest in the event log")
-        return self.data
-
-
-_ARTIFACT_QUERY = (
-    sa.select(
-        tables.edits,
-        tables.artifacts.c.data,
-        tables.artifacts.c.digest,
-        tables.events.c.record_digest,
-    )
-    .select_from(
-        tables.edits.outerjoin(
-            tables.artifacts, tables.artifacts.c.edit_id == tables.edits.c.id
-        ).join(tables.events, tables.events.c.version == tables.edits.c.version)
-    )
-    .where(tables.edits.c.id.in_(sa.bindparam("ids", expanding=True)))
-)
-
-
-def _intact_png(row: Mapping[Any, Any]) -> bytes | None:
+def intact_png(row: Mapping[Any, Any]) -> bytes | None:
+    """A stored picture, if it is there and its bytes are what they were."""
     png = row["png"]
     return bytes(png) if png is not None and digest_of(png) == row["png_digest"] else None
 
@@ -263,11 +226,8 @@ def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
             )
         )
     connection.execute(sa.insert(tables.edits).values(new.record.row()))
-    connection.execute(
-        sa.insert(tables.artifacts).values(
-            edit_id=new.record.id, data=new.artifact, digest=digest_of(new.artifact)
-        )
-    )
+    _insert_artifact(connection, new.record.id, new.record.version, new.artifact)
+    connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == new.record.id))
     finished = new.finish()
     connection.execute(
         sa.update(tables.edits)
@@ -288,6 +248,11 @@ def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
         )
 
 
+def _insert_artifact(connection: sa.Connection, edit_id: str, version: int, data: bytes) -> None:
+    row = {"edit_id": edit_id, "version": version, "data": data, "digest": digest_of(data)}
+    connection.execute(sa.insert(tables.artifacts).values(row))
+
+
 def _all_records(connection: sa.Connection) -> Iterator[EditRecord]:
     rows = connection.execution_options(yield_per=_PAGE).execute(_ordered(tables.edits))
     yield from map(EditRecord.from_row, rows.mappings())
@@ -304,7 +269,19 @@ def _check_link(event: Event, digest: str, previous: Event | None) -> None:
         raise ValueError("its content does not match its digest")
 
 
-def _matches(record: EditRecord, text: str | None, tag: str | None) -> bool:
+class Searchable(Protocol):
+    """What `GET /edits` looks into."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def tags(self) -> Sequence[str]: ...
+
+
+def matches(record: Searchable, text: str | None, tag: str | None) -> bool:
+    """Whether `record` has the tag, and the text in its prompt or target, whatever the case."""
     if tag is not None and tag not in record.tags:
         return False
     if text is None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["active", "superseded", "rolled_back"]
-EventType = Literal["edit_created", "rolled_back", "reinstated", "restored"]
+EventType = Literal["edit_created", "rolled_back", "reinstated", "restored", "reencoded"]
 Slot = tuple[str, str]
 """Image digest and normalised prompt."""
 
@@ -34,10 +34,14 @@ class LedgerEdit:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an event does to one edit; `before` is None for the edit it creates."""
+    """What an event does to one edit.
+
+    `before` is None for the edit it creates, and "stale" for one made anew: what had changed was
+    the weights, so the ledger knew it as `after` all along.
+    """
 
     edit_id: str
-    before: Status | None
+    before: Status | Literal["stale"] | None
     after: Status
 
 
@@ -100,6 +104,11 @@ class Ledger:
         since = {edit.id for edit in self._edits.values() if edit.version > version}
         return self._plan(self._rolled_back_at(version) | since)
 
+    def plan_reencode(self, edit_id: str) -> list[Change]:
+        """The one change of making an edit anew: it is served again, if it would be served."""
+        status = self.status(edit_id)
+        return [Change(edit_id, status if status == "rolled_back" else "stale", status)]
+
     # --- application ------------------------------------------------------------------------
 
     def apply(
@@ -113,8 +122,9 @@ class Ledger:
             raise ValueError(f"version {version} does not follow {self.head}")
         for change in changes:
             before = self.status(change.edit_id) if change.edit_id in self._edits else None
-            if before != change.before:
-                raise ValueError(f"{change.edit_id} was {before}, not {change.before}")
+            told = change.after if change.before == "stale" else change.before
+            if before != told:
+                raise ValueError(f"{change.edit_id} was {before}, not {told}")
         if created is not None:
             self._add(created, version)
         for change in changes:

@@ -5,12 +5,53 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from app.store.ledger import Change, EventType, LedgerEdit, Slot, Status
+from app.store.ledger import Change, EventType, LedgerEdit, Slot
 from app.strict_json import canonical
 from editing_core.identity import slot_prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeBy:
+    """Identity of the weights that made an artifact."""
+
+    editor: str
+    editor_fingerprint: str
+    backbone_fingerprint: str
+    router_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reencoding:
+    """An edit made anew from its stored request: by which weights, and how it was tried.
+
+    All of it lies in its event, and so in the chain of digests.
+    """
+
+    edit_id: str
+    artifact_digest: str
+    old: MadeBy
+    new: MadeBy
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: tuple[Mapping[str, str], ...]
+    refinement_steps: int
+
+    def wire(self) -> dict[str, Any]:
+        """As the event holds it and the API shows it."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        values["from"], values["to"] = asdict(values.pop("old")), asdict(values.pop("new"))
+        return values | {"damaged": [dict(damage) for damage in self.damaged]}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Reencoding:
+        values = dict(wire)
+        values["old"], values["new"] = MadeBy(**values.pop("from")), MadeBy(**values.pop("to"))
+        return cls(**values | {"damaged": tuple(values["damaged"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +101,19 @@ class EditRecord:
             values[name] = loaded if isinstance(loaded, dict) else tuple(loaded)
         return cls(**values)
 
+    def made_anew(self, reencoding: Reencoding) -> EditRecord:
+        """The edit as it stands since: another editor, perhaps, and what its last trial found."""
+        return replace(
+            self,
+            editor=reencoding.new.editor,
+            before=reencoding.before,
+            after=reencoding.after,
+            verified=reencoding.verified,
+            verified_version=reencoding.verified_version,
+            damaged=reencoding.damaged,
+            refinement_steps=reencoding.refinement_steps,
+        )
+
     def digest(self, artifact_digest: str) -> str:
         """Binds the row, its picture and its artifact; timings are not part of it."""
         row = self.row() | {"artifact_digest": artifact_digest}
@@ -82,6 +136,7 @@ class Event:
     reason: str | None = None
     from_version: int | None = None
     changes: tuple[Change, ...]
+    reencoding: Reencoding | None = None
     record_digest: str | None = None
     previous_digest: str | None = None
 
@@ -91,7 +146,7 @@ class Event:
 
     def wire(self) -> dict[str, Any]:
         """The event as the API shows it, without its own digest."""
-        return {
+        wire = {
             "version": self.version,
             "type": self.type,
             "at": self.at,
@@ -103,21 +158,37 @@ class Event:
             "record_digest": self.record_digest,
             "previous_digest": self.previous_digest,
         }
+        # Left out where there is none: digests of events older than this field stay what they are.
+        return wire if self.reencoding is None else wire | {"reencoding": self.reencoding.wire()}
 
     def row(self) -> dict[str, Any]:
+        made_anew = self.reencoding
         return self.wire() | {
             "changes": _dump(_changes_to_wire(self.changes)),
+            "reencoded_edit": made_anew.edit_id if made_anew else None,
+            "reencoding": _dump(made_anew.wire()) if made_anew else None,
             "digest": self.digest,
         }
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> Event:
+        """Raises `ValueError` where the row contradicts itself."""
         values = {name: row[name] for name in cls.__slots__}
         values["changes"] = tuple(
-            Change(c["edit_id"], cast("Status | None", c["from"]), cast("Status", c["to"]))
-            for c in json.loads(row["changes"])
+            Change(c["edit_id"], c["from"], c["to"]) for c in json.loads(row["changes"])
         )
+        values["reencoding"] = reencoding_of(row)
         return cls(**values)
+
+
+def reencoding_of(row: Mapping[Any, Any]) -> Reencoding | None:
+    """What a row of `events` says was made anew. Raises `ValueError` where it names two edits."""
+    if row["reencoding"] is None and row["reencoded_edit"] is None:
+        return None
+    found = Reencoding.from_wire(json.loads(row["reencoding"] or "{}"))
+    if found.edit_id != row["reencoded_edit"]:
+        raise ValueError(f"it made {found.edit_id} anew, not {row['reencoded_edit']}")
+    return found
 
 
 def digest_of(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 `events` is the truth: append-only, hash-chained, one row per version. Rows of `edits`,
 `artifacts` and `images` never change once written; what is active is a fold of the events.
+`edit_jobs` is no part of history: an edit that is not committed has made no version.
 Bytes lie in the same database, so that one transaction commits everything or nothing.
 """
 
@@ -72,10 +73,15 @@ artifacts = Table(
     "artifacts",
     metadata,
     Column("edit_id", String, ForeignKey("edits.id"), primary_key=True),
+    Column("version", Integer, ForeignKey("events.version"), primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
     Column("digest", String, nullable=False),
 )
-"""`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them."""
+"""`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them.
+
+`version` is the event that brought it: the edit's own, or one that re-encoded it. The newest is
+the one that counts.
+"""
 
 events = Table(
     "events",
@@ -88,11 +94,18 @@ events = Table(
     Column("reason", Text),
     Column("from_version", Integer),
     Column("changes", Text, nullable=False),
+    Column("reencoded_edit", String),
+    Column("reencoding", Text),
     Column("record_digest", String),
     Column("previous_digest", String),
     Column("digest", String, nullable=False),
+    Index("events_by_reencoded_edit", "reencoded_edit"),
 )
-"""`record_digest` binds the created edit's row and artifact to the chain."""
+"""`record_digest` binds the created edit's row and artifact to the chain.
+
+`reencoding` is what a `reencoded` event brought, the digest of its artifact included;
+`reencoded_edit` is the edit that it names, once more, to be looked up by.
+"""
 
 idempotency = Table(
     "idempotency",
@@ -105,3 +118,31 @@ idempotency = Table(
     Column("edit_id", String, ForeignKey("edits.id"), nullable=False),
     Column("created_at", String, nullable=False),
 )
+
+edit_jobs = Table(
+    "edit_jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("editor", String, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("image_digest", String, nullable=False),
+    Column("png", LargeBinary),
+    Column("png_digest", String),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("error", Text),
+    Column("api_key", String, nullable=False),
+    Column("idempotency_key", String),
+    Column("request_digest", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("updated_at", String, nullable=False),
+    CheckConstraint("state IN ('pending', 'failed', 'cancelled')", name="known_state"),
+    CheckConstraint("state <> 'pending' OR png IS NOT NULL", name="pending_has_picture"),
+    Index("edit_jobs_by_state", "state"),
+    Index("edit_jobs_by_key", "api_key", "idempotency_key", unique=True),
+)
+"""Edits that were answered 202. `id` is the edit's own; its commit deletes the row, in the same
+transaction. `request` is the request's body without its picture, which goes when the edit does."""

@@ -125,7 +125,14 @@ def _clip_of(
     return found
 
 
-def _fingerprint(layout: CheckpointLayout, clip: Path | None, quantization: str = "none") -> str:
+def backbone_fingerprint(
+    layout: CheckpointLayout, *, clip: Path | None = None, quantization: str = "none"
+) -> str:
+    """What `load_backbone` would give the model of `layout`, told from its files alone."""
+    return _fingerprint(layout, _clip_of(layout, family_of(layout), clip), quantization)
+
+
+def _fingerprint(layout: CheckpointLayout, clip: Path | None, quantization: str) -> str:
     found = fingerprint_files(layout.model, *([clip] if clip else []))
     if quantization == "none":
         return found

@@ -14,7 +14,7 @@ import httpx
 from typer.testing import CliRunner
 
 from app.cli import app
-from tests.support.server import ServerProcess, logging_restored, picture, png
+from tests.support.server import ServerProcess, eventually, logging_restored, picture, png
 from tests.support.tiny_model import tiny_image
 
 
@@ -88,6 +88,34 @@ def _stop_in_mid_stream(server: ServerProcess, body: dict[str, Any]) -> list[str
             lines += [line] if line else []
     stopper.join()
     return lines
+
+
+def test_an_edit_that_was_promised_survives_a_kill(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("--model", tiny_checkpoint, "--data-dir", tmp_path / "data", "--device", "cpu")
+    # Nothing that so many steps could teach a random model; it is refined until it is killed.
+    correction = {
+        "image": picture(1),
+        "prompt": "q",
+        "target": "sphinx of black quartz, judge my vow! 4,1;7",
+        "verify": "report",
+    }
+    key = {"Idempotency-Key": "once"}
+
+    forever = ("--edit-wait-s", "0", "--refine-steps", "1000")
+    with ServerProcess(*arguments, *forever, cwd=tmp_path) as first:
+        promised = first.request("POST", "/edits", json=correction, headers=key)
+        first.process.kill()
+        assert promised.status_code == 202, promised.text
+    edit = promised.json()
+    checked = CliRunner().invoke(app, ["doctor", "--data-dir", str(tmp_path / "data")])
+    assert "version 0: 0 edits, 0 active, 1 pending, 0 problems" in checked.output
+
+    with ServerProcess(*arguments, "--refine-steps", "0", cwd=tmp_path) as second:
+        path = f"/edits/{edit['id']}"
+        eventually(lambda: second.request("GET", path).json()["status"] == "active")
+        assert second.request("GET", path).json()["version"] == 1
+        replay = second.request("POST", "/edits", json=correction, headers=key)
+        assert (replay.status_code, replay.json()["id"]) == (201, edit["id"])
 
 
 def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path) -> None:

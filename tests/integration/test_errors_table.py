@@ -59,7 +59,7 @@ def nothing_is_written(server: LiveServer) -> Iterator[None]:
     def rows() -> list[int]:
         file = server.runtime.settings.data_dir / "errata.db"
         with contextlib.closing(sqlite3.connect(file)) as connection:
-            tables = ("head", "events", "edits", "artifacts", "images", "idempotency")
+            tables = ("head", "events", "edits", "artifacts", "images", "idempotency", "edit_jobs")
             return [
                 *connection.execute("SELECT version FROM head").fetchone(),
                 *(connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables),
@@ -342,7 +342,7 @@ def test_an_internal_error_tells_nothing_of_itself(
 
     monkeypatch.setattr(server.service.history.log, "record", fail)
     known = server.service.history.ledger.ids()
-    monkeypatch.setattr(server.service.history, "require", fail)
+    monkeypatch.setattr(server.service.history, "settled", fail)
     response = client.get(f"/edits/{known[0] if known else 'any'}")
 
     assert response.status_code == 500

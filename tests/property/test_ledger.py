@@ -15,12 +15,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from app.store.database import Database
 from app.store.edit_log import EditLog, Finished, NewEdit, StoredImage, StoredResponse
 from app.store.ledger import Change, EventType, Ledger
-from app.store.records import EditRecord, Event, digest_of
+from app.store.records import EditRecord, Event, MadeBy, Reencoding, digest_of
 from tests.support.server import png
 from tests.support.tiny_model import tiny_image
 
 IMAGES = [StoredImage(f"sha256:{n}", png(tiny_image(n)), 48, 48) for n in range(2)]
 PROMPTS = ["one", "two"]
+WEIGHTS = MadeBy(
+    editor="liveedit", editor_fingerprint="e", backbone_fingerprint="b", router_fingerprint="r"
+)
 
 
 @dataclass
@@ -33,8 +36,13 @@ class Simple:
     rolled_back: bool = False
 
 
+def artifact_of(event: Event) -> bytes | None:
+    made_anew = event.reencoding
+    return f"{made_anew.edit_id} by {event.version}".encode() if made_anew else None
+
+
 def finished() -> Finished:
-    return Finished({}, StoredResponse("d", 201, "{}"))
+    return Finished({}, StoredResponse("d", 201, "{}", "e"))
 
 
 def status(history: list[Simple], position: int) -> str:
@@ -59,6 +67,7 @@ class LogMachine(RuleBasedStateMachine):
         self._ids = (f"edit{n:04}" for n in itertools.count())
         self.model: list[Simple] = []
         self.versions: list[dict[str, str]] = [{}]
+        self.remade: dict[str, int] = {}
         self._open()
 
     def _open(self) -> None:
@@ -70,7 +79,14 @@ class LogMachine(RuleBasedStateMachine):
         self.database.close()
         self._folder.cleanup()
 
-    def _write(self, kind: EventType, changes: list[Change], *, new: NewEdit | None = None) -> None:
+    def _write(
+        self,
+        kind: EventType,
+        changes: list[Change],
+        *,
+        new: NewEdit | None = None,
+        reencoding: Reencoding | None = None,
+    ) -> None:
         event = Event(
             version=self.ledger.head + 1,
             type=kind,
@@ -78,10 +94,11 @@ class LogMachine(RuleBasedStateMachine):
             actor="local",
             request_id="r",
             changes=tuple(changes),
+            reencoding=reencoding,
             record_digest=new.record.digest(digest_of(new.artifact)) if new else None,
             previous_digest=self.last.digest if self.last else None,
         )
-        self.log.append(event, new=new)
+        self.log.append(event, new=new, artifact=artifact_of(event))
         self.ledger.apply(event.version, changes, created=new.record.place if new else None)
         self.last = event
         self.versions.append(self._expected())
@@ -149,6 +166,27 @@ class LogMachine(RuleBasedStateMachine):
             self._write("restored", changes)
         assert {i: s for i, s in self.versions[-1].items() if i in then} == then
 
+    @precondition(lambda self: self.model)
+    @rule(which=st.integers(0, 50))
+    def reencode(self, which: int) -> None:
+        edit_id = self.model[which % len(self.model)].id
+        version = self.ledger.head + 1
+        self.remade[edit_id] = version
+        made_anew = Reencoding(
+            edit_id=edit_id,
+            artifact_digest=digest_of(f"{edit_id} by {version}".encode()),
+            old=WEIGHTS,
+            new=WEIGHTS,
+            before=None,
+            after=f"by {version}",
+            verified=None,
+            verified_version=None,
+            damaged=(),
+            refinement_steps=0,
+        )
+        changes = self.ledger.plan_reencode(edit_id)
+        self._write("reencoded", changes, reencoding=made_anew)
+
     @rule()
     def restart(self) -> None:
         self.database.close()
@@ -159,6 +197,16 @@ class LogMachine(RuleBasedStateMachine):
         expected = self.versions[-1]
         assert {i: self.ledger.status(i) for i in self.ledger.ids()} == expected
         assert self.ledger.head == len(self.versions) - 1
+
+    @invariant()
+    def the_newest_artifact_counts(self) -> None:
+        for stored in self.log.artifacts(self.ledger.ids()):
+            version = self.remade.get(stored.record.id)
+            newest = f"{stored.record.id} by {version}".encode() if version else b"bytes"
+            assert stored.check() == newest
+            record = self.log.record(stored.record.id)
+            assert record is not None
+            assert record.after == (f"by {version}" if version else None)
 
     @invariant()
     def every_version_can_still_be_told(self) -> None:

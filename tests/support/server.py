@@ -143,6 +143,11 @@ class LiveServer:
         )
         return lambda: future.result(DEADLINE_S)
 
+    def drain(self) -> None:
+        """What SIGTERM begins with."""
+        assert self.loop is not None
+        asyncio.run_coroutine_threadsafe(self.runtime.drain(), self.loop).result(DEADLINE_S)
+
     @property
     def waiting(self) -> int:
         """Requests that hold a ticket."""

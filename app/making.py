@@ -1,0 +1,142 @@
+"""Making an edit and trying it: what a new edit and one made anew have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+from app.engine import InferenceEngine
+from app.errors import EditConflicts, EditNotEffective, ServiceError
+from app.schemas import Verify
+from app.timing import Stopwatch
+from app.verification import StoryTeller
+from editing_core.errors import ArtifactCorrupt
+from editing_core.experts.codec import decode_artifact, encode_artifact
+from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.types import EditRequest, OnProgress
+from editing_core.verification import Verification, verify
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """An edit that is not in force yet.
+
+    `entry` was decoded from `data`: what is verified, served and kept are the same bytes.
+    """
+
+    request: EditRequest
+    entry: MemoryEntry
+    data: bytes
+
+
+class Findings(TypedDict):
+    """What a trial found, as an edit's record has it. None where nobody wanted to know."""
+
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: tuple[dict[str, str], ...]
+    refinement_steps: int
+
+
+class EditMaker:
+    """One per process; lives on the event loop's thread.
+
+    Whoever uses it holds a ticket of the engine, or has the turn to edit.
+    """
+
+    def __init__(self, *, engine: InferenceEngine, teller: StoryTeller, refine_steps: int) -> None:
+        self._engine = engine
+        self._teller = teller
+        self._refine_steps = refine_steps
+
+    async def make(
+        self,
+        request: EditRequest,
+        *,
+        edit_id: str,
+        image_digest: str,
+        editor: str,
+        on_progress: OnProgress | None = None,
+    ) -> Made:
+        """Encode one edit. `on_progress` is called on the device thread, see `InferenceEngine`.
+
+        Raises the library's `RequestError`s, and `EditNotEffective` when its numbers are too large
+        to be stored: no such edit can exist.
+        """
+        try:
+            artifact = await self._engine.encode(request, editor=editor, on_progress=on_progress)
+            data = encode_artifact(artifact)
+        except ArtifactCorrupt as error:
+            raise EditNotEffective(
+                f"No usable edit came out: {error.message}.",
+                details={"before": None, "after": None},
+            ) from error
+        entry = MemoryEntry(edit_id, decode_artifact(data), image_digest, request.prompt)
+        return Made(request, entry, data)
+
+    async def tried(
+        self,
+        made: Made,
+        *,
+        base: Snapshot,
+        retired: Collection[str] = (),
+        mode: Verify,
+        watch: Stopwatch,
+    ) -> tuple[Made, Verification | None]:
+        """The edit as it is to be committed, refined if need be, and what was found of it.
+
+        It is tried beside the active edits of `base`, less those of them that it `retired`.
+        Nothing is found where nobody wants to know. Raises `EditNotEffective` and `EditConflicts`
+        for a strict edit that fails.
+        """
+        if mode == "off":
+            return made, None
+        found = await self._teller.tell(
+            verify(
+                made.request,
+                made.entry,
+                base=base,
+                retired=retired,
+                tau=self._engine.model.router.tau,
+                stock=self._engine.model.stock_questions,
+                max_steps=self._refine_steps,
+            ),
+            watch=watch,
+        )
+        if mode == "strict" and not found.verified:
+            raise _refusal(found)
+        if found.entry is made.entry:
+            return made, found
+        return replace(made, entry=found.entry, data=encode_artifact(found.entry.artifact)), found
+
+
+def findings_of(found: Verification | None) -> Findings:
+    return Findings(
+        before=found.before if found else None,
+        after=found.after if found else None,
+        verified=found.verified if found else None,
+        verified_version=found.version if found else None,
+        damaged=tuple(damage.wire() for damage in found.damaged) if found else (),
+        refinement_steps=found.refinement_steps if found else 0,
+    )
+
+
+def _refusal(found: Verification) -> ServiceError:
+    answers = {"before": found.before, "after": found.after}
+    if found.conflicts_with:
+        return EditConflicts(
+            "This edit and others would answer each other's questions.",
+            details={"conflicts_with": list(found.conflicts_with), **answers},
+        )
+    if found.failed:
+        prompt, answer = found.failed[0]
+        message = f"With this edit the model answers {prompt!r} with {answer!r}, not the target."
+    else:
+        changed = ", ".join(repr(damage.prompt) for damage in found.damaged)
+        message = f"The edit would also change other answers about its picture: {changed}."
+    return EditNotEffective(
+        message, details={**answers, "damaged": [damage.wire() for damage in found.damaged]}
+    )

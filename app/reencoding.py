@@ -1,0 +1,145 @@
+"""Stale edits made anew: from their stored requests, by the weights that are loaded.
+
+One after another, each tried as a new edit is tried and committed by itself, so that a run which
+is cut short loses nothing and the next one goes on where it ended. An edit keeps its id, its place
+in its slot and its status; one that fails its trial stays stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from app.engine import InferenceEngine
+from app.errors import EditNotFound, InternalError, StartupError
+from app.history import Caller, History, to_the_end
+from app.images import decode_png
+from app.making import EditMaker, Made, findings_of
+from app.schemas import Verify
+from app.store.artifacts import made_by
+from app.store.ledger import Status
+from app.store.records import EditRecord, MadeBy, Reencoding, digest_of
+from app.timing import Stopwatch
+from editing_core.experts.memory import Snapshot
+from editing_core.types import EditRequest
+from editing_core.verification import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class StaleEdit:
+    """An edit made by other weights. `status` is what history says, `why` what has changed.
+
+    `editor` is the one to make it anew: its own, or the default where that is not loaded.
+    """
+
+    record: EditRecord
+    status: Status
+    why: str
+    made_by: MadeBy
+    editor: str
+
+
+class Reencoder:
+    """Lives on the event loop's thread of a process that serves nobody: nothing else commits."""
+
+    def __init__(
+        self,
+        *,
+        engine: InferenceEngine,
+        maker: EditMaker,
+        history: History,
+        default_editor: str | None,
+    ) -> None:
+        self._engine = engine
+        self._maker = maker
+        self._history = history
+        self._default_editor = default_editor
+
+    async def stale(self, only: Collection[str] = ()) -> list[StaleEdit]:
+        """What is to be made anew, in the order of versions; of `only` these, if there are any.
+
+        Raises `EditNotFound` on an unknown id, and `StartupError` when the default editor is
+        needed and not loaded.
+        """
+        for edit_id in only:
+            if edit_id not in self._history.ledger:
+                raise EditNotFound(f"There is no edit {edit_id!r}.")
+        found: list[StaleEdit] = []
+        for edit_id, unfit in self._history.stale().items():
+            if only and edit_id not in only:
+                continue
+            record = await asyncio.to_thread(self._history.log.record, edit_id)
+            if record is None or unfit.made_by is None:  # it was read when it was found stale
+                raise LookupError(f"edit {edit_id} vanished from the database")
+            status = self._history.ledger.status(edit_id)
+            editor = self._editor(record.editor)
+            found.append(StaleEdit(record, status, unfit.reason, unfit.made_by, editor))
+        return found
+
+    async def reencode(self, edit: StaleEdit, *, verify: Verify, caller: Caller) -> None:
+        """Make one edit anew and commit it.
+
+        Raises what refuses a new edit (`EditNotEffective`, `EditConflicts`, the library's
+        `RequestError`s), and `InternalError` when its picture is damaged. Then it stays stale.
+        """
+        request = await asyncio.to_thread(self._request, edit.record)
+        with self._engine.ticket():
+            made = await self._maker.make(
+                request,
+                edit_id=edit.record.id,
+                image_digest=edit.record.image_digest,
+                editor=edit.editor,
+            )
+            made, found = await self._maker.tried(
+                made, base=self._base(edit), mode=verify, watch=Stopwatch()
+            )
+        await to_the_end(self._commit(edit, made, found, caller))
+
+    def _editor(self, name: str) -> str:
+        known = self._engine.model.editors
+        chosen = name if name in known else self._default_editor
+        if chosen is None or chosen not in known:
+            raise StartupError(
+                f"the editor {chosen or name} is not loaded; choose another --editor, of: "
+                f"{', '.join(sorted(known)) or 'none that fits this model'}"
+            )
+        return chosen
+
+    def _request(self, record: EditRecord) -> EditRequest:
+        ((_, png),) = self._history.log.originals([record.id])
+        if png is None:
+            raise InternalError(
+                f"The stored picture of edit {record.id} is damaged.",
+                hint="Restore the database from a backup, or make the edit again.",
+            )
+        return EditRequest(decode_png(png), record.prompt, record.target, record.rephrases)
+
+    def _base(self, edit: StaleEdit) -> Snapshot:
+        """The edits beside which it is tried: those active so far.
+
+        One that will not be active is tried alone. It meets nobody now, and whoever reinstates
+        it has it checked against its neighbours then.
+        """
+        return self._history.snapshot if edit.status == "active" else self._history.none
+
+    async def _commit(
+        self, edit: StaleEdit, made: Made, found: Verification | None, caller: Caller
+    ) -> None:
+        history = self._history
+        async with history.lock:
+            await history.commit(
+                "reencoded",
+                history.ledger.plan_reencode(edit.record.id),
+                caller=caller,
+                reason=edit.why,
+                entry=made.entry,
+                reencoding=Reencoding(
+                    edit_id=edit.record.id,
+                    artifact_digest=digest_of(made.data),
+                    old=edit.made_by,
+                    new=made_by(made.entry.artifact),
+                    **findings_of(found),
+                ),
+                artifact=made.data,
+            )

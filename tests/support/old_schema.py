@@ -1,0 +1,36 @@
+"""A database as an older version of the program would have left it, with all its rows."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def written_at(revision: str, database: Path, folder: Path) -> Path:
+    """What `database` holds, in the schema of `revision`: a file in `folder`.
+
+    Tables and columns that came later are left out, so nothing in them may be needed.
+    """
+    old = folder / f"{revision}.db"
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    engine = sa.create_engine(f"sqlite:///{old}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, revision)
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(old)) as copy, copy:
+        copy.execute("ATTACH ? AS new", [str(database)])
+        for table in ("images", "events", "edits", "artifacts", "idempotency", "edit_jobs"):
+            columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
+            if columns:
+                copy.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
+        copy.execute("UPDATE head SET version = (SELECT version FROM new.head)")
+    return old
