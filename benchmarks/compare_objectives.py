@@ -74,6 +74,8 @@ def main() -> None:
     backbone = load_backbone(find_checkpoint(None), Placement.resolve())
     settings = read_recipe(given.editor, "heraldry", FORMS[given.editor], steps=given.steps)
     recipe = EditorRecipe(**settings)
+    if given.editor == "visedit":  # what was learned is compared, without what is fitted later
+        recipe = replace(recipe, shape={**recipe.shape, "max_steps": 0})
     if given.subjects:
         recipe = replace(recipe, subjects=given.subjects)
     material = gather(backbone, recipe)
