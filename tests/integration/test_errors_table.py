@@ -21,6 +21,7 @@ from tests.support.tiny_model import tiny_image
 
 PICTURE = picture(1)
 PNG = png(tiny_image(1))
+PAPER = "liveedit-paper"
 RESTORE_99999 = {"to_version": 99999}
 LIMIT = 16 * 2**20
 
@@ -182,7 +183,7 @@ FIELDS = [
     Case("unknown_field", "lang", path="/edits", json=correction(lang="en")),
     Case("unknown_field", "page", method="GET", path="/edits?page=2"),
     Case("unknown_field", "verbose", path="/generate?verbose=1", json=ask()),
-    Case("unsupported_parameter", "editor", path="/edits", json=correction(editor="visedit")),
+    Case("unsupported_parameter", "editor", path="/edits", json=correction(editor=PAPER)),
 ]  # fmt: skip
 IMAGES = [
     Case("image_base64_invalid", "image", json=ask(image="not base64!")),

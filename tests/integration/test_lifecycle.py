@@ -83,7 +83,7 @@ def test_a_target_the_tokenizer_cannot_give_back_is_refused(tmp_path: Path) -> N
     described = json.loads(tokenizer.read_text("utf-8"))
     described["normalizer"] = {"type": "Lowercase"}
     tokenizer.write_text(json.dumps(described), "utf-8")
-    for part in ("router", "liveedit", "visedit"):
+    for part in ("router", "liveedit", "visedit", "fitted"):
         file = folder / f"{part}.json"
         values = json.loads(file.read_text("utf-8"))
         values["backbone_fingerprint"] = ""

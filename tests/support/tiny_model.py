@@ -192,7 +192,17 @@ def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> P
             _enlarge(editor.module, 3.0 if form == "aligned" else 12.0)
             editor.save(folder / f"{name}.safetensors", folder / f"{name}.json")
         visedit = VisEdit(
-            VisEditConfig(hidden, edit_layer=1, width=16, heads=4, patches=3),
+            VisEditConfig(
+                hidden,
+                edit_layer=1,
+                width=16,
+                heads=4,
+                patches=3,
+                views=1,
+                wordings=2,
+                rank=4,
+                max_steps=8,
+            ),
             backbone_fingerprint=backbone.fingerprint,
         )
         with torch.no_grad():
