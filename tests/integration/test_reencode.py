@@ -188,24 +188,28 @@ def test_pending_edits_are_left_for_the_next_server(
     with start() as server:
         made = edit(server, 1)
     with start(edit_wait_s=0) as server, server.device_held():
-        asked = [server.client.post("/edits", json=correction(number)) for number in (2, 3)]
-        pending = [response.json()["id"] for response in asked]
+        asked = [server.client.post("/edits", json=correction(number)) for number in (2, 3, 4)]
+        *pending, unreadable = [response.json()["id"] for response in asked]
         server.drain()
-    kept = database(tmp_path, "SELECT * FROM edit_jobs")
-    assert len(kept) == 2
+    # A start would have this one fail at once: a job that nobody touched shows that there was none.
+    spoilt = "request = json_set(request, '$.verify', 'maybe')"
+    database(tmp_path, f"UPDATE edit_jobs SET {spoilt} WHERE id = '{unreadable}'")
+    kept = database(tmp_path, "SELECT * FROM edit_jobs ORDER BY id")
+    assert len(kept) == 3
 
     assert command("reencode", other, "--dry-run").exit_code == 0
     done = command("reencode", other, "--verify", "off")
     assert "made 1 of 1 anew; version 2" in done.output
-    assert database(tmp_path, "SELECT * FROM edit_jobs") == kept
+    assert database(tmp_path, "SELECT * FROM edit_jobs ORDER BY id") == kept
 
     with start(other) as server:
-        eventually(lambda: set(statuses(server).values()) == {"active"})
-        assert list(statuses(server)) == [*reversed(pending), made]
+        eventually(lambda: "pending" not in statuses(server).values())
+        assert list(statuses(server)) == [unreadable, *reversed(pending), made]
+        assert list(statuses(server).values()) == ["failed", *["active"] * 3]
         versions = [server.client.get(f"/edits/{i}").json()["version"] for i in pending]
         assert versions == [3, 4]
         assert [applied(server, number) for number in (1, 2, 3)] == [[i] for i in (made, *pending)]
-    assert database(tmp_path, "SELECT * FROM edit_jobs") == []
+    assert database(tmp_path, "SELECT id FROM edit_jobs") == [(unreadable,)]
 
 
 def test_a_folder_without_a_database_is_refused_and_left_alone(
