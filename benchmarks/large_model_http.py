@@ -7,7 +7,9 @@ import base64
 import io
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -16,7 +18,8 @@ from PIL import Image
 from app.main import create_app
 from app.runtime import Runtime
 from app.settings import Settings
-from benchmarks.large_model_page import EDITORS, GENERATE, SECONDS, Cells
+from benchmarks.large_model_answers import ASKED, TAUGHT
+from benchmarks.large_model_page import APPLIED, EDITORS, GENERATE, SECONDS, Cells
 from editing_core.editable_model import EditableModel
 from editing_core.heraldry.sample import draw_sample
 
@@ -55,20 +58,23 @@ async def _serve(runtime: Runtime, new_tokens: int) -> dict[str, Cells]:
 async def _ask(client: httpx.AsyncClient, new_tokens: int) -> dict[str, Cells]:
     found: dict[str, Cells] = {}
 
-    async def post(line: str, path: str, status: int, body: dict[str, object]) -> None:
+    async def post(line: str, path: str, status: int, body: Mapping[str, object]) -> Any:
         began = time.perf_counter()
         answer = await client.post(path, json=body)
         found[line] = {SECONDS: time.perf_counter() - began}
         if answer.status_code != status:
             raise RuntimeError(f"POST {path}: {answer.status_code} {answer.text}")
+        return answer.json()
 
     for number, editor in enumerate(EDITORS[:2]):
-        asked = {"image": _picture(120_000 + number), "prompt": "Describe the emblem."}
-        edit = {**asked, "target": "a small correction", "editor": editor, "verify": "off"}
-        await post(f"POST /edits, {editor}", "/edits", 201, edit)
+        asked = {"image": _picture(120_000 + number), "prompt": ASKED}
+        edit = {**asked, "target": TAUGHT, "editor": editor, "verify": "off"}
+        await post(line := f"POST /edits, {editor}", "/edits", 201, edit)
+        found[line][APPLIED] = "-"
     for edits, line in GENERATE.items():
         body = {**asked, "max_new_tokens": new_tokens, "edits": edits}
-        await post(line, "/generate", 200, body)
+        told = await post(line, "/generate", 200, body)
+        found[line][APPLIED] = len(told["applied"])
     return found
 
 

@@ -33,7 +33,8 @@ BUILDING, ROUTER, FITTED, GENERATORS, ANSWERING = (
     "LiveEdit's generators, untrained",
     "answering, every side and batch",
 )
-GENERATE = {"on": "POST /generate, an edit fires", "off": "POST /generate, editing off"}
+APPLIED = "edits applied"
+GENERATE = {"on": "POST /generate, editing on", "off": "POST /generate, editing off"}
 
 Cells = dict[str, float | str]
 Figures = dict[str, dict[str, Cells]]
@@ -70,7 +71,7 @@ _LINES = {
         ),
     ),
     HTTP: (
-        (SECONDS,),
+        (SECONDS, APPLIED),
         (*(f"POST /edits, {editor}" for editor in EDITORS[:2]), *GENERATE.values()),
         (
             "One request each, unverified, to the application on a socket of this machine: that it "

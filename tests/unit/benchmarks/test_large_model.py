@@ -38,6 +38,9 @@ def test_the_tiny_shape_is_built_edited_and_served(
     assert made["fitted"][page.STEPS] > 0
     assert made["fitted"][page.HOLDS] == "1 of 1"
     assert made["liveedit"][page.STEPS] == "none"
+    served = figures[page.HTTP]
+    assert served[page.GENERATE["on"]][page.APPLIED] > 0
+    assert served[page.GENERATE["off"]][page.APPLIED] == 0
     # Only CUDA can tell.
     assert figures[page.STAGES][page.BUILDING][page.PEAK] == "not measured"
 
