@@ -44,8 +44,16 @@ class _Stopped(Exception):
 class Runtime:
     """Owns everything that must be opened and closed. Lives on the event loop's thread."""
 
-    def __init__(self, settings: Settings, lock: InstanceLock, database: Database) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        lock: InstanceLock,
+        database: Database,
+        *,
+        model: EditableModel | None = None,
+    ) -> None:
         self.settings = settings
+        self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
         self._lock = lock
@@ -58,8 +66,11 @@ class Runtime:
         self._idle.set()
 
     @classmethod
-    def open(cls, settings: Settings) -> Runtime:
-        """Take the data directory. Blocking. Raises `StartupError` naming what is in the way."""
+    def open(cls, settings: Settings, *, model: EditableModel | None = None) -> Runtime:
+        """Take the data directory. Blocking. Raises `StartupError` naming what is in the way.
+
+        With a `model`, that one is served, and the settings only name it.
+        """
         lock = InstanceLock(settings.data_dir)
         try:
             database = Database.open(
@@ -70,7 +81,7 @@ class Runtime:
         except BaseException:
             lock.release()
             raise
-        return cls(settings, lock, database)
+        return cls(settings, lock, database, model=model)
 
     async def load(self, *, resumes_edits: bool = True) -> None:
         """Load weights, recover history, start the engine, take up what was left pending.
@@ -109,7 +120,9 @@ class Runtime:
             self.state = "ready"
 
     def _load(self) -> tuple[EditableModel, History, JobLog]:
-        model = load_model(self.settings, notify=self._progress)
+        model = self._model
+        if model is None:
+            model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
         return model, History(log, recover(log, jobs, model)), jobs
 
