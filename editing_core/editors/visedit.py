@@ -62,11 +62,11 @@ class VisEditConfig:
     heads: int = 8
     patches: int = 16
     views: int = 20
-    wordings: int = 52
-    rank: int = 24
+    wordings: int = 76
+    rank: int = 48
     rate: float = 0.3
     max_steps: int = 400
-    margin: float = 0.25
+    margin: float = 1.0
 
 
 class VisEdit(TrainedEditor):
@@ -74,7 +74,7 @@ class VisEdit(TrainedEditor):
 
     name = "visedit"
     positions: Positions = "vision"
-    rows_at_once = 4
+    rows_at_once = 8
 
     kind = KIND
     config_type = VisEditConfig
