@@ -124,14 +124,12 @@ class Backbone(DecoderPasses):
         """Run the vision tower on one picture, letterboxed where the family takes squares only."""
 
     @property
+    @abstractmethod
     def usual_picture(self) -> Picture:
         """How a picture is written whose features do not say it.
 
         Where the number of tokens varies with the picture: that of one of middling size.
         """
-        rows, columns = grid = self.patch_grid
-        before = self.num_image_tokens - rows * columns  # a class token has no place
-        return Picture(self.chat.image_token, (self.num_image_tokens,), grid, before)
 
     def for_prompt(self, features: ImageFeatures, prompt: str) -> ImageFeatures:
         """The features as this prompt's row shows them, where the model looks with it in mind."""

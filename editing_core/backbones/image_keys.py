@@ -1,7 +1,8 @@
-"""What a picture's key is made by, for families that have no CLIPModel of their own.
+"""What a picture's key is made by.
 
 A CLIP or SigLIP tower that the model looks with anyway gives the key for nothing; any other model
-gets a CLIPModel beside it, which looks at the letterboxed picture.
+gets a CLIPModel beside it, which looks at the letterboxed picture. Where that CLIPModel's tower is
+the model's own, it runs once, and only the projection is taken from beside.
 """
 
 from __future__ import annotations
@@ -55,12 +56,15 @@ class TowerKeys:
     def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
         """See `ImageKeys`; `seen.last_hidden_state` is `[tiles, patches, hidden]`."""
         del image
-        states: Tensor = seen.last_hidden_state[self._whole]
+        return _normalised(self.pooled(seen.last_hidden_state[self._whole][None])[0])
+
+    def pooled(self, states: Tensor) -> Tensor:
+        """`[1, patches, hidden]` of one tile as one row, `[1, dim]`."""
         if self._norm is not None:
-            return _normalised(self._norm(states[0]))
+            return self._norm(states[:, 0])  # type: ignore[no-any-return]
         if self._head is not None:
-            return _normalised(self._head(states[None])[0])
-        return _normalised(states.float().mean(0))
+            return self._head(states)  # type: ignore[no-any-return]
+        return states.float().mean(1)
 
 
 class ClipKeys:
@@ -73,6 +77,8 @@ class ClipKeys:
         placement = replace(placement, quantization="none")
         clip: Any = load_weights(CLIPModel, folder, placement)
         self._clip = clip
+        self.tower = resolve_module(clip, "vision_model")
+        self.projection = resolve_module(clip, "visual_projection")
         with reading(folder):
             self._processor = AutoImageProcessor.from_pretrained(folder)
         self._placement = placement
@@ -85,6 +91,39 @@ class ClipKeys:
         pixels = self._processor(images=to_pil(image), return_tensors="pt")["pixel_values"]
         pixels = pixels.to(self._placement.device, self._placement.dtype)
         return _normalised(self._clip.get_image_features(pixels).pooler_output[0])
+
+
+class ProjectedKeys(TowerKeys):
+    """A CLIPModel's keys where its tower is the model's own: what that has seen, projected."""
+
+    def __init__(self, tower: nn.Module, clip: ClipKeys, *, whole: int) -> None:
+        super().__init__(tower, whole=whole)
+        self._projection = clip.projection
+        self.dim, self.model = clip.dim, clip.model
+
+    def pooled(self, states: Tensor) -> Tensor:
+        """See `TowerKeys.pooled`; `dim` is the CLIPModel's."""
+        return self._projection(super().pooled(states))  # type: ignore[no-any-return]
+
+
+def keys_of(tower: nn.Module, clip: ClipKeys | None, *, whole: int, shown_alike: bool) -> ImageKeys:
+    """The keys that `clip` makes, and without one those of the model's own `tower`.
+
+    `shown_alike`: the tower is shown the letterboxed picture, as `clip` would be. Then a tower with
+    the same weights need not run twice. `whole` is that of `TowerKeys`.
+    """
+    if clip is None:
+        return TowerKeys(tower, whole=whole)
+    if shown_alike and _same_weights(tower, clip.tower):
+        return ProjectedKeys(tower, clip, whole=whole)
+    return clip
+
+
+def _same_weights(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
+    )
 
 
 def _normalised(pooled: Tensor) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, Picture
 from editing_core.backbones.chat import ChatTokenizer
-from editing_core.backbones.image_keys import ClipKeys, ImageKeys, TowerKeys
+from editing_core.backbones.image_keys import ClipKeys, keys_of
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.processors import load_processor
 from editing_core.backbones.weights import load_weights, resolve_module, without_weights
@@ -102,7 +102,7 @@ class StockBackbone(Backbone):
             for block in self._layers
         ]
         tower = resolve_module(model, parts.tower)
-        self._keys: ImageKeys = clip or TowerKeys(tower, whole=self.whole_tile)
+        self._keys = keys_of(tower, clip, whole=self.whole_tile, shown_alike=self.letterboxes)
         self.image_key_dim, self.image_key_model = self._keys.dim, self._keys.model
         tokenizer = processor.tokenizer
         super().__init__(
@@ -110,7 +110,7 @@ class StockBackbone(Backbone):
             placement=placement,
             chat=chat_of(
                 processor,
-                image_token=tokenizer.convert_ids_to_tokens(self._config.image_token_id),
+                image_token_id=self._config.image_token_id,
                 default_template=self.prompt_format,
                 stop_token_ids=stop_tokens(model, tokenizer),
             ),
@@ -119,6 +119,8 @@ class StockBackbone(Backbone):
         grey = Image.new("RGB", (_USUAL_SIDE, _USUAL_SIDE), (127, 127, 127))
         self._usual_picture = self._written(self._prepared(grey))
         self.num_image_tokens = self._usual_picture.num_tokens
+        if not self.num_image_tokens:
+            raise CheckpointCorrupt("processor and model disagree about the image token")
 
     @classmethod
     def load(
@@ -291,7 +293,7 @@ def stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
 def chat_of(
     processor: Any,
     *,
-    image_token: str,
+    image_token_id: int,
     default_template: str | None,
     stop_token_ids: Sequence[int],
 ) -> ChatTokenizer:
@@ -305,6 +307,9 @@ def chat_of(
     template = processor.chat_template or tokenizer.chat_template or default_template
     if template is None:
         raise CheckpointCorrupt("the checkpoint has no chat template, and its family no default")
+    image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+    if image_token is None:
+        raise CheckpointCorrupt(f"the tokenizer has no token {image_token_id} for pictures")
     # An AddedToken in some processors, a string in others; some templates write another token.
     placeholder = getattr(processor, "image_token", None) or image_token
     placeholder = getattr(placeholder, "content", placeholder)

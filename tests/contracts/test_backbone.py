@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
+from transformers.models.clip.modeling_clip import CLIPEncoder
 
 from editing_core.backbones import loading
 from editing_core.backbones.base import Backbone
@@ -499,6 +502,33 @@ def test_a_tower_of_its_own_makes_the_keys_too(tiny_checkpoint: Path, tmp_path: 
     assert not torch.equal(drifted.patches, original.patches)
 
 
+def test_a_tower_that_two_models_share_runs_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = load_backbone(
+        find_checkpoint(save_plain_llava(tmp_path)),
+        Placement.resolve(),
+        clip=tiny_checkpoint / "clip",
+    )
+    assert towers_run(lambda: plain.compute_features(tiny_image(3))) == 2
+    backbone = load(tiny_checkpoint)
+    assert towers_run(lambda: backbone.compute_features(tiny_image(3))) == 1
+
+
+def towers_run(look: Callable[[], object]) -> int:
+    """How many CLIP towers run while it looks."""
+    ran: list[torch.nn.Module] = []
+
+    def note(module: torch.nn.Module, *_: Any) -> None:
+        if isinstance(module, CLIPEncoder):
+            ran.append(module)
+
+    handle = register_module_forward_hook(note)
+    try:
+        look()
+    finally:
+        handle.remove()
+    return len(ran)
+
+
 def test_without_a_model_beside_it_the_tower_itself_makes_the_keys(tmp_path: Path) -> None:
     folder = save_plain_llava(tmp_path)
     backbone = load(folder)
@@ -523,6 +553,18 @@ def test_half_precision_runs(tiny_checkpoint: Path) -> None:
 def test_a_configuration_that_lies_about_its_pictures_is_refused(tmp_path: Path) -> None:
     folder = save_plain_llava(tmp_path, image_size=60)
     with pytest.raises(CheckpointCorrupt, match=r"48.*60"):
+        load(folder)
+
+
+@pytest.mark.parametrize(("token", "said"), [(5, "disagree"), (99_999, "no token 99999")])
+def test_an_image_token_that_the_processor_does_not_write_is_refused(
+    tmp_path: Path, token: int, said: str
+) -> None:
+    folder = save_plain_llava(tmp_path)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["image_token_index"] = token
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(CheckpointCorrupt, match=said):
         load(folder)
 
 
