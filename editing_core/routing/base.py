@@ -15,7 +15,7 @@ What makes keys is its fingerprint. Thresholds are no part of it: recalibrating 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,13 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from editing_core.errors import CheckpointCorrupt, FingerprintMismatch
-from editing_core.experts.weights import (
-    load_weights,
-    read_description,
-    save_part,
-    weights_fingerprint,
-)
+from editing_core.errors import CheckpointCorrupt
+from editing_core.experts.stored import StoredPart
+from editing_core.experts.weights import read_description
 from editing_core.registry import ROUTERS
 from editing_core.routing.decision import Scores, Thresholds, decide
 from editing_core.states import RoutingStates
@@ -71,11 +67,9 @@ class Memory(Protocol):
         ...
 
 
-class RouterBase(nn.Module, ABC):
-    """One router. Subclasses name their types and say `keys` and `scores`."""
+class RouterBase(nn.Module, StoredPart):
+    """One router. Subclasses name their types and say `build`, `keys` and `scores`."""
 
-    kind: ClassVar[str]
-    config_type: ClassVar[type[Any]]
     thresholds_type: ClassVar[type[Thresholds]] = Thresholds
     config: RouterSettings
 
@@ -87,12 +81,15 @@ class RouterBase(nn.Module, ABC):
         figures: Mapping[str, float] | None = None,
         backbone_fingerprint: str = "",
     ) -> None:
-        super().__init__()
-        self.config = config
+        nn.Module.__init__(self)
+        StoredPart.__init__(self, config, backbone_fingerprint=backbone_fingerprint)
         self.thresholds = self.thresholds_type() if thresholds is None else thresholds
         self.figures: dict[str, float] = dict(figures or {})
-        self.backbone_fingerprint = backbone_fingerprint
-        self._fingerprint: str | None = None
+        self.build()
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the modules and buffers that `config` asks for, as they are before training."""
 
     @abstractmethod
     def keys(
@@ -140,11 +137,9 @@ class RouterBase(nn.Module, ABC):
         return self.figures.get("false_fire_rate")
 
     @property
-    def fingerprint(self) -> str:
-        """Identity of the key-making weights and configuration, without the thresholds."""
-        if self._fingerprint is None:
-            self._fingerprint = weights_fingerprint(self, asdict(self.config))  # type: ignore[call-overload]
-        return self._fingerprint
+    def stored(self) -> nn.Module:
+        """All of it: thresholds are no weights."""
+        return self
 
     def hard_filter(
         self, image_key: NDArray[np.float32], snapshot: Memory
@@ -185,44 +180,17 @@ class RouterBase(nn.Module, ABC):
         return twin.eval()
 
     def save(self, weights: Path, description: Path) -> None:
-        """Write the checkpoint: safetensors (float16) and JSON."""
-        save_part(
-            weights,
-            description,
-            self,
-            {
-                "kind": self.kind,
-                "config": asdict(self.config),  # type: ignore[call-overload]
-                "thresholds": asdict(self.thresholds),
-                "figures": self.figures,
-                "fingerprint": self.fingerprint,
-                "backbone_fingerprint": self.backbone_fingerprint,
-            },
-        )
+        """Write the checkpoint; see `StoredPart.write`."""
+        more = {"thresholds": asdict(self.thresholds), "figures": self.figures}
+        self.write(weights, description, more)
 
     @classmethod
-    def load(cls, weights: Path, description: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointMissing: a file is not there.
-            CheckpointCorrupt: a file is damaged or does not fit the other.
-            FingerprintMismatch: the weights are not those that the description names.
-        """
-        document = read_description(description, kind=cls.kind)
-        try:
-            router = cls(
-                cls.config_type(**document["config"]),
-                thresholds=cls.thresholds_type(**document["thresholds"]),
-                figures=document.get("figures", {}),
-                backbone_fingerprint=document.get("backbone_fingerprint", ""),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointCorrupt(f"{description} has a bad setting: {error}") from error
-        load_weights(weights, router)
-        if document.get("fingerprint") != router.fingerprint:
-            raise FingerprintMismatch(f"{weights} is not what {description} describes")
-        return router.requires_grad_(False).eval()
+    def described(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Thresholds, and what was measured under them."""
+        return {
+            "thresholds": cls.thresholds_type(**document["thresholds"]),
+            "figures": document.get("figures", {}),
+        }
 
 
 def load_router(weights: Path, description: Path) -> RouterBase:

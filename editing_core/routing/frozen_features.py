@@ -16,7 +16,7 @@ the span of the shipped wordings, with the shrinkage below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -69,20 +69,9 @@ class FrozenRouter(RouterBase):
     directions: Tensor
     damping: Tensor
 
-    def __init__(
-        self,
-        config: FrozenConfig,
-        *,
-        thresholds: Thresholds | None = None,
-        figures: Mapping[str, float] | None = None,
-        backbone_fingerprint: str = "",
-    ) -> None:
-        super().__init__(
-            config,
-            thresholds=thresholds,
-            figures=figures,
-            backbone_fingerprint=backbone_fingerprint,
-        )
+    def build(self) -> None:
+        """See `RouterBase.build`."""
+        config = self.config
         self.register_buffer("mean", torch.zeros(config.hidden))
         self.register_buffer("spread", torch.ones(config.hidden))
         self.register_buffer("directions", torch.zeros(config.directions, config.hidden))

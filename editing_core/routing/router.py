@@ -8,7 +8,7 @@ What follows from the scores is every router's (`base`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -58,20 +58,9 @@ class Router(RouterBase):
     config_type = RouterConfig
     config: RouterConfig
 
-    def __init__(
-        self,
-        config: RouterConfig,
-        *,
-        thresholds: Thresholds | None = None,
-        figures: Mapping[str, float] | None = None,
-        backbone_fingerprint: str = "",
-    ) -> None:
-        super().__init__(
-            config,
-            thresholds=thresholds,
-            figures=figures,
-            backbone_fingerprint=backbone_fingerprint,
-        )
+    def build(self) -> None:
+        """See `RouterBase.build`."""
+        config = self.config
         sizes = asdict(config)
         shape = {n: sizes[n] for n in ("width", "text_slots", "visual_slots", "heads")}
         self.edit_side = FeatureExtractor(config.hidden, **shape)
