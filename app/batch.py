@@ -13,7 +13,7 @@ from app.errors import InvalidField, QueueFull, ServiceError
 from app.handlers import as_service_error, error_body
 from app.history import Caller
 from app.orders import Answer
-from app.schemas import EditCreate
+from app.schemas.edits import EditCreate
 from app.service import EditingService
 
 logger = logging.getLogger(__name__)

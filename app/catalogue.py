@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from app.errors import EditNotCommitted, EditNotFound
 from app.history import History
 from app.orders import IN_QUEUE, Answer, Order
-from app.schemas import EditsQuery, EditView
+from app.schemas.edits import EditsQuery, EditView
 from app.store.job_log import EditJob, JobLog, JobState
 
 _STATUS = {"pending": 202, "failed": 200, "cancelled": 200}

@@ -16,7 +16,7 @@ from app.history import Caller, History, now, to_the_end
 from app.images import DecodedImage, ImageDecoder, encode_png
 from app.making import EditMaker, Made, findings_of
 from app.orders import Answer, Order
-from app.schemas import EditCreate, EditView, ProgressView
+from app.schemas.edits import EditCreate, EditView, ProgressView
 from app.store.edit_log import Finished, NewEdit, StoredImage, StoredResponse
 from app.store.ledger import Change
 from app.store.records import EditRecord, digest_of

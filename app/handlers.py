@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from app import errors
 from app.errors import BadRequest, MethodNotAllowed, RouteNotFound, ServiceError
-from app.schemas import ErrorBody, ErrorDetail
+from app.schemas.errors import ErrorBody, ErrorDetail
 from editing_core.errors import GenerationCancelled, RequestError
 
 CLIENT_GONE = 499

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from app.errors import EditNotFound, VersionNotFound, VersionNotReached
 from app.recovery import Recovered
-from app.schemas import EditStatus, EditView
+from app.schemas.base import EditStatus
+from app.schemas.edits import EditView
 from app.store.artifacts import Unfit
 from app.store.edit_log import EditLog, NewEdit
 from app.store.ledger import Change, EventType, LedgerEdit

@@ -27,7 +27,8 @@ from app.errors import (
 from app.history import Caller, History, now, to_the_end
 from app.idempotency import IdempotencyKeys
 from app.orders import IN_QUEUE, Answer, Order
-from app.schemas import EditCreate, EditView, ErrorDetail
+from app.schemas.edits import EditCreate, EditView
+from app.schemas.errors import ErrorDetail
 from app.store.edit_log import StoredImage
 from app.store.job_log import JobLog
 from app.store.records import digest_of

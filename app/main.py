@@ -14,7 +14,7 @@ from app.handlers import install_handlers
 from app.middleware import BodyLimit, HostGuard, RequestContext
 from app.routes import admin, attributions, edits, generate, health, pages, versions
 from app.runtime import Runtime
-from app.schemas import ErrorBody
+from app.schemas.errors import ErrorBody
 from app.settings import ALWAYS_ALLOWED_HOSTS, Settings
 
 logger = logging.getLogger(__name__)

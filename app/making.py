@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from app.engine import InferenceEngine
 from app.errors import EditConflicts, EditNotEffective, ServiceError
-from app.schemas import Verify
+from app.schemas.base import Verify
 from app.timing import Stopwatch
 from app.verification import StoryTeller
 from editing_core.errors import ArtifactCorrupt

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from app.history import Caller
-from app.schemas import EditCreate, ProgressView
+from app.schemas.edits import EditCreate, ProgressView
 from app.store.edit_log import StoredImage
 from app.store.job_log import EditJob
 from app.store.ledger import LedgerEdit

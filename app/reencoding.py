@@ -16,7 +16,7 @@ from app.errors import EditNotFound, InternalError, StartupError
 from app.history import Caller, History, to_the_end
 from app.images import decode_png
 from app.making import EditMaker, Made, findings_of
-from app.schemas import Verify
+from app.schemas.base import Verify
 from app.store.artifacts import made_by
 from app.store.ledger import Status
 from app.store.records import EditRecord, MadeBy, Reencoding, digest_of

@@ -17,22 +17,17 @@ from app.images import DecodedImage, ImageDecoder, data_uri
 from app.jobs import EditJobs
 from app.making import EditMaker
 from app.orders import Answer, Order
-from app.schemas import (
-    AttributionRequest,
-    AttributionView,
-    EditCreate,
-    EditsQuery,
-    EditView,
-    EventsQuery,
+from app.schemas.attributions import AttributionRequest, AttributionView
+from app.schemas.edits import EditCreate, EditsQuery, EditView
+from app.schemas.events import EventsQuery
+from app.schemas.generation import (
+    AppliedView,
+    CandidateView,
     GenerateRequest,
     GenerateView,
-    ReinstateRequest,
-    RestoreRequest,
-    RollbackRequest,
-    applied_of,
-    candidates_of,
-    usage_of,
+    UsageView,
 )
+from app.schemas.switching import ReinstateRequest, RestoreRequest, RollbackRequest
 from app.store.job_log import JobLog
 from app.store.ledger import Change
 from app.store.records import Event
@@ -135,9 +130,9 @@ class EditingService:
             finish_reason=result.finish_reason,
             model=self.model_name,
             version=snapshot.version,
-            applied=applied_of(result.decision.applied),
-            candidates=None if candidates is None else candidates_of(candidates),
-            usage=usage_of(result),
+            applied=[AppliedView.of(each) for each in result.decision.applied],
+            candidates=candidates,
+            usage=UsageView.of(result),
             timings_ms=watch.read(),
         )
 
@@ -162,15 +157,15 @@ class EditingService:
             return self.history.snapshot
         return await self.history.snapshot_at(ask.at_version)
 
-    async def _explain(self, row: GenerationRow, result: GenerationResult) -> list[Candidate]:
+    async def _explain(self, row: GenerationRow, result: GenerationResult) -> list[CandidateView]:
         """The router's candidates, then edits that would pass the image filter if active."""
-        candidates = list(result.decision.candidates)
-        if row.image is None or row.snapshot is None:
-            return candidates
-        key = await self.engine.image_key(row.image)
-        tau = self.engine.model.router.tau
-        near = self.history.inactive_near(key, tau, row.snapshot)
-        return candidates + [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
+        found = list(result.decision.candidates)
+        if row.image is not None and row.snapshot is not None:
+            key = await self.engine.image_key(row.image)
+            tau = self.engine.model.router.tau
+            near = self.history.inactive_near(key, tau, row.snapshot)
+            found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
+        return [CandidateView.of(each) for each in found]
 
     # --- take back --------------------------------------------------------------------------
 

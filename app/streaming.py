@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.handlers import as_service_error, error_body
-from app.schemas import GenerateView
+from app.schemas.generation import GenerateView
 
 Result = TypeVar("Result")
 Emit = Callable[[int, str], None]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from app.engine import InferenceEngine
 from app.errors import EditConflicts, EditStale, VersionMismatch
 from app.history import Caller, History, to_the_end
-from app.schemas import EditView, ReinstateRequest, RestoreRequest, RollbackRequest
+from app.schemas.edits import EditView
+from app.schemas.switching import ReinstateRequest, RestoreRequest, RollbackRequest
 from app.store.ledger import Change, EventType
 from app.timing import Stopwatch
 from app.verification import StoryTeller, near

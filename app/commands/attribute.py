@@ -80,7 +80,7 @@ def _here(body: dict[str, Any], model: str | None, device: str, dtype: str) -> d
 
     from app.errors import ServiceError
     from app.images import check_size, data_uri, decode, read_field
-    from app.schemas import AttributionRequest, AttributionView
+    from app.schemas.attributions import AttributionRequest, AttributionView
     from editing_core.attribution.attribute import attribute as attribute_answer
     from editing_core.attribution.pictures import draw_attribution
     from editing_core.config import Placement

@@ -14,7 +14,7 @@ from app.errors import ServiceError, StartupError
 from app.history import Caller
 from app.reencoding import Reencoder, StaleEdit
 from app.runtime import Runtime
-from app.schemas import Verify
+from app.schemas.base import Verify
 from app.settings import Settings
 from app.store.dialects.sqlite import database_file
 from app.ulid import new_ulid

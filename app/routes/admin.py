@@ -9,12 +9,10 @@ from fastapi import APIRouter, Depends, Header
 
 from app.deps import CurrentCaller, CurrentService, body_of, described, described_query, query_of
 from app.errors import InvalidField
-from app.schemas import (
+from app.schemas.base import NoQuery
+from app.schemas.events import EventList, EventsQuery, EventView
+from app.schemas.switching import (
     EditChanged,
-    EventList,
-    EventsQuery,
-    EventView,
-    NoQuery,
     ReinstateRequest,
     Restored,
     RestoreRequest,

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from app.deps import CurrentService, body_of, described, query_of
-from app.schemas import AttributionRequest, AttributionView, NoQuery
+from app.schemas.attributions import AttributionRequest, AttributionView
+from app.schemas.base import NoQuery
 from app.streaming import while_connected
 
 router = APIRouter(tags=["generate"])

@@ -19,16 +19,16 @@ from app.deps import (
     query_of,
 )
 from app.errors import InvalidField
-from app.schemas import (
+from app.schemas.base import NoQuery
+from app.schemas.edits import (
     BatchCreate,
     EditCreate,
     EditList,
     EditsQuery,
     EditView,
     EditWithHistory,
-    EventView,
-    NoQuery,
 )
+from app.schemas.events import EventView
 
 router = APIRouter(tags=["edits"])
 

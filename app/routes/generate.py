@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.deps import CurrentService, body_of, described, query_of
-from app.schemas import GenerateRequest, GenerateView, NoQuery
+from app.schemas.base import NoQuery
+from app.schemas.generation import GenerateRequest, GenerateView
 from app.streaming import EventStream, while_connected
 
 router = APIRouter(tags=["generate"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 
 from app.deps import CurrentService, query_of
-from app.schemas import BackboneView, EditorView, NoQuery, RouterView, Versions
+from app.schemas.base import NoQuery
+from app.schemas.versions import BackboneView, EditorView, RouterView, Versions
 
 router = APIRouter(tags=["versions"])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.schemas import EventView
+from app.schemas.events import EventView
 from app.store.ledger import Change
 from app.store.records import Event, MadeBy, Reencoding
 

@@ -1,0 +1,71 @@
+"""The event log, as it is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from app.schemas.base import INT64, EditStatus, Query
+from app.store.records import Event
+
+
+class EventsQuery(Query):
+    after: Annotated[int, Field(ge=0, le=INT64)] = 0
+    limit: Annotated[int, Field(ge=1, le=200)] = 100
+
+
+class ChangeView(BaseModel):
+    edit_id: str
+    from_: EditStatus | None = Field(alias="from")
+    to: EditStatus
+
+
+class MadeByView(BaseModel):
+    """Identity of the weights that made an edit's artifact."""
+
+    editor: str
+    editor_fingerprint: str
+    backbone_fingerprint: str
+    router_fingerprint: str
+
+
+class ReencodingView(BaseModel):
+    """What a `reencoded` event brought: by which weights, and how the edit was tried."""
+
+    edit_id: str
+    artifact_digest: str
+    from_: MadeByView = Field(alias="from")
+    to: MadeByView
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: list[dict[str, str]]
+    refinement_steps: int
+
+
+class EventView(BaseModel):
+    version: int
+    type: Literal["edit_created", "rolled_back", "reinstated", "restored", "imported", "reencoded"]
+    at: str
+    actor: str
+    request_id: str
+    reason: str | None
+    from_version: int | None
+    changes: list[ChangeView]
+    reencoding: ReencodingView | None = Field(default=None, exclude_if=lambda found: found is None)
+    record_digest: str | None
+    previous_digest: str | None
+    digest: str
+
+    @classmethod
+    def of(cls, event: Event) -> EventView:
+        return cls.model_validate(event.wire() | {"digest": event.digest})
+
+
+class EventList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[EventView]
+    has_more: bool
+    last_version: int

@@ -1,0 +1,98 @@
+"""Questions to the model, and its answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.schemas.base import INT64, Prompt, Request
+from editing_core.types import Candidate, GenerationResult, Sampling
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class GenerateRequest(Request):
+    """One user message: the picture, if any, then the prompt."""
+
+    prompt: Prompt
+    image: str | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 80
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=-INT64 - 1, le=INT64)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(max_length=4),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    ] = Field([])
+    stream: bool = False
+    edits: Literal["on", "off"] = "on"
+    at_version: Annotated[int, Field(ge=0, le=INT64)] | None = None
+    min_version: Annotated[int, Field(ge=0, le=INT64)] | None = None
+    explain: bool = False
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            self.max_new_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop)
+        )
+
+
+class AppliedView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    edit_id: str
+    image_similarity: float
+    text_similarity: float
+    weight: float
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Self:
+        return cls.model_validate(candidate)
+
+
+class CandidateView(AppliedView):
+    outcome: Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
+
+
+class UsageView(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, result: GenerationResult) -> UsageView:
+        prompt, answer = result.prompt_tokens, result.completion_tokens
+        return cls(prompt_tokens=prompt, completion_tokens=answer, total_tokens=prompt + answer)
+
+
+class GenerateTail(BaseModel):
+    """All of an answer but its text: also the last object of a stream."""
+
+    id: str
+    finish_reason: Literal["stop", "length"]
+    model: str
+    version: int
+    applied: list[AppliedView]
+    candidates: list[CandidateView] | None = None
+    usage: UsageView
+    timings_ms: dict[str, float]
+
+    def wire(self) -> dict[str, Any]:
+        """Without `candidates` unless they were asked for."""
+        return self.model_dump(exclude={"candidates"} if self.candidates is None else None)
+
+
+class GenerateView(GenerateTail):
+    text: str
+
+    def noted(self) -> dict[str, Any]:
+        """What the log says of it: never the text."""
+        return {
+            "version": self.version,
+            "edits": [applied.edit_id for applied in self.applied],
+            "tokens": self.usage.total_tokens,
+        }

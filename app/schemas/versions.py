@@ -1,0 +1,35 @@
+"""What is running."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+
+class BackboneView(BaseModel):
+    name: str
+    fingerprint: str
+    device: str
+    dtype: str
+    quantization: str
+
+
+class RouterView(BaseModel):
+    fingerprint: str
+    tau: float
+    rho: float
+    false_fire_rate: float | None
+    image_key_model: str
+
+
+class EditorView(BaseModel):
+    fingerprint: str
+    default: bool
+
+
+class Versions(BaseModel):
+    version: int
+    active_edits: int
+    stale_edits: int
+    backbone: BackboneView
+    router: RouterView
+    editors: dict[str, EditorView]
