@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim.lr_scheduler import LinearLR
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
@@ -38,6 +39,8 @@ MAX_STEPS = 24
 
 _RATE = 0.2
 _LEAST_SCALE = 1e-2
+_ROUNDING = 1e-4
+"""States that differ by no more of their size are the same ones, computed in another order."""
 
 ANSWERS = "answers"
 """Names the loss of a refinement without an objective."""
@@ -139,6 +142,15 @@ class RefinedPass:
             with torch.no_grad():
                 self._below = backbone.lower(batch, self._layers[0])
 
+    @property
+    def num_rows(self) -> int:
+        return len(self._batch.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the states that are kept."""
+        return 0 if self._below is None else self._below.nbytes
+
     def last_states(self, edit_id: str, artifact: EditArtifact) -> Tensor:
         """With `artifact` in place of that edit's own: what the output head reads.
 
@@ -152,6 +164,9 @@ class RefinedPass:
             (layer,) = self._layers
             changed = self._tap(layer, fused)(self._below)
             assert changed is not None
+            beginning = self._shared_beginning(changed)
+            if beginning is not None:
+                return self._backbone.upper_states_after(beginning, changed, self._batch, layer)
             return self._backbone.upper_states(changed, self._batch, layer)
         taps = {layer: self._tap(layer, fused) for layer in self._layers}
         return self._backbone.last_states(self._batch, taps=taps)
@@ -163,6 +178,25 @@ class RefinedPass:
     def answers(self, columns: Tensor) -> list[Tensor]:
         """Of `[batch, T, ...]` what belongs to each row's answer, `[answer tokens, ...]`."""
         return [self._answer(columns[b], b) for b in range(len(self._batch.rows))]
+
+    def _shared_beginning(self, changed: Tensor) -> Tensor | None:
+        """The states up to the picture's end where all rows have the same ones, else None.
+
+        That is so where an expert shows every row the same picture.
+        """
+        batch, spans = self._batch, self._batch.rows[0].spans
+        if not self._backbone.has_plain_prefix or len(batch.rows) < 2 or spans.vision is None:
+            return None
+        end = spans.vision[1]
+        begins = batch.rows[0].ids[:end]
+        if any(row.ids[:end] != begins for row in batch.rows):
+            return None
+        found = [changed[b, pad : pad + end] for b, pad in enumerate(batch.padding)]
+        with torch.no_grad():
+            near = _ROUNDING * float(found[0].square().mean().sqrt())
+            if any(float((other - found[0]).abs().max()) > near for other in found[1:]):
+                return None
+        return found[0]
 
     def _tap(self, layer: int, fused: Mapping[int, Fused]) -> Tap:
         rows = {b: by_layer[layer] for b, by_layer in fused.items() if layer in by_layer}
@@ -203,17 +237,22 @@ def refine(
     units: Mapping[str, float] | None = None,
     optimise: Optimise = adam,
     margin: float = 0.0,
+    reach: float = 0.0,
+    is_slowed: bool = False,
+    settled: int | None = None,
     aim: Aim | None = None,
     is_cancelled: IsCancelled | None = None,
     on_progress: OnProgress | None = None,
 ) -> Refinement:
     """Move the `movable` tensors of `artifact` until every row gives the wanted answer.
 
-    At most `max_steps` steps, counted in `units` for each tensor: its own size by default. The loss
-    is that of `aim`; without one, the cross entropy of the answers, each row counted alike. Several
-    `turns` have one step each, round and round, but for those that need none. It ends when in all
-    of them each wanted token's logit leads all others by `margin`; where that is out of reach, the
-    last expert under which all turns were seen to lead at all is the result.
+    At most `max_steps` steps, counted in `units` for each tensor: its own size by default; with
+    `is_slowed` they shorten to nothing by then. The loss is that of `aim`; without one, how far
+    wanted tokens fall short of a lead of `reach`, or with no reach the cross entropy of the
+    answers, each row counted alike. Several `turns` have one step each, round and round, but for
+    those that need none. It ends when in `settled` turns in succession, by default all of them,
+    each wanted token's logit leads all others by `margin`; where that is out of reach, the last
+    expert under which as many turns were seen to lead at all is the result.
     Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
     """
     start = {name: artifact.payload[name].float() for name in movable}
@@ -222,12 +261,15 @@ def refine(
     scales |= units or {}
     moves = {name: torch.zeros_like(t).requires_grad_() for name, t in start.items()}
     optimiser = optimise(list(moves.values()))
+    pace = LinearLR(optimiser, 1.0, 0.0, total_iters=max_steps) if is_slowed and max_steps else None
     if aim is not None:
         aim.objective.attach(list(moves.values()))
     right: dict[str, Tensor] | None = None
-    step = leading = settled = 0
-    for run, answers in cycle(turns):
+    enough = len(turns) if settled is None else min(settled, len(turns))
+    step = leading = certain = 0
+    for index in cycle(range(len(turns))):
         raise_if(is_cancelled)
+        run, answers = turns[index]
         with torch.enable_grad():
             tensors = {n: _as_stored(start[n] + scales[n] * moves[n]) for n in start}
             candidate = replace(artifact, payload={**artifact.payload, **tensors})
@@ -236,20 +278,23 @@ def refine(
             # The head reads answers only: on a small model it is half of a step.
             logits = torch.split(run.head(torch.cat(found)), [len(answer) for answer in found])
         lead = min(_lead(line, ids) for line, ids in zip(logits, answers, strict=True))
-        # Turns in a row, with no step between them.
+        # Turns in succession, with no step between them.
         leading = leading + 1 if lead >= 0 else 0
-        settled = settled + 1 if lead >= margin else 0
-        if leading >= len(turns):
+        certain = certain + 1 if lead >= margin else 0
+        if leading >= enough:
             right = {name: tensor.detach() for name, tensor in tensors.items()}
-        if settled == len(turns) or step == max_steps:
+        if certain == enough:
             break
         if lead >= margin:
             continue
+        if step == max_steps:
+            break
         with torch.enable_grad():
             wanted = [torch.tensor(ids, device=logits[0].device) for ids in answers]
             optimiser.zero_grad()
             if aim is None:
-                losses = [cross_entropy(*pair) for pair in zip(logits, wanted, strict=True)]
+                pairs = list(zip(logits, wanted, strict=True))
+                losses = [_shortfall(*p, reach) if reach else cross_entropy(*p) for p in pairs]
                 loss = torch.stack(losses).mean()
             else:
                 loss = aim.loss(wanted, found, run.head)
@@ -257,7 +302,9 @@ def refine(
         optimiser.step()
         if aim is not None:
             aim.objective.after_step()
-        step, leading, settled = step + 1, 0, 0
+        if pace is not None:
+            pace.step()
+        step, leading, certain = step + 1, 0, 0
         if on_progress is not None:
             on_progress(step, max_steps, float(loss.detach()))
     kept = tensors if right is None else right
@@ -275,6 +322,13 @@ def _lead(logits: Tensor, ids: Sequence[int]) -> float:
         return -1.0
     best = logits.detach().topk(2, dim=-1).values
     return float((best[:, 0] - best[:, 1]).min())
+
+
+def _shortfall(logits: Tensor, wanted: Tensor, reach: float) -> Tensor:
+    """By how much the leads of `wanted` `[tokens]` fall short of `reach`, their mean."""
+    own = logits.gather(-1, wanted[:, None])
+    others = logits.scatter(-1, wanted[:, None], -torch.inf).amax(-1, keepdim=True)
+    return torch.relu(reach - (own - others)).mean()
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

@@ -224,6 +224,41 @@ class DecoderPasses(ABC):
         with self._standing_in(states, layer):
             return self._run(batch, self.embed(batch), None, None)
 
+    def upper_states_after(
+        self, beginning: Tensor, states: Tensor, batch: PreparedBatch, layer: int
+    ) -> Tensor:
+        """`upper_states` of rows that all begin alike: their beginning is run once for all.
+
+        Args:
+            beginning: `[n, hidden]`, what block `layer` gives out for each row's first n tokens,
+                padding not counted.
+            states: `[batch, T, hidden]`; of each row what comes after its beginning is read.
+
+        Returns:
+            As `upper_states`, up to rounding; columns of no row's end are 0. For causal prefixes
+            at plain positions (`has_plain_prefix`). Gradients flow to `beginning` and `states`.
+        """
+        n, rows = len(beginning), len(batch.rows)
+        positions = torch.arange(n, device=beginning.device)[None]
+        first = self.new_cache(whole=True)
+        with self._standing_in(beginning[None], layer):
+            self._decode_embeddings(beginning[None], None, positions, first, None)
+        above = [(block.keys, block.values) for block in first.layers[layer + 1 :]]
+        cache = self.new_cache(whole=True)
+        for index in range(layer + 1):
+            # Blocks below compute nothing; the cache's length is read off the first.
+            cache.update(*(torch.zeros_like(t) for t in above[0]), index)
+        for index, pair in enumerate(above, layer + 1):
+            cache.update(*(t.expand(rows, -1, -1, -1) for t in pair), index)
+        after = torch.arange(n, batch.length, device=states.device)
+        starts = torch.tensor(batch.padding, device=states.device)[:, None] + n
+        mask = torch.cat([starts.new_ones(rows, n), (after >= starts).to(starts.dtype)], dim=1)
+        with self._standing_in(states[:, n:], layer):
+            found = self._decode_embeddings(
+                states[:, n:], mask, batch.position_ids[:, n:], cache, None
+            )
+        return torch.nn.functional.pad(found, (0, 0, n, 0))
+
     def logits(self, last_states: Tensor) -> Tensor:
         """What the output head makes of `[..., hidden]`: float32 `[..., vocab]`."""
         return self._logits(last_states)

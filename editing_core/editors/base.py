@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -61,17 +61,25 @@ class Fit:
     """Gradient steps that finish an expert.
 
     `units` names the tensors of its payload that move, each with the size of what a step of 1.0
-    adds to an entry; `optimise` makes the steps, `max_steps` is how many there may be. They end
-    when each token's logit leads all others by `margin`: greedy says it, and on other views too.
-    `adds` are tensors to begin with that the payload does not have, and that change nothing before
-    a step is made; an expert that needs no step does without them.
+    adds to an entry; `optimise` makes the steps, `max_steps` is how many there may be, and
+    `is_slowed` has them shorten to nothing by then. They end when each token's logit leads all
+    others by `margin`: greedy says it, and on other views too. With a `reach`, what is minimised is
+    how far leads fall short of it; with none, the cross entropy.
+
+    `companions` are seen beside those of `encode`, as they are needed. It is enough that `settled`
+    turns of rows in succession need no step; by default all must. `begins` is a payload to set out
+    from in place of the artifact's, where that is seen not to hold.
     """
 
     units: Mapping[str, float]
     optimise: Optimise
     max_steps: int
     margin: float = 0.0
-    adds: Mapping[str, Tensor] = field(default_factory=dict)
+    reach: float = 0.0
+    is_slowed: bool = False
+    companions: Sequence[Companion] = ()
+    settled: int | None = None
+    begins: Mapping[str, Tensor] | None = None
 
 
 class Editor(ABC):
@@ -110,9 +118,12 @@ class Editor(ABC):
         `states` are the edit's own row, `seen` what became of its companions.
         """
 
-    def fit(self, artifact: EditArtifact) -> Fit | None:
-        """The gradient steps that the expert needs before it is one; None for no such steps."""
-        del artifact
+    def fit(self, request: EditRequest, states: EditStates, artifact: EditArtifact) -> Fit | None:
+        """The gradient steps that the expert needs before it is one; None for no such steps.
+
+        `artifact` holds what `encode` made of `states`. Pure, like `encode`.
+        """
+        del request, states, artifact
         return None
 
     @abstractmethod

@@ -156,9 +156,9 @@ class Fitted(TrainedEditor):
         )
         return expert.payload(), expert.metadata()
 
-    def fit(self, artifact: EditArtifact) -> Fit:
+    def fit(self, request: EditRequest, states: EditStates, artifact: EditArtifact) -> Fit:
         """Steps on what the slots write."""
-        del artifact
+        del request, states, artifact
         units = {"up": float(self.module.size)}
         config = self.config
         optimise = partial(SlotDescent, lr=config.rate)

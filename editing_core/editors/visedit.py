@@ -5,9 +5,10 @@ its own, found by the same router as every other, and the adapter's weights are 
 them: see `experts.visual` for the arithmetic and for what differs from the paper.
 
 The adapter alone brings about answers like those it was trained on. What it makes is therefore
-tried on other views and under other words at once, and where the target is not the answer a
-correction of low rank is fitted on the same rows. Any words will do, for the router has decided
-whether an edit is meant before the adapter is asked: so they are shipped, the same for every edit.
+tried on other views and under other words at once. Where the target is not the answer, the edit's
+own picture, as the adapter has rewritten it, is fitted on such rows and shown in place of the
+query's. Any words will do, for the router has decided whether an edit is meant before the adapter
+is asked: so they are shipped, the same for every edit.
 """
 
 from __future__ import annotations
@@ -26,19 +27,31 @@ from editing_core.augmentations import Strength, augmented
 from editing_core.editors.base import Companion, Fit, Seen
 from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.visual import (
-    Correction,
+    ShownPicture,
     VisualEditAdapter,
     VisualExpert,
     VisualIntervention,
+    read_expert,
 )
 from editing_core.identity import image_digest
 from editing_core.states import EditStates, Intervention, Norm
 from editing_core.types import EditArtifact, EditRequest, Positions
 
 KIND = "visedit"
-_PATCHES = "patches"
 _WORDINGS = Path(__file__).parents[1] / "configs" / "visedit" / "wordings.json"
-_VIEWS = Strength(turn=18.0, scale=0.2, shift=0.08, light=0.25, blur=0.008)
+_VIEWS = Strength(
+    turn=25.0,
+    scale=0.2,
+    shift=0.04,
+    light=0.35,
+    blur=0.012,
+    away=0.5,
+    shear=0.2,
+    cast=0.15,
+    grain=14.0,
+)
+_OWN_WORDS = 0.15
+"""Of the rows that an expert is tried on, the share that asks in the edit's own words."""
 
 
 @cache
@@ -52,8 +65,10 @@ class VisEditConfig:
     """The shape of the editor and where it acts. Part of its fingerprint.
 
     `patches` is how many rows of the edit's own picture an expert keeps: those that the influence
-    mapper holds to matter most. An expert is tried under `wordings` other words and on `views`
-    other views; a correction has rank `rank` and takes at most `max_steps` steps of length `rate`.
+    mapper holds to matter most. An expert is tried in up to `turns` turns of rows, drawn of `views`
+    other views and `wordings` other words; `settled` turns in succession that hold are enough. What
+    is fitted has rank `rank` and takes at most `max_steps` steps of length `rate`, by which every
+    logit of the target is to lead by `reach`; `margin` will do.
     """
 
     hidden: int
@@ -61,11 +76,14 @@ class VisEditConfig:
     width: int = 256
     heads: int = 8
     patches: int = 16
-    views: int = 20
+    views: int = 60
     wordings: int = 76
+    turns: int = 60
+    settled: int = 8
     rank: int = 48
     rate: float = 0.3
     max_steps: int = 400
+    reach: float = 3.0
     margin: float = 1.0
 
 
@@ -74,7 +92,7 @@ class VisEdit(TrainedEditor):
 
     name = "visedit"
     positions: Positions = "vision"
-    rows_at_once = 8
+    rows_at_once = 16
 
     kind = KIND
     config_type = VisEditConfig
@@ -93,38 +111,46 @@ class VisEdit(TrainedEditor):
         """Make the expert; see `Editor.encode`."""
         del seen
         expert = self.module.expert(states, patches=self.config.patches)
-        return expert.payload(), {**expert.metadata(), _PATCHES: str(len(states.image))}
+        return expert.payload(), expert.metadata()
 
-    def companions(self, request: EditRequest) -> Sequence[Companion]:
-        """The edit's own words on other views, then other words on any of them."""
-        seed = int(image_digest(request.image).removeprefix("sha256:")[:16], 16)
-        rng = np.random.default_rng(seed)
-        views = [augmented(request.image, rng, strength=_VIEWS) for _ in range(self.config.views)]
-        other = [*request.rephrases, *shipped_wordings()[: self.config.wordings]]
-        seen = [request.image, *views]
-        found = [Companion(request.prompt, view) for view in views]
-        found += [
-            Companion(words, seen[int(rng.integers(len(seen)))], i + 1)
-            for i, words in enumerate(other)
-        ]
-        return [found[i] for i in rng.permutation(len(found))]
-
-    def fit(self, artifact: EditArtifact) -> Fit | None:
-        """Steps on a correction, for an expert that does not hold on all of its companions."""
+    @torch.no_grad()
+    def fit(self, request: EditRequest, states: EditStates, artifact: EditArtifact) -> Fit | None:
+        """Steps on the edit's own picture, for an expert that does not hold as it is."""
         config = self.config
         if not config.max_steps:
             return None
-        anchor = artifact.payload["anchor"].float()
-        size = float(anchor.square().mean().sqrt())
-        patches = int(artifact.metadata[_PATCHES])
-        correction = Correction.start(patches, config.rank, config.hidden, seed=0)
+        own, picture = VisualIntervention(self.module, [(self._read(artifact), 1.0)]), states.image
+        shown = picture + own.residual(picture, torch.zeros(len(picture)))
+        begins = ShownPicture.of(shown, rank=config.rank).payload()
         return Fit(
-            units={"place": config.rank**-0.5, "write": size},
+            units={name: float(t.float().square().mean().sqrt()) for name, t in begins.items()},
             optimise=partial(torch.optim.Adam, lr=config.rate),
             max_steps=config.max_steps,
             margin=config.margin,
-            adds={"place": correction.place, "write": correction.write},
+            reach=config.reach,
+            is_slowed=True,
+            companions=self._other_rows(request),
+            settled=config.settled,
+            begins=begins,
         )
+
+    def _other_rows(self, request: EditRequest) -> list[Companion]:
+        """Other views of the picture, under the edit's words and others, drawn at random."""
+        seed = int(image_digest(request.image).removeprefix("sha256:")[:16], 16)
+        rng = np.random.default_rng(seed)
+        seen = [augmented(request.image, rng, strength=_VIEWS) for _ in range(self.config.views)]
+        seen.append(request.image)
+        others = [*request.rephrases, *shipped_wordings()[: self.config.wordings]] or [
+            request.prompt
+        ]
+        rows = self.config.turns * (self.rows_at_once - 1)
+        views, words = rng.integers(len(seen), size=rows), rng.integers(len(others), size=rows)
+        return [
+            Companion(request.prompt, seen[view])
+            if is_own
+            else Companion(others[word], seen[view], int(word) + 1)
+            for view, word, is_own in zip(views, words, rng.random(rows) < _OWN_WORDS, strict=True)
+        ]
 
     def intervention(
         self,
@@ -134,20 +160,17 @@ class VisEdit(TrainedEditor):
     ) -> Intervention:
         """Fuse one row's experts, on the device of the module; see `Editor.intervention`."""
         del norms
-        device = next(self.module.parameters()).device
-        return VisualIntervention(
-            self.module,
-            [
-                (VisualExpert.from_payload(a.payload, a.metadata, device=device), weight)
-                for a, weight in experts
-            ],
-        )
+        return VisualIntervention(self.module, [(self._read(a), weight) for a, weight in experts])
 
     def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
-        """The correction, where there is one; else what is looked at. The anchor decides how much
-        is let through, and stays."""
+        """The picture that is shown, where there is one; else what is looked at. The anchor decides
+        how much is let through, and stays."""
         del keeps
         return ("place", "write") if "write" in artifact.payload else ("source",)
+
+    def _read(self, artifact: EditArtifact) -> VisualExpert | ShownPicture:
+        device = next(self.module.parameters()).device
+        return read_expert(artifact.payload, artifact.metadata, device=device)
 
     def start_from(self, edits: Sequence[EditStates]) -> None:
         """Fit the size of an untrained adapter's changes to the pictures of a few edits."""

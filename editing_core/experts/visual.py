@@ -14,9 +14,11 @@ Four things are not in the paper, which holds one edit and answers of a word or 
 answer carry the token that they predict, as aligned slots do, for a state at this layer does not
 know what comes next. Head by head a learned bias draws row j of the picture to answer row j mod n,
 so that an answer of n tokens is spread over the picture instead of every row holding all of it.
-Several edits share one attention, as aligned slots share one softmax. And an expert whose answer
-the adapter alone cannot bring about has a low-rank `correction` of its own, fitted at edit time:
-row j of the picture is given `w_e place_e[j] @ write_e` as well, past the gate.
+Several edits share one attention, as aligned slots share one softmax. And an edit whose answer the
+adapter cannot bring about is kept as a picture `C_e` of low rank, fitted at edit time, which is
+shown in place of the query's own:
+
+    H'  = H + w_e (C_e - H)
 """
 
 from __future__ import annotations
@@ -38,19 +40,23 @@ _FIRST_BIAS = 4.0
 
 
 @dataclass(frozen=True)
-class Correction:
-    """What an expert adds to the picture's rows by itself: `place` `[patches, rank]` times `write`
+class ShownPicture:
+    """The rows that stand in for the picture's: `place` `[patches, rank]` times `write`
     `[rank, hidden]`, float32."""
 
     place: Tensor
     write: Tensor
 
     @classmethod
-    def start(cls, patches: int, rank: int, hidden: int, *, seed: int) -> Correction:
-        """One that adds nothing yet, from which gradient steps can set out."""
-        generator = torch.Generator().manual_seed(seed)
-        place = torch.randn(patches, rank, generator=generator) / rank**0.5
-        return cls(place, torch.zeros(rank, hidden))
+    def of(cls, rows: Tensor, *, rank: int) -> ShownPicture:
+        """The one of that rank nearest to `rows` `[patches, hidden]`, shared out evenly."""
+        left, sizes, right = torch.linalg.svd(rows.float().cpu(), full_matrices=False)
+        roots = sizes[:rank].sqrt()
+        return cls(left[:, :rank] * roots, roots[:, None] * right[:rank])
+
+    def payload(self) -> dict[str, Tensor]:
+        """The tensors to store, float16 on the CPU."""
+        return _stored({"place": self.place, "write": self.write})
 
     def rows(self, patches: int) -> Tensor:
         """`[patches, hidden]`; a picture of more or fewer patches has them in proportion."""
@@ -64,49 +70,43 @@ class Correction:
 @dataclass(frozen=True)
 class VisualExpert:
     """What an edit is looked at by: `source` `[rows, hidden]`, of which the last `slots` are the
-    answer's, and `anchor` `[hidden]`, which the influence mapper reads; and what it adds itself."""
+    answer's, and `anchor` `[hidden]`, which the influence mapper reads."""
 
     source: Tensor
     anchor: Tensor
     slots: int
-    correction: Correction | None = None
 
     def payload(self) -> dict[str, Tensor]:
         """The tensors to store, float16 on the CPU."""
-        tensors = {"source": self.source, "anchor": self.anchor}
-        if self.correction is not None:
-            tensors |= {"place": self.correction.place, "write": self.correction.write}
-        return {name: t.detach().to("cpu", torch.float16) for name, t in tensors.items()}
+        return _stored({"source": self.source, "anchor": self.anchor})
 
     def metadata(self) -> dict[str, str]:
         """What the tensors alone do not say."""
         return {_KIND: KIND, _SLOTS: str(self.slots)}
 
-    @classmethod
-    def from_payload(
-        cls,
-        payload: Mapping[str, Tensor],
-        metadata: Mapping[str, str],
-        *,
-        device: torch.device | str = "cpu",
-    ) -> VisualExpert:
-        """Read a stored expert. Raises `ValueError` on a payload of another kind."""
-        slots = metadata.get(_SLOTS, "")
-        names, own = set(payload), {"place", "write"}
-        if metadata.get(_KIND) != KIND or names - own != {"source", "anchor"}:
-            raise ValueError(f"not a visual expert: {sorted(payload)}, {metadata.get(_KIND)!r}")
-        read = {name: tensor.to(device, torch.float32) for name, tensor in payload.items()}
-        source, anchor = read["source"], read["anchor"]
-        if not slots.isdecimal() or not 0 < int(slots) <= len(source):
-            raise ValueError(f"a visual expert of {len(source)} rows has {slots!r} slots")
-        if anchor.shape != source.shape[1:]:
-            raise ValueError(f"anchor {list(anchor.shape)} beside rows {list(source.shape)}")
-        correction = None
-        if names & own:
-            if not own <= names or read["place"].shape[-1:] != read["write"].shape[:1]:
-                raise ValueError("a visual expert's place and write do not fit together")
-            correction = Correction(read["place"], read["write"])
-        return cls(source, anchor, int(slots), correction)
+
+def read_expert(
+    payload: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    device: torch.device | str = "cpu",
+) -> VisualExpert | ShownPicture:
+    """Read a stored expert. Raises `ValueError` on a payload of another kind."""
+    read = {name: tensor.to(device, torch.float32) for name, tensor in payload.items()}
+    if metadata.get(_KIND) == KIND and set(read) == {"place", "write"}:
+        shown = ShownPicture(**read)
+        if shown.place.shape[-1:] != shown.write.shape[:1]:
+            raise ValueError("a visual expert's place and write do not fit together")
+        return shown
+    slots = metadata.get(_SLOTS, "")
+    if metadata.get(_KIND) != KIND or set(read) != {"source", "anchor"}:
+        raise ValueError(f"not a visual expert: {sorted(payload)}, {metadata.get(_KIND)!r}")
+    source, anchor = read["source"], read["anchor"]
+    if not slots.isdecimal() or not 0 < int(slots) <= len(source):
+        raise ValueError(f"a visual expert of {len(source)} rows has {slots!r} slots")
+    if anchor.shape != source.shape[1:]:
+        raise ValueError(f"anchor {list(anchor.shape)} beside rows {list(source.shape)}")
+    return VisualExpert(source, anchor, int(slots))
 
 
 class InfluenceMapper(nn.Module):
@@ -213,9 +213,6 @@ class VisualEditAdapter(nn.Module):
         anchors = torch.stack([expert.anchor for expert in experts])
         gates = (self.mapper(image, anchors).sigmoid() * weights[:, None, :]).sum(-1, keepdim=True)
         added: Tensor = self.log_scale.exp() * gates * found
-        for e, expert in enumerate(experts):
-            if expert.correction is not None:
-                added = added + weights[:, e, None, None] * expert.correction.rows(patches)
         return added
 
     def _heads(self, tensor: Tensor) -> Tensor:
@@ -240,15 +237,27 @@ class VisualIntervention:
     positions: Positions = "vision"
 
     def __init__(
-        self, adapter: VisualEditAdapter, experts: Sequence[tuple[VisualExpert, float]]
+        self,
+        adapter: VisualEditAdapter,
+        experts: Sequence[tuple[VisualExpert | ShownPicture, float]],
     ) -> None:
         self._adapter = adapter
-        self._experts = [expert for expert, _ in experts]
-        self._weights = torch.tensor([[weight for _, weight in experts]])
+        looked_at = [(e, weight) for e, weight in experts if isinstance(e, VisualExpert)]
+        self._looked_at = [expert for expert, _ in looked_at]
+        self._weights = torch.tensor([[weight for _, weight in looked_at]])
+        self._shown = [(e, weight) for e, weight in experts if isinstance(e, ShownPicture)]
 
     def residual(self, states: Tensor, steps: Tensor) -> Tensor:
         """What to add to the picture's rows `[patches, hidden]`; see `Intervention.residual`."""
         del steps
-        weights = self._weights.to(states.device)
-        found: Tensor = self._adapter(states[None], self._experts, weights)
-        return found[0]
+        added = torch.zeros_like(states)
+        if self._looked_at:
+            weights = self._weights.to(states.device)
+            added = added + self._adapter(states[None], self._looked_at, weights)[0]
+        for picture, weight in self._shown:
+            added = added + weight * (picture.rows(len(states)) - states)
+        return added
+
+
+def _stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", torch.float16) for name, tensor in tensors.items()}

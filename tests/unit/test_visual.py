@@ -10,9 +10,11 @@ from torch import Tensor
 
 from editing_core.experts.visual import (
     InfluenceMapper,
+    ShownPicture,
     VisualEditAdapter,
     VisualExpert,
     VisualIntervention,
+    read_expert,
 )
 from editing_core.states import EditStates
 from editing_core.types import TokenSpans
@@ -112,12 +114,36 @@ def test_rows_of_the_picture_take_turns_with_the_answer(adapter: VisualEditAdapt
 
 def test_a_payload_is_read_back(adapter: VisualEditAdapter) -> None:
     expert = adapter.expert(states_of(1))
-    again = VisualExpert.from_payload(expert.payload(), expert.metadata())
+    again = read_expert(expert.payload(), expert.metadata())
 
+    assert isinstance(again, VisualExpert)
     assert again.slots == expert.slots
     assert torch.equal(again.source, expert.source.half().float())
     one = VisualIntervention(adapter, [(again, 1.0)]).residual(picture()[0], torch.zeros(PATCHES))
     torch.testing.assert_close(one, adapter(picture(), [again], torch.ones(1, 1))[0])
+
+
+def test_a_shown_picture_stands_in_for_the_querys_own(adapter: VisualEditAdapter) -> None:
+    rows = picture(4)[0]
+    whole = ShownPicture.of(rows, rank=PATCHES)
+    torch.testing.assert_close(whole.rows(PATCHES), rows)
+    again = read_expert(whole.payload(), adapter.expert(states_of(1)).metadata())
+    assert isinstance(again, ShownPicture)
+
+    steps, query = torch.zeros(PATCHES), picture()[0]
+    alone = VisualIntervention(adapter, [(whole, 1.0)]).residual(query, steps)
+    torch.testing.assert_close(query + alone, rows)
+
+    looked_at = adapter.expert(states_of(1))
+    both = VisualIntervention(adapter, [(whole, 0.25), (looked_at, 0.75)]).residual(query, steps)
+    adapted = VisualIntervention(adapter, [(looked_at, 0.75)]).residual(query, steps)
+    torch.testing.assert_close(both, adapted + 0.25 * (rows - query))
+
+
+def test_a_shown_picture_of_low_rank_is_the_nearest_one() -> None:
+    thin = torch.randn(PATCHES, 2) @ torch.randn(2, HIDDEN)
+    torch.testing.assert_close(ShownPicture.of(thin, rank=2).rows(PATCHES), thin)
+    assert ShownPicture.of(thin, rank=2).rows(2 * PATCHES).shape == (2 * PATCHES, HIDDEN)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +154,15 @@ def test_a_payload_is_read_back(adapter: VisualEditAdapter) -> None:
         ({"source": torch.zeros(4, 8), "anchor": torch.zeros(8)}, {"kind": "visual", "slots": "5"}),
         ({"source": torch.zeros(4, 8), "anchor": torch.zeros(8)}, {"kind": "visual", "slots": "x"}),
         ({"source": torch.zeros(4, 8), "anchor": torch.zeros(7)}, {"kind": "visual", "slots": "2"}),
+        ({"place": torch.zeros(4, 2), "write": torch.zeros(3, 8)}, {"kind": "visual"}),
+        ({"place": torch.zeros(4, 2), "write": torch.zeros(2, 8)}, {"kind": "aligned"}),
     ],
 )
 def test_what_is_no_visual_expert_is_refused(
     payload: dict[str, Tensor], metadata: dict[str, str]
 ) -> None:
     with pytest.raises(ValueError, match=r"visual expert|anchor"):
-        VisualExpert.from_payload(payload, metadata)
+        read_expert(payload, metadata)
 
 
 def test_heads_must_divide_the_width() -> None:
