@@ -254,6 +254,29 @@ def test_rows_may_be_continued_after_a_part_that_was_run_once(case: Case) -> Non
     assert bool(rest.grad.any())
 
 
+def test_rows_that_begin_alike_may_be_run_on_from_one_beginning(case: Case) -> None:
+    backbone = case.backbone
+    if not backbone.has_plain_prefix:
+        return  # then every row is run whole
+    batch = backbone.prepare([PromptRow(words, tiny_image(0)) for words in ("What?", "Is it red?")])
+    assert batch.is_padded
+    ends = [
+        pad + row.spans.vision[1]
+        for pad, row in zip(batch.padding, batch.rows, strict=True)
+        if row.spans.vision is not None
+    ]
+    states = backbone.lower(batch, 0)
+    whole = backbone.upper_states(states, batch, 0)
+    beginning = states[0, batch.padding[0] : ends[0]].clone().requires_grad_()
+
+    found = backbone.upper_states_after(beginning, states, batch, 0)
+    for b, end in enumerate(ends):
+        assert torch.allclose(found[b, end:], whole[b, end:], atol=1e-4)
+    found[1, ends[1] :].sum().backward()  # type: ignore[no-untyped-call]
+    assert beginning.grad is not None
+    assert bool(beginning.grad.any())
+
+
 def test_states_are_those_that_taps_see(case: Case) -> None:
     batch = case.backbone.prepare(ROWS[:1])
     seen: dict[int, Tensor] = {}

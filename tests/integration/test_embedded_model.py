@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from editing_core.editable_model import EditableModel
+from editing_core.editors.visedit import VisEdit
 from editing_core.evaluation.base_model import Sizes, evaluate_base_model
 from editing_core.evaluation.edit_cases import EditCase, edit_cases
 from editing_core.evaluation.edit_protocol import UNFINISHED, figures_of, run_protocol
@@ -152,3 +155,17 @@ def test_a_visual_expert_is_fitted_to_say_what_its_adapter_cannot(
     assert set(artifact.payload) == {"place", "write"}
     assert bench.ask(sample.picture.image, question.wordings[0], True) == target
     assert bench.ask(other_view.picture.image, question.held_out_wordings[0], True) == target
+
+
+def test_a_visual_expert_that_holds_is_not_fitted(embedded_model: EditableModel) -> None:
+    trained = embedded_model.editors["visedit"]
+    assert isinstance(trained, VisEdit)
+    # One view and one question: an answer of this world the adapter brings about by itself.
+    easy = replace(trained.config, views=0, wordings=0, turns=1, margin=0.0)
+    editor = VisEdit(easy, backbone_fingerprint=trained.backbone_fingerprint)
+    editor.module = trained.module
+    model = EditableModel(embedded_model.backbone, embedded_model.router, {"visedit": editor})
+    sample = draw_sample(77)
+    question = next(q for q in sample.questions if q.kind == "place")
+    request = EditRequest(sample.picture.image, question.wordings[0], question.alternatives[0])
+    assert set(model.encode(request, editor="visedit").payload) == {"source", "anchor"}

@@ -200,6 +200,8 @@ def save_tiny_checkpoint(folder: Path, *, seed: int = 0, **thresholds: Any) -> P
                 patches=3,
                 views=1,
                 wordings=2,
+                turns=3,
+                settled=2,
                 rank=4,
                 max_steps=8,
             ),

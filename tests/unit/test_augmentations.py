@@ -34,3 +34,30 @@ def test_what_is_in_the_middle_stays_and_no_corner_turns_black() -> None:
         assert view[30, 30, 2] - view[30, 30, 0] > 60
         corners = view[[0, 0, -1, -1], [0, -1, 0, -1]]
         assert corners.min() > 100
+
+
+def test_a_picture_taken_from_further_off_stands_before_another_ground() -> None:
+    image = np.full((60, 60, 3), 200, np.uint8)
+    image[20:40, 20:40] = (20, 20, 220)
+    far = Strength(turn=0.0, scale=0.0, shift=0.0, light=0.0, blur=0.0, away=0.4)
+    blues, grounds = set(), set()
+    for seed in range(12):
+        view = augmented(image, np.random.default_rng(seed), strength=far)
+        blue = (view == (20, 20, 220)).all(-1)
+        assert blue.any()
+        blues.add(int(blue.sum()))
+        grounds.add(tuple(view[0, 0].tolist()))
+    assert min(blues) < 200 < max(blues) <= 400
+    assert len(grounds) > 6
+
+
+def test_slant_cast_and_grain_change_the_picture_and_follow_the_seed() -> None:
+    image = tiny_image(3, height=40, width=60)
+    for change in ({"shear": 0.3}, {"cast": 0.2}, {"grain": 20.0}):
+        strength = Strength(turn=0.0, scale=0.0, shift=0.0, light=0.0, blur=0.0, **change)
+        views = [
+            augmented(image, np.random.default_rng(seed), strength=strength) for seed in (1, 1, 2)
+        ]
+        assert np.array_equal(views[0], views[1])
+        assert not np.array_equal(views[0], views[2])
+        assert not np.array_equal(views[0], image)
