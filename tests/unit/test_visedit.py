@@ -14,6 +14,8 @@ from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.editors.visedit import VisEdit, shipped_wordings
 from editing_core.errors import GenerationCancelled
 from editing_core.experts.codec import encode_artifact
+from editing_core.heraldry.emblem import emblem_from_seed, stream
+from editing_core.heraldry.questions import questions_about
 from editing_core.states import EditStates
 from editing_core.types import EditRequest
 from tests.support.tiny_model import tiny_image
@@ -36,6 +38,19 @@ def test_shipped_wordings_are_many_and_each_its_own() -> None:
     words = shipped_wordings()
     assert len(words) >= 70
     assert len({w.casefold() for w in words}) == len(words)
+
+
+def test_no_shipped_wording_is_one_that_the_benchmark_asks_in() -> None:
+    held_out = {
+        wording
+        for number in range(200)
+        for question in questions_about(
+            emblem_from_seed(number, "unseen"), stream("unseen", number, 0, 1)
+        )
+        for wording in question.held_out_wordings
+    }
+    assert len(held_out) > 100
+    assert not held_out & set(shipped_wordings())
 
 
 def test_a_fit_is_pure_and_comes_nearer_to_the_target(tiny_model: EditableModel) -> None:
