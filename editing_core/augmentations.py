@@ -86,6 +86,15 @@ def augmented(
     return found
 
 
+def shrunk(image: ImageArray, side: int) -> ImageArray:
+    """`image` at no more than `side` pixels along its longer side; the same one if it has fewer."""
+    if max(image.shape[:2]) <= side:
+        return image
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side))
+    return np.asarray(picture)
+
+
 def _ground(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """A few colours that run into each other."""
     patches = int(rng.integers(1, 5))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editing_core.augmentations import Strength, augmented
+from editing_core.augmentations import Strength, augmented, shrunk
 from editing_core.editors.base import Companion, Fit, Seen
 from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.visual import (
@@ -50,6 +50,9 @@ _VIEWS = Strength(
     cast=0.1,
     grain=10.0,
 )
+_VIEW_SIDE = 512
+"""Pixels along the longer side of a view at most: there are a hundred of them."""
+
 _OWN_WORDS = 0.15
 """Of the rows that an expert is tried on, the share that asks in the edit's own words."""
 
@@ -150,7 +153,8 @@ class VisEdit(TrainedEditor):
         """Other views of the picture, under the edit's words and others, drawn at random."""
         seed = int(image_digest(request.image).removeprefix("sha256:")[:16], 16)
         rng = np.random.default_rng(seed)
-        seen = [augmented(request.image, rng, strength=_VIEWS) for _ in range(self.config.views)]
+        small = shrunk(request.image, _VIEW_SIDE)
+        seen = [augmented(small, rng, strength=_VIEWS) for _ in range(self.config.views)]
         seen.append(request.image)
         others = [*request.rephrases, *shipped_wordings()[: self.config.wordings]] or [
             request.prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from editing_core.augmentations import Strength, augmented
+from editing_core.augmentations import Strength, augmented, shrunk
 from tests.support.tiny_model import tiny_image
 
 
@@ -61,3 +61,9 @@ def test_slant_cast_and_grain_change_the_picture_and_follow_the_seed() -> None:
         assert np.array_equal(views[0], views[1])
         assert not np.array_equal(views[0], views[2])
         assert not np.array_equal(views[0], image)
+
+
+def test_large_pictures_are_shrunk_in_proportion_and_small_ones_are_left() -> None:
+    large, small = tiny_image(0, height=300, width=200), tiny_image(0, height=30, width=100)
+    assert shrunk(large, 100).shape == (100, 67, 3)
+    assert shrunk(small, 100) is small
