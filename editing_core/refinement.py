@@ -193,9 +193,11 @@ class RefinedPass:
             return None
         found = [changed[b, pad : pad + end] for b, pad in enumerate(batch.padding)]
         with torch.no_grad():
-            near = _ROUNDING * float(found[0].square().mean().sqrt())
-            if any(float((other - found[0]).abs().max()) > near for other in found[1:]):
-                return None
+            near = max(_ROUNDING, 4 * torch.finfo(changed.dtype).eps)
+            size = float(found[0].float().square().mean().sqrt())
+            for other in found[1:]:
+                if not torch.allclose(other, found[0], rtol=near, atol=near * size):
+                    return None
         return found[0]
 
     def _tap(self, layer: int, fused: Mapping[int, Fused]) -> Tap:
