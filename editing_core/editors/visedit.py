@@ -54,7 +54,8 @@ _VIEW_SIDE = 512
 """Pixels along the longer side of a view at most: there are a hundred of them."""
 
 _OWN_WORDS = 0.15
-"""Of the rows that an expert is tried on, the share that asks in the edit's own words."""
+"""Of the rows that an expert is tried on, the share that asks in the edit's words: its prompt and
+the rephrases that came with it."""
 
 
 @cache
@@ -156,16 +157,16 @@ class VisEdit(TrainedEditor):
         small = shrunk(request.image, _VIEW_SIDE)
         seen = [augmented(small, rng, strength=_VIEWS) for _ in range(self.config.views)]
         seen.append(request.image)
-        others = [*request.rephrases, *shipped_wordings()[: self.config.wordings]] or [
-            request.prompt
-        ]
-        rows = self.config.turns * (self.rows_at_once - 1)
-        views, words = rng.integers(len(seen), size=rows), rng.integers(len(others), size=rows)
+        own = [request.prompt, *request.rephrases]
+        others = list(shipped_wordings()[: self.config.wordings]) or own
+        words, rows = [*own, *others], self.config.turns * (self.rows_at_once - 1)
+        views = rng.integers(len(seen), size=rows)
+        other = len(own) + rng.integers(len(others), size=rows)
+        is_own = rng.random(rows) < _OWN_WORDS
+        drawn = np.where(is_own, rng.integers(len(own), size=rows), other)
         return [
-            Companion(request.prompt, seen[view])
-            if is_own
-            else Companion(others[word], seen[view], int(word) + 1)
-            for view, word, is_own in zip(views, words, rng.random(rows) < _OWN_WORDS, strict=True)
+            Companion(words[word], seen[view], int(word))
+            for word, view in zip(drawn, views, strict=True)
         ]
 
     def intervention(

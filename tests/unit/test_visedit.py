@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.editable_model import EditableModel, GenerationRow
@@ -98,6 +99,8 @@ def test_rows_are_other_views_under_other_words_and_the_users_own(
     assert len(fit.companions) == 8 * (editor.rows_at_once - 1)
     words = {c.prompt for c in fit.companions}
     assert words == {request.prompt, *request.rephrases, *shipped_wordings()[:4]}
+    own = sum(c.prompt in (request.prompt, *request.rephrases) for c in fit.companions)
+    assert 0.05 * len(fit.companions) < own < 0.3 * len(fit.companions)
     views = {c.image.tobytes() for c in fit.companions}
     assert len(views) == 4
     assert request.image.tobytes() in views
@@ -117,6 +120,37 @@ def test_rows_are_prepared_as_their_turn_comes(
     monkeypatch.setattr(model.backbone, "prepare", counting)
     model.encode(REQUEST, editor="visedit")
     assert len(prepared) < 8
+
+
+def test_rows_that_are_shown_one_picture_are_run_on_from_it(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run once or row by row, the losses of a fit are the same ones."""
+    model = with_settings(tiny_model, turns=2, max_steps=3, margin=1e9)
+    runs: list[int] = []
+    together = model.backbone.upper_states_after
+
+    def counting(beginning: Tensor, *rest: Any) -> Tensor:
+        runs.append(len(beginning))
+        return together(beginning, *rest)
+
+    def losses() -> list[float]:
+        told: list[float] = []
+
+        def note(step: int, most: int, loss: float) -> None:
+            del step, most
+            told.append(loss)
+
+        model.encode(REQUEST, editor="visedit", on_progress=note)
+        return told
+
+    monkeypatch.setattr(model.backbone, "upper_states_after", counting)
+    once = losses()
+    assert runs
+    monkeypatch.setattr(type(model.backbone), "has_plain_prefix", False)
+    runs.clear()
+    assert losses() == pytest.approx(once, rel=1e-3)
+    assert not runs
 
 
 def test_a_fit_can_be_cancelled(tiny_model: EditableModel) -> None:
