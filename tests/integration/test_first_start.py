@@ -224,10 +224,8 @@ def test_a_family_that_nobody_knows_is_told_how_to_add_it(tmp_path: Path) -> Non
 
 def test_quantisation_is_refused_where_it_cannot_run(tmp_path: Path) -> None:
     with logging_restored():
-        result = CliRunner().invoke(
-            serve.app,
-            ["--data-dir", str(tmp_path), "--device", "cpu", "--quantization", "int8"],
-        )
+        arguments = ["--data-dir", str(tmp_path), "--port", "0", "--device", "cpu"]
+        result = CliRunner().invoke(serve.app, [*arguments, "--quantization", "int8"])
 
     assert result.exit_code == 1
     assert "needs a CUDA device" in result.output
