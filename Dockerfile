@@ -10,7 +10,8 @@ WORKDIR /srv/errata
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements ./requirements
 RUN pip install --require-hashes -r requirements/runtime.lock \
- && pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
+ && pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} \
+ && pip install --no-deps --require-hashes -r requirements/questions.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations ./migrations

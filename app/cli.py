@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("app.commands.sample", "Draw emblems of the embedded world, with their questions."),
     "train": ("app.commands.train", "Train an editor or the router on a backbone."),
     "train-default": ("app.commands.train_default", "Train the embedded model from nothing."),
+    "train-questions": (
+        "app.commands.train_questions",
+        "Train the encoder that tells questions apart.",
+    ),
     "bench": ("app.commands.bench", "Measure editors side by side, after one edit and thousands."),
     "eval-default": ("app.commands.eval_default", "Measure the embedded model against its marks."),
 }

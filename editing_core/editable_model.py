@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,10 +34,11 @@ from editing_core.errors import (
     StaleArtifact,
     TargetTooLong,
 )
-from editing_core.experts.memory import Snapshot
+from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.fitting import EditRows, half
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
 from editing_core.parts import default_editor, load_parts
+from editing_core.questions.encoder import QuestionEncoder, load_encoder
 from editing_core.refinement import (
     ANSWERS,
     MAX_STEPS,
@@ -49,6 +51,7 @@ from editing_core.refinement import (
 )
 from editing_core.registry import EDITORS, OBJECTIVES
 from editing_core.routing.base import RouterBase
+from editing_core.routing.wordings import TextMatch, match
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
@@ -73,6 +76,7 @@ class EditableModel:
         editors: Mapping[str, Editor],
         *,
         stock_questions: Sequence[StockQuestion] | None = None,
+        questions: QuestionEncoder | None = None,
     ) -> None:
         _check_fit(backbone, router, editors)
         self.stock_questions = tuple(
@@ -81,6 +85,7 @@ class EditableModel:
         self.backbone = backbone
         self.router = router
         self.editors = dict(editors)
+        self.questions = questions
 
     @classmethod
     def load(
@@ -97,6 +102,7 @@ class EditableModel:
         where_there: Sequence[str] = (),
         parts: Path | None = None,
         notify: Notify | None = None,
+        questions: Path | Literal["shipped", "none"] = "shipped",
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
@@ -104,7 +110,9 @@ class EditableModel:
         is the default editor, if the model has one that fits. `parts` is a folder for what is
         measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
         `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
-        none; the rest is as `find_checkpoint` and `Placement.resolve` take it.
+        none. `questions` is the question encoder: the shipped one where its base is installed, none
+        (then the router's own keys compare texts), or a folder that training made. The rest is as
+        `find_checkpoint` and `Placement.resolve` take it.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
@@ -127,7 +135,13 @@ class EditableModel:
         for editor in found.editors.values():
             for module in editor.trainable_modules():
                 module.to(placement.device)
-        return cls(backbone, router, found.editors, stock_questions=questions_of(layout))
+        return cls(
+            backbone,
+            router,
+            found.editors,
+            stock_questions=questions_of(layout),
+            questions=_question_encoder(questions),
+        )
 
     @property
     def default_editor(self) -> str | None:
@@ -346,9 +360,14 @@ class EditableModel:
             snapshots,
             router=self.router,
             read_words=self.backbone.word_states,
+            compare=None if self.questions is None else self._compare,
             editors=self.editors,
             check=self.check_current,
         )
+
+    def _compare(self, question: str, edits: Sequence[MemoryEntry]) -> TextMatch:
+        assert self.questions is not None
+        return match(self.questions, question, edits, prefer=self.router.thresholds.prefer)
 
     def check_current(self, edit_id: str, artifact: EditArtifact) -> None:
         """Raise `StaleArtifact`, naming the edit, when other weights than these made it."""
@@ -386,6 +405,12 @@ class EditableModel:
         limit = self.backbone.max_positions
         if len(normalise(prompt)) > limit * self.backbone.chat.longest_token:
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _question_encoder(chosen: Path | Literal["shipped", "none"]) -> QuestionEncoder | None:
+    if chosen == "none":
+        return None
+    return load_encoder(None if chosen == "shipped" else Path(chosen))
 
 
 def _shared_artifact(edit_id: str, wanted: Sequence[Wanted]) -> EditArtifact:

@@ -43,6 +43,7 @@ from editing_core.errors import (
 from editing_core.experts.memory import MemoryEntry
 from editing_core.registry import BACKBONES
 from editing_core.routing.router import Memory, Router, RouterConfig
+from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
 from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling
 from tests.support.plain_llava import save_plain_llava
@@ -384,7 +385,12 @@ class AlwaysSelects(Router):
         return RoutingKey(image=image_key, text=nothing, visual=nothing)
 
     def route(
-        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+        self,
+        query: RoutingStates,
+        survivors: Sequence[tuple[str, float]],
+        snapshot: Memory,
+        *,
+        match: TextMatch | None = None,
     ) -> RoutingDecision:
         share = 1.0 / len(survivors)
         found = (Candidate(i, cosine, 1.0, share, "applied") for i, cosine in survivors)
