@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.edits.edit import Verify
+from app.edits.reencode import Reencoder, StaleEdit
 from app.errors import ServiceError, StartupError
 from app.history import Caller
-from app.reencoding import Reencoder, StaleEdit
 from app.runtime import Runtime
-from app.schemas.base import Verify
 from app.settings import Settings
 from app.store.dialects.sqlite import database_file
 from app.ulid import new_ulid

@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from app.edits.edit import Findings, Verify
+from app.edits.trial import EditMaker, Made
 from app.engine import InferenceEngine
 from app.errors import EditNotFound, InternalError, StartupError
 from app.history import Caller, History, to_the_end
 from app.images import decode_png
-from app.making import EditMaker, Made, findings_of
-from app.schemas.base import Verify
 from app.store.artifacts import made_by
+from app.store.commits import Reencoded
 from app.store.ledger import Status
 from app.store.records import EditRecord, MadeBy, Reencoding, digest_of
 from app.timing import Stopwatch
@@ -129,17 +130,18 @@ class Reencoder:
         history = self._history
         async with history.lock:
             await history.commit(
-                "reencoded",
-                history.ledger.plan_reencode(edit.record.id),
-                caller=caller,
-                reason=edit.why,
-                entry=made.entry,
-                reencoding=Reencoding(
-                    edit_id=edit.record.id,
-                    artifact_digest=digest_of(made.data),
-                    old=edit.made_by,
-                    new=made_by(made.entry.artifact),
-                    **findings_of(found),
+                Reencoded(
+                    changes=tuple(history.ledger.plan_reencode(edit.record.id)),
+                    reason=edit.why,
+                    reencoding=Reencoding(
+                        edit_id=edit.record.id,
+                        artifact_digest=digest_of(made.data),
+                        old=edit.made_by,
+                        new=made_by(made.entry.artifact),
+                        **Findings.of(found).fields(),
+                    ),
+                    artifact=made.data,
                 ),
-                artifact=made.data,
+                caller=caller,
+                entry=made.entry,
             )
