@@ -1,10 +1,10 @@
 """One device thread behind a bounded queue. Nothing else touches the model.
 
 A request takes a *ticket* before it does anything costly; tickets are what the queue is bounded
-by. (An edit that outlives its request goes on without one; `app/jobs.py` counts those.) Under one
-ticket it submits *jobs*, which the device thread runs one after another. A job is plain data in
-and plain data out, with rows that each carry their own snapshot, so that a scheduler may later run
-the rows of several jobs in one batch, or in a process of its own.
+by. (An edit that outlives its request goes on without one; `app/edits/queue.py` counts those.)
+Under one ticket it submits *jobs*, which the device thread runs one after another. A job is plain
+data in and plain data out, with rows that each carry their own snapshot, so that a scheduler may
+later run the rows of several jobs in one batch, or in a process of its own.
 
 An encoding that takes long lets waiting jobs run in between. So that they notice nothing of it,
 every job begins with gradients off, wherever it is begun; whichever needs them turns them on.

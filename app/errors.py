@@ -58,6 +58,19 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
         self.details = dict(details or {})
 
+    def fields(self, request_id: str) -> dict[str, Any]:
+        """What is said of it, as JSON: to the client now, or kept where nobody waits any more."""
+        return {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "request_id": request_id,
+            **self.details,
+        }
+
 
 class InternalError(ServiceError):
     """Something nobody foresaw. The log has the traceback."""

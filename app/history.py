@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 
 from app.errors import EditNotFound, VersionNotFound, VersionNotReached
 from app.recovery import Recovered
-from app.schemas.base import EditStatus
-from app.schemas.edits import EditView
 from app.store.artifacts import Unfit
-from app.store.edit_log import EditLog, NewEdit
-from app.store.ledger import Change, EventType, LedgerEdit
-from app.store.records import Event, Reencoding
+from app.store.commits import Commit, Created, Reencoded, Stamp
+from app.store.edit_log import EditLog
+from app.store.ledger import EditStatus, LedgerEdit
 from app.ulid import UlidSequence
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.index.base import canonical_scores
@@ -90,14 +88,6 @@ class History:
     def count_stale(self) -> int:
         """How many edits have the status `stale`."""
         return sum(self.status(edit_id) == "stale" for edit_id in self._shelf.stale())
-
-    async def view(self, edit_id: str) -> EditView:
-        """One edit as it stands. Raises `EditNotFound`."""
-        self.require(edit_id)
-        record = await asyncio.to_thread(self.log.record, edit_id)
-        if record is None:  # the ledger is made of the same rows
-            raise LookupError(f"edit {edit_id} vanished from the database")
-        return EditView.of(record, self.status(edit_id))
 
     async def settled(self) -> None:
         """Return when no commit lies between database and memory."""
@@ -169,26 +159,14 @@ class History:
     # --- the one way forward ----------------------------------------------------------------
 
     async def commit(
-        self,
-        kind: EventType,
-        changes: Sequence[Change],
-        *,
-        caller: Caller,
-        reason: str | None = None,
-        from_version: int | None = None,
-        new: NewEdit | None = None,
-        entry: MemoryEntry | None = None,
-        record_digest: str | None = None,
-        reencoding: Reencoding | None = None,
-        artifact: bytes | None = None,
+        self, commit: Commit, *, caller: Caller, entry: MemoryEntry | None = None
     ) -> None:
         """Write one version and publish it. The caller holds `lock` and planned under it.
 
-        `entry` is the edit that comes in: with `new` and `record_digest` where an `edit_created`
-        brings it, with `reencoding` and `artifact` where a `reencoded` makes it anew. Raises
+        `entry` is the edit whose artifact the commit brings, as it is served from now on. Raises
         `StoreUnavailable`; then nothing has changed.
         """
-        version = self.head + 1
+        version, changes = self.head + 1, commit.changes
         active = [c.edit_id for c in changes if c.after == "active"]
         revived = [i for i in active if entry is None or i != entry.edit_id]
         retired = [c.edit_id for c in changes if c.edit_id in self.snapshot.entries]
@@ -198,24 +176,19 @@ class History:
         snapshot = await asyncio.to_thread(
             self.snapshot.evolve, version, activate=entries, deactivate=retired
         )
-        event = Event(
+        stamp = Stamp(
             version=version,
-            type=kind,
             at=now(),
             actor=caller.actor,
             request_id=caller.request_id,
-            reason=reason,
-            from_version=from_version,
-            changes=tuple(changes),
-            reencoding=reencoding,
-            record_digest=record_digest,
             previous_digest=self._last_digest,
         )
-        await asyncio.to_thread(self.log.append, event, new=new, artifact=artifact)
-        self.ledger.apply(version, changes, created=new.record.place if new else None)
+        event = await asyncio.to_thread(self.log.append, commit, stamp)
+        created = commit.record.place if isinstance(commit, Created) else None
+        self.ledger.apply(version, changes, created=created)
         if entry is not None:
             self._shelf.add(entry)
-        if reencoding is not None:
+        if isinstance(commit, Reencoded):
             self._past.clear()  # earlier versions, too, are answered with artifacts as they are now
         self._last_digest = event.digest
         self.snapshot = snapshot

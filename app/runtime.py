@@ -116,7 +116,7 @@ class Runtime:
         )
         if self.state == "starting":
             if resumes_edits:
-                await self._service.jobs.resume()
+                await self._service.queue.resume()
             self.state = "ready"
 
     def _load(self) -> tuple[EditableModel, History, JobLog]:
@@ -177,7 +177,7 @@ class Runtime:
         """
         self.state = "draining"
         if self._service is not None:
-            self._service.jobs.pause()
+            self._service.queue.pause()
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):
                 await self._idle.wait()
@@ -187,7 +187,7 @@ class Runtime:
     async def close(self) -> None:
         self.state = "closed"
         if self._service is not None:
-            await self._service.jobs.close()
+            await self._service.queue.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()

@@ -48,8 +48,8 @@ async def roll_back(
     body: Annotated[RollbackRequest, Depends(body_of(RollbackRequest, optional=True))],
 ) -> EditChanged:
     """Idempotent. Nothing is deleted; what it superseded becomes active again."""
-    version, changed, edit = await service.roll_back(id, body, caller)
-    return EditChanged(version=version, changed=changed, edit=edit)
+    outcome = await service.switching.roll_back(id, reason=body.reason, caller=caller)
+    return EditChanged.of(outcome)
 
 
 @router.post(
@@ -65,8 +65,10 @@ async def reinstate(
     body: Annotated[ReinstateRequest, Depends(body_of(ReinstateRequest, optional=True))],
 ) -> EditChanged:
     """Idempotent. Under a newer edit of the same question it comes back as superseded."""
-    version, changed, edit = await service.reinstate(id, body, caller)
-    return EditChanged(version=version, changed=changed, edit=edit)
+    outcome = await service.switching.reinstate(
+        id, reason=body.reason, force=body.force, caller=caller
+    )
+    return EditChanged.of(outcome)
 
 
 @router.post(
@@ -82,7 +84,9 @@ async def restore(
     body: Annotated[RestoreRequest, Depends(body_of(RestoreRequest))],
 ) -> Restored:
     """A new version with the edits of an old one; 0 is the base model. History only grows."""
-    version, changes = await service.restore(body, caller, if_match=if_match)
+    version, changes = await service.switching.restore(
+        body.to_version, reason=body.reason, caller=caller, if_match=if_match
+    )
     return Restored(
         version=version,
         changed=bool(changes),
@@ -97,7 +101,7 @@ async def list_events(
     service: CurrentService, query: Annotated[EventsQuery, Depends(query_of(EventsQuery))]
 ) -> EventList:
     """Oldest first, after version `after`. Each event's digest covers the one before it."""
-    events, has_more = await service.events(query)
+    events, has_more = await service.events(after=query.after, limit=query.limit)
     return EventList(
         data=[EventView.of(event) for event in events],
         has_more=has_more,

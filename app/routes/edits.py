@@ -27,6 +27,7 @@ from app.schemas.edits import (
     EditsQuery,
     EditView,
     EditWithHistory,
+    body_of_answer,
 )
 from app.schemas.events import EventView
 
@@ -59,13 +60,16 @@ async def create_edit(
 
     202: the edit is still being made. `GET` what `Location` names until it is no longer pending.
     """
-    answer = await service.create_edit(draft, idempotency_key=key, caller=caller)
+    answer = await service.queue.create(draft.order(), draft.image, key=key, caller=caller)
     request.state.log["replayed"] = answer.is_replay
     headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
     if answer.status == 202:
-        headers["Location"] = f"/edits/{answer.edit_id}"
+        headers["Location"] = f"/edits/{answer.edit.id}"
     return Response(
-        answer.body, status_code=answer.status, media_type="application/json", headers=headers
+        body_of_answer(answer),
+        status_code=answer.status,
+        media_type="application/json",
+        headers=headers,
     )
 
 
@@ -102,14 +106,18 @@ async def list_edits(
     service: CurrentService, query: Annotated[EditsQuery, Depends(query_of(EditsQuery))]
 ) -> EditList:
     """Newest first. `after` is the last id of the page before."""
-    edits, has_more = await service.edits(query)
-    return EditList(data=edits, has_more=has_more, last_id=edits[-1].id if edits else None)
+    edits, has_more = await service.catalogue.page(query.search())
+    return EditList(
+        data=[EditView.of(edit) for edit in edits],
+        has_more=has_more,
+        last_id=edits[-1].id if edits else None,
+    )
 
 
 @router.get("/edits/{id}", summary="Read one edit", dependencies=[Depends(query_of(NoQuery))])
 async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noqa: A002
     """The edit with the events that touched it, oldest first."""
-    edit = await service.edit(id)
+    edit = EditView.of(await service.catalogue.view(id))
     events = await service.edit_events(id)
     return EditWithHistory(**edit.model_dump(), history=[EventView.of(event) for event in events])
 
@@ -119,4 +127,4 @@ async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noq
 )
 async def cancel_edit(service: CurrentService, id: str) -> EditView:  # noqa: A002
     """Stop an edit that was answered 202 and is not committed yet. Idempotent."""
-    return await service.cancel_edit(id)
+    return EditView.of(await service.queue.cancel(id))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation
 
-from app.schemas.base import EditStatus, Prompt, Query, Request, Verify, not_blank
+from app.edits.catalogue import Search
+from app.edits.edit import Answer, Correction, Edit, Order, Verify
+from app.schemas.base import Prompt, Query, Request, not_blank
 from app.schemas.errors import ErrorDetail
 from app.schemas.events import EventView
-from app.store.job_log import EditJob
-from app.store.records import EditRecord
+from app.store.ledger import EditStatus
 
 
 def _as_target(text: str) -> str:
@@ -43,6 +44,19 @@ class EditCreate(Request):
         AfterValidator(_unique),
     ] = Field([])
 
+    def order(self) -> Order:
+        """It, less the picture, as the service knows it."""
+        return Order(
+            prompt=self.prompt,
+            target=self.target,
+            rephrases=tuple(self.rephrases),
+            editor=self.editor,
+            verify=self.verify,
+            supersedes=tuple(self.supersedes),
+            note=self.note,
+            tags=tuple(self.tags),
+        )
+
 
 class BatchItem(EditCreate):
     """An edit of a batch, with what would be its `Idempotency-Key` header."""
@@ -62,6 +76,9 @@ class EditsQuery(Query):
     tag: str | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 20
     after: str | None = None
+
+    def search(self) -> Search:
+        return Search(self.status, self.q, self.tag, self.limit, self.after)
 
 
 class ProgressView(BaseModel):
@@ -105,38 +122,28 @@ class EditView(BaseModel):
     error: ErrorDetail | None = Field(None, exclude_if=_is_none)
 
     @classmethod
-    def of(cls, record: EditRecord, status: EditStatus) -> EditView:
-        fields = {name: getattr(record, name) for name in EditRecord.__slots__}
-        return cls(status=status, **fields)
-
-    @classmethod
-    def of_job(cls, job: EditJob, progress: ProgressView | None) -> EditView:
-        """An edit that is not committed. `progress` is None unless it is under way."""
-        asked = json.loads(job.request)
+    def of(cls, edit: Edit) -> EditView:
+        """The edit as it is shown."""
+        named = {name: getattr(edit.wanted, name) for name in Correction.__slots__}
         return cls(
-            id=job.id,
-            version=None,
-            status=job.state,
-            editor=job.editor,
-            prompt=job.prompt,
-            target=job.target,
-            image_digest=job.image_digest,
-            before=None,
-            after=None,
-            verified=None,
-            verified_version=None,
-            damaged=[],
-            refinement_steps=0,
-            rephrases=asked["rephrases"],
-            supersedes=asked["supersedes"],
-            created_at=job.created_at,
-            created_by=job.created_by,
-            note=asked["note"],
-            tags=list(job.tags),
-            timings_ms={},
-            progress=progress,
-            error=None if job.error is None else json.loads(job.error),
+            id=edit.id,
+            version=edit.version,
+            status=edit.status,
+            editor=edit.editor,
+            image_digest=edit.image_digest,
+            created_at=edit.created_at,
+            created_by=edit.created_by,
+            timings_ms=dict(edit.timings_ms),
+            progress=None if edit.progress is None else ProgressView(**asdict(edit.progress)),
+            error=None if edit.error is None else ErrorDetail(**edit.error),
+            **named,
+            **edit.found.fields(),
         )
+
+
+def body_of_answer(answer: Answer) -> str:
+    """JSON, byte for byte the same for the same answer."""
+    return answer.body or EditView.of(answer.edit).model_dump_json()
 
 
 class EditWithHistory(EditView):

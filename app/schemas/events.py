@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.base import INT64, EditStatus, Query
+from app.schemas.base import INT64, Query
+from app.store.ledger import EditStatus
 from app.store.records import Event
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from app.edits.switch import Outcome
 from app.schemas.base import INT64, Reason, Request
 from app.schemas.edits import EditView
 
@@ -28,6 +29,10 @@ class EditChanged(BaseModel):
     version: int
     changed: bool
     edit: EditView
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> EditChanged:
+        return cls(version=outcome.version, changed=outcome.changed, edit=EditView.of(outcome.edit))
 
 
 class Restored(BaseModel):

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["active", "superseded", "rolled_back"]
+EditStatus = Literal[Status, "pending", "stale", "quarantined", "failed", "cancelled"]
+"""What is said of an edit, committed or not."""
 EventType = Literal["edit_created", "rolled_back", "reinstated", "restored", "reencoded"]
 Slot = tuple[str, str]
 """Image digest and normalised prompt."""

@@ -54,6 +54,16 @@ class Reencoding:
         return cls(**values | {"damaged": tuple(values["damaged"])})
 
 
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """`png` has no metadata; `digest` is over its pixels (see `app/images.py`)."""
+
+    digest: str
+    png: bytes
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRecord:
     """One row of `edits`: everything about an edit that never changes."""

@@ -118,6 +118,7 @@ idempotency = Table(
     Column("edit_id", String, ForeignKey("edits.id"), nullable=False),
     Column("created_at", String, nullable=False),
 )
+"""`body` is empty: a replay is rendered from the edit's row. Earlier releases kept it whole."""
 
 edit_jobs = Table(
     "edit_jobs",
@@ -145,4 +146,4 @@ edit_jobs = Table(
     Index("edit_jobs_by_key", "api_key", "idempotency_key", unique=True),
 )
 """Edits that were answered 202. `id` is the edit's own; its commit deletes the row, in the same
-transaction. `request` is the request's body without its picture, which goes when the edit does."""
+transaction. `request` is the order without its picture, which goes when the edit does."""

@@ -12,10 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from app.store.commits import Commit, Created, Reencoded, Restored, Stamp, Switched
 from app.store.database import Database
-from app.store.edit_log import EditLog, Finished, NewEdit, StoredImage, StoredResponse
-from app.store.ledger import Change, EventType, Ledger
-from app.store.records import EditRecord, Event, MadeBy, Reencoding, digest_of
+from app.store.edit_log import EditLog
+from app.store.ledger import Change, Ledger
+from app.store.records import EditRecord, MadeBy, Reencoding, StoredImage, digest_of
 from tests.support.server import png
 from tests.support.tiny_model import tiny_image
 
@@ -34,15 +35,6 @@ class Simple:
     slot: tuple[str, str]
     names: tuple[str, ...]
     rolled_back: bool = False
-
-
-def artifact_of(event: Event) -> bytes | None:
-    made_anew = event.reencoding
-    return f"{made_anew.edit_id} by {event.version}".encode() if made_anew else None
-
-
-def finished() -> Finished:
-    return Finished({}, StoredResponse("d", 201, "{}", "e"))
 
 
 def status(history: list[Simple], position: int) -> str:
@@ -79,28 +71,17 @@ class LogMachine(RuleBasedStateMachine):
         self.database.close()
         self._folder.cleanup()
 
-    def _write(
-        self,
-        kind: EventType,
-        changes: list[Change],
-        *,
-        new: NewEdit | None = None,
-        reencoding: Reencoding | None = None,
-    ) -> None:
-        event = Event(
+    def _write(self, commit: Commit) -> None:
+        stamp = Stamp(
             version=self.ledger.head + 1,
-            type=kind,
             at="2026-01-01T00:00:00.000Z",
             actor="local",
             request_id="r",
-            changes=tuple(changes),
-            reencoding=reencoding,
-            record_digest=new.record.digest(digest_of(new.artifact)) if new else None,
             previous_digest=self.last.digest if self.last else None,
         )
-        self.log.append(event, new=new, artifact=artifact_of(event))
-        self.ledger.apply(event.version, changes, created=new.record.place if new else None)
-        self.last = event
+        self.last = self.log.append(commit, stamp)
+        created = commit.record.place if isinstance(commit, Created) else None
+        self.ledger.apply(stamp.version, commit.changes, created=created)
         self.versions.append(self._expected())
 
     def _expected(self) -> dict[str, str]:
@@ -132,7 +113,15 @@ class LogMachine(RuleBasedStateMachine):
         )
         changes = self.ledger.plan_create(record.place)
         self.model.append(Simple(record.id, (image.digest, prompt), named))
-        self._write("edit_created", changes, new=NewEdit(record, b"bytes", image, finished))
+        self._write(
+            Created(
+                changes=tuple(changes),
+                record=record,
+                artifact=b"bytes",
+                image=image,
+                timings_ms=dict,
+            )
+        )
 
     @precondition(lambda self: self.model)
     @rule(which=st.integers(0, 50))
@@ -152,7 +141,11 @@ class LogMachine(RuleBasedStateMachine):
         assert bool(changes) == (edit.rolled_back != rolled_back)
         edit.rolled_back = rolled_back
         if changes:
-            self._write("rolled_back" if rolled_back else "reinstated", changes)
+            self._write(
+                Switched(
+                    type="rolled_back" if rolled_back else "reinstated", changes=tuple(changes)
+                )
+            )
 
     @rule(back=st.integers(0, 50))
     def restore(self, back: int) -> None:
@@ -163,7 +156,7 @@ class LogMachine(RuleBasedStateMachine):
             edit.rolled_back = then.get(edit.id, "rolled_back") == "rolled_back"
         assert bool(changes) == (self._expected() != self.versions[-1])
         if changes:
-            self._write("restored", changes)
+            self._write(Restored(changes=tuple(changes), from_version=version))
         assert {i: s for i, s in self.versions[-1].items() if i in then} == then
 
     @precondition(lambda self: self.model)
@@ -185,7 +178,8 @@ class LogMachine(RuleBasedStateMachine):
             refinement_steps=0,
         )
         changes = self.ledger.plan_reencode(edit_id)
-        self._write("reencoded", changes, reencoding=made_anew)
+        artifact = f"{edit_id} by {version}".encode()
+        self._write(Reencoded(changes=tuple(changes), reencoding=made_anew, artifact=artifact))
 
     @rule()
     def restart(self) -> None:

@@ -1,14 +1,13 @@
-"""Making an edit and trying it: what a new edit and one made anew have in common."""
+"""Making an edit and trying it: what new edits have in common with those that are made anew."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TypedDict
 
+from app.edits.edit import Verify
 from app.engine import InferenceEngine
 from app.errors import EditConflicts, EditNotEffective, ServiceError
-from app.schemas.base import Verify
 from app.timing import Stopwatch
 from app.verification import StoryTeller
 from editing_core.errors import ArtifactCorrupt
@@ -28,17 +27,6 @@ class Made:
     request: EditRequest
     entry: MemoryEntry
     data: bytes
-
-
-class Findings(TypedDict):
-    """What a trial found, as an edit's record has it. None where nobody wanted to know."""
-
-    before: str | None
-    after: str | None
-    verified: bool | None
-    verified_version: int | None
-    damaged: tuple[dict[str, str], ...]
-    refinement_steps: int
 
 
 class EditMaker:
@@ -111,17 +99,6 @@ class EditMaker:
         if found.entry is made.entry:
             return made, found
         return replace(made, entry=found.entry, data=encode_artifact(found.entry.artifact)), found
-
-
-def findings_of(found: Verification | None) -> Findings:
-    return Findings(
-        before=found.before if found else None,
-        after=found.after if found else None,
-        verified=found.verified if found else None,
-        verified_version=found.version if found else None,
-        damaged=tuple(damage.wire() for damage in found.damaged) if found else (),
-        refinement_steps=found.refinement_steps if found else 0,
-    )
 
 
 def _refusal(found: Verification) -> ServiceError:
