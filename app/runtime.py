@@ -219,6 +219,7 @@ def load_model(
         quantization=settings.quantization,
         revision=settings.revision,
         clip=settings.clip,
+        questions=settings.question_encoder,
         trust_remote_code=settings.trust_remote_code,
         editors=None if settings.editor is None else (settings.editor,),
         where_there=_SERVED_EDITORS,
@@ -227,6 +228,8 @@ def load_model(
     )
     router = model.router
     logger.info("image keys are made by %s, tau %.4f", router.image_key_model, router.tau)
+    if model.questions is not None:
+        logger.info("questions are compared by the encoder %s", model.questions.fingerprint)
     if settings.editor is not None:
         logger.info("the default editor is %s: it is the one that was set", settings.editor)
     elif model.default_editor is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -102,7 +101,7 @@ class EditableModel:
         where_there: Sequence[str] = (),
         parts: Path | None = None,
         notify: Notify | None = None,
-        questions: Path | Literal["shipped", "none"] = "shipped",
+        questions: str | Path = "shipped",
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
@@ -110,7 +109,7 @@ class EditableModel:
         is the default editor, if the model has one that fits. `parts` is a folder for what is
         measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
         `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
-        none. `questions` is the question encoder: the shipped one where its base is installed, none
+        none. `questions` is the question encoder: `shipped`, where its base is installed, `none`
         (then the router's own keys compare texts), or a folder that training made. The rest is as
         `find_checkpoint` and `Placement.resolve` take it.
 
@@ -407,7 +406,7 @@ class EditableModel:
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
 
 
-def _question_encoder(chosen: Path | Literal["shipped", "none"]) -> QuestionEncoder | None:
+def _question_encoder(chosen: str | Path) -> QuestionEncoder | None:
     if chosen == "none":
         return None
     return load_encoder(None if chosen == "shipped" else Path(chosen))

@@ -62,7 +62,7 @@ class EditMaker:
                 f"No usable edit came out: {error.message}.",
                 details={"before": None, "after": None},
             ) from error
-        entry = MemoryEntry(edit_id, decode_artifact(data), image_digest, request.prompt)
+        entry = MemoryEntry.of(edit_id, decode_artifact(data), request, image_digest=image_digest)
         return Made(request, entry, data)
 
     async def tried(

@@ -101,7 +101,14 @@ class ArtifactShelf:
         if (reason := self._fingerprints.mismatch(artifact)) is not None:
             self._set_aside(record.id, Unfit("stale", reason, made_by(artifact)))
             return None
-        entry = MemoryEntry(record.id, artifact, record.image_digest, record.prompt)
+        entry = MemoryEntry(
+            record.id,
+            artifact,
+            record.image_digest,
+            record.prompt,
+            target=record.target,
+            rephrases=record.rephrases,
+        )
         self.add(entry)
         return entry
 

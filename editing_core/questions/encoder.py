@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +47,6 @@ SHIPPED_BASE = {
     "folder": "model",
 }
 """Where the shipped encoder's base weights lie: in a package that is never imported."""
-
-Preference = Literal["precision", "balanced", "recall"]
 
 MOST_TOKENS = 128
 _AT_ONCE = 64
@@ -83,12 +81,14 @@ class QuestionEncoder:
         line: GateLine,
         fingerprint: str,
         spelling: Callable[[str], str] | None = None,
+        figures: Mapping[str, float] | None = None,
     ) -> None:
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._spelling = spelling
         self.line = line
         self.fingerprint = fingerprint
+        self.figures: dict[str, float] = dict(figures or {})
         self.dim = int(network.config.hidden_size)
         self._kept: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
 
@@ -178,7 +178,12 @@ def _load(place: Path) -> QuestionEncoder:
     network.requires_grad_(False)
     spelling = Spelling(tokenizer.get_vocab()) if mends else None
     return QuestionEncoder(
-        network, tokenizer, line=line, fingerprint=fingerprint, spelling=spelling
+        network,
+        tokenizer,
+        line=line,
+        fingerprint=fingerprint,
+        spelling=spelling,
+        figures=document.get("figures", {}),
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editing_core.questions.encoder import Preference
+from editing_core.questions.preference import Preference
 from editing_core.routing.scores import WeightRule, survivor_weights
 from editing_core.types import Candidate, Outcome, RoutingDecision
 

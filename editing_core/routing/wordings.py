@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editing_core.questions.encoder import Preference, QuestionEncoder
+from editing_core.questions.encoder import QuestionEncoder
+from editing_core.questions.preference import Preference
 
 
 class Worded(Protocol):

@@ -39,7 +39,7 @@ from editing_core.training.trainer import Report, TrainingPlan, train
 
 logger = logging.getLogger(__name__)
 
-_MATRIX_RATE, _RATE = 3e-3, 1e-3
+_RATE = 1e-3
 _BALANCED = 0.08
 
 
@@ -71,9 +71,7 @@ def train_encoder(
         if progress.step % measure_every == 0:
             logger.info("step %d, validation: %s", progress.step, _told(task, validation))
 
-    plan = TrainingPlan(
-        steps=steps, seed=seed, matrix_rate=_MATRIX_RATE, rate=_RATE, constant=0.1, report_every=20
-    )
+    plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, constant=0.1, report_every=20)
     train(
         task,
         plan,

@@ -67,15 +67,14 @@ class LowRank(nn.Module):
     def __init__(self, inner: nn.Linear, *, rank: int, scale: float) -> None:
         super().__init__()
         self.inner = inner.requires_grad_(False)
-        self.down = nn.Linear(inner.in_features, rank, bias=False)
-        self.up = nn.Linear(rank, inner.out_features, bias=False)
+        # Plain parameters, not layers: orthogonal steps, which suit whole matrices, spoil these.
+        self.down = nn.Parameter(torch.randn(rank, inner.in_features) * inner.in_features**-0.5)
+        self.up = nn.Parameter(torch.zeros(inner.out_features, rank))
         self.scale = scale
-        nn.init.normal_(self.down.weight, std=inner.in_features**-0.5)
-        nn.init.zeros_(self.up.weight)
 
     def forward(self, rows: Tensor) -> Tensor:
         """See the class."""
-        out: Tensor = self.inner(rows) + self.scale * self.up(self.down(rows))
+        out: Tensor = self.inner(rows) + self.scale * F.linear(F.linear(rows, self.down), self.up)
         return out
 
 
@@ -85,8 +84,8 @@ class _Trained(nn.Module):
     def __init__(self, pairs: Mapping[str, LowRank]) -> None:
         super().__init__()
         # Names of modules may not hold dots.
-        self.down = nn.ModuleDict({n.replace(".", "/"): p.down for n, p in pairs.items()})
-        self.up = nn.ModuleDict({n.replace(".", "/"): p.up for n, p in pairs.items()})
+        self.down = nn.ParameterDict({n.replace(".", "/"): p.down for n, p in pairs.items()})
+        self.up = nn.ParameterDict({n.replace(".", "/"): p.up for n, p in pairs.items()})
         self.log_slope = nn.Parameter(torch.tensor(2.5))
         self.bias = nn.Parameter(torch.tensor(-6.0))
 
@@ -136,9 +135,8 @@ class QuestionTask:
         """What has been learned, as it is stored: float16, by the names of the matrices."""
         made: dict[str, Tensor] = {}
         for side in ("down", "up"):
-            for name, linear in getattr(self.module, side).items():
-                weight = linear.weight.detach().half().contiguous()
-                made[f"{name.replace('/', '.')}.{side}"] = weight
+            for name, weight in getattr(self.module, side).items():
+                made[f"{name.replace('/', '.')}.{side}"] = weight.detach().half().contiguous()
         return made
 
     def keys(self, texts: Sequence[str]) -> Tensor:
