@@ -29,12 +29,17 @@ Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """One correction: on this picture, to this prompt, the model must answer `target`."""
+    """One correction: on this picture, to this prompt, the model must answer `target`.
+
+    `rephrases` are further wordings that must get it too. `not_for` are questions about the
+    picture that the edit must leave alone.
+    """
 
     image: ImageArray
     prompt: str
     target: str
     rephrases: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
