@@ -280,9 +280,7 @@ class _Trials:
                 self._hurt[i] = None
         return _damages(self._watched, self._before_watched, after)
 
-    def _not_for(
-        self, edit_id: str, rest: Snapshot, candidate: Snapshot
-    ) -> Story[list[_Watched]]:
+    def _not_for(self, edit_id: str, rest: Snapshot, candidate: Snapshot) -> Story[list[_Watched]]:
         """Of the questions that the edit is not for, those in which it takes part. None excused."""
         asked = [_Watched(p, self._request.image, rest) for p in self._request.not_for]
         acting = yield from who_acts([w.row(candidate) for w in asked])

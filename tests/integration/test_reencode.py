@@ -413,6 +413,7 @@ def test_an_edit_made_anew_keeps_its_scope_and_gets_earlier_ones_back(
         # Keys of the first scope were of other weights: they are made, not fetched.
         done = server.client.post("/admin/rollback", json={"to_version": 1}).json()
         assert (done["rescoped"], done["version"]) == ([edit_id], 6)
+        expected: tuple[dict[str, str], list[str], list[str]]
         expected = ({edit_id: "active"}, [], [edit_id])
         assert (statuses(server), scope_of(server, edit_id), applied(server, 1)) == expected
     with start(other) as server:
