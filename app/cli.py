@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("app.commands.serve", "Serve the model and its edits over HTTP."),
     "ask": ("app.commands.ask", "Ask a running server a question about a picture."),
     "edit": ("app.commands.edit", "Correct a running server's answer to a question."),
+    "scope": ("app.commands.scope", "Change which questions an edit answers, by example."),
     "attribute": ("app.commands.attribute", "Show which layers make an answer, and from where."),
     "calibrate": ("app.commands.calibrate", "Set the router's thresholds anew; edits stay valid."),
     "reencode": ("app.commands.reencode", "Make stale edits anew with the weights there are now."),

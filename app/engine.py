@@ -163,6 +163,10 @@ class InferenceEngine:
         finally:
             cancelled.set()
 
+    async def rescope(self, artifact: EditArtifact, request: EditRequest) -> EditArtifact:
+        """Validate, and make new keys for one edit. Raises the library's `RequestError`s."""
+        return await self._submit(lambda: self.model.rescope(artifact, request))
+
     async def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         return await self._submit(lambda: self.model.image_key(image))
 

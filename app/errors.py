@@ -6,7 +6,8 @@
     ├── Forbidden 403       HostNotAllowed
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
     ├── MethodNotAllowed 405
-    ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditStale
+    ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
+    │                       EditStale
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -171,6 +172,14 @@ class EditCommitted(Conflict):
 class EditNotCommitted(Conflict):
     code = "edit_not_committed"
     default_hint = "GET /edits/{id} says how it stands. A pending one can be cancelled."
+
+
+class EditNotActive(Conflict):
+    code = "edit_not_active"
+    default_hint = (
+        "Only the scope of an active or superseded edit can be changed. GET /edits/{id} says how "
+        "it stands; put a rolled-back one back first."
+    )
 
 
 class EditStale(Conflict):

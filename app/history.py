@@ -20,6 +20,7 @@ from app.errors import EditNotFound, VersionNotFound, VersionNotReached
 from app.recovery import Recovered
 from app.store.artifacts import Unfit
 from app.store.commits import Commit, Created, Reencoded, Stamp
+from app.store.current import StoredArtifact
 from app.store.edit_log import EditLog
 from app.store.ledger import EditStatus, LedgerEdit
 from app.ulid import UlidSequence
@@ -98,6 +99,10 @@ class History:
         """Of these edits, those fit to serve. Blocking."""
         return self._shelf.load(edit_ids)
 
+    def read(self, stored: StoredArtifact) -> MemoryEntry | Unfit:
+        """What was stored at any version, checked."""
+        return self._shelf.read(stored)
+
     # --- snapshots --------------------------------------------------------------------------
 
     def require_version(self, version: int, *, param: str) -> None:
@@ -135,9 +140,15 @@ class History:
         if version == 0:
             return self._empty
         edit_ids = self.ledger.active(version)
-        held = dict(self.snapshot.entries)
+        ledger, now_held = self.ledger, self.snapshot.entries
+        held = {
+            i: now_held[i]
+            for i in edit_ids
+            if i in now_held and ledger.revision(i) == ledger.revision(i, version)
+        }
         missing = [edit_id for edit_id in edit_ids if edit_id not in held]
-        held.update({e.edit_id: e for e in await asyncio.to_thread(self._shelf.load, missing)})
+        loaded = await asyncio.to_thread(self._shelf.load_at, missing, version)
+        held.update({entry.edit_id: entry for entry in loaded})
         entries = [held[edit_id] for edit_id in edit_ids if edit_id in held]
         return await asyncio.to_thread(self._empty.evolve, version, activate=entries)
 
@@ -159,20 +170,20 @@ class History:
     # --- the one way forward ----------------------------------------------------------------
 
     async def commit(
-        self, commit: Commit, *, caller: Caller, entry: MemoryEntry | None = None
+        self, commit: Commit, *, caller: Caller, brought: Sequence[MemoryEntry] = ()
     ) -> None:
         """Write one version and publish it. The caller holds `lock` and planned under it.
 
-        `entry` is the edit whose artifact the commit brings, as it is served from now on. Raises
-        `StoreUnavailable`; then nothing has changed.
+        `brought` are the edits whose artifacts the commit brings, as they are served from now on.
+        Raises `StoreUnavailable`; then nothing has changed.
         """
         version, changes = self.head + 1, commit.changes
         active = [c.edit_id for c in changes if c.after == "active"]
-        revived = [i for i in active if entry is None or i != entry.edit_id]
+        fresh = {entry.edit_id: entry for entry in brought}
+        revived = [edit_id for edit_id in active if edit_id not in fresh]
         retired = [c.edit_id for c in changes if c.edit_id in self.snapshot.entries]
         entries = await asyncio.to_thread(self._shelf.load, revived)
-        if entry is not None and entry.edit_id in active:
-            entries.append(entry)
+        entries += [fresh[edit_id] for edit_id in active if edit_id in fresh]
         snapshot = await asyncio.to_thread(
             self.snapshot.evolve, version, activate=entries, deactivate=retired
         )
@@ -184,9 +195,14 @@ class History:
             previous_digest=self._last_digest,
         )
         event = await asyncio.to_thread(self.log.append, commit, stamp)
-        created = commit.record.place if isinstance(commit, Created) else None
-        self.ledger.apply(version, changes, created=created)
-        if entry is not None:
+        self.ledger.apply(
+            version,
+            changes,
+            created=commit.record.place if isinstance(commit, Created) else None,
+            remade=event.reencoding.edit_id if event.reencoding else None,
+            scopes={each.edit_id: each.scope for each in event.scopes},
+        )
+        for entry in brought:
             self._shelf.add(entry)
         if isinstance(commit, Reencoded):
             self._past.clear()  # earlier versions, too, are answered with artifacts as they are now

@@ -14,6 +14,7 @@ from app.edits.catalogue import Catalogue
 from app.edits.create import EditCreation
 from app.edits.edit import Work
 from app.edits.queue import EditQueue
+from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
@@ -80,8 +81,15 @@ class EditingService:
             wait_s=edit_wait_s,
             limit=edit_limit,
         )
+        self.scoping = Scoping(
+            engine=engine, maker=self.maker, history=history, catalogue=self.catalogue
+        )
         self.switching = Switching(
-            engine=engine, teller=teller, history=history, catalogue=self.catalogue
+            engine=engine,
+            teller=teller,
+            history=history,
+            catalogue=self.catalogue,
+            scoping=self.scoping,
         )
 
     # --- answer -----------------------------------------------------------------------------

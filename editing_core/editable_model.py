@@ -12,6 +12,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ from editing_core.types import (
     ImageArray,
     Notify,
     OnProgress,
+    RoutingKey,
 )
 
 __all__ = ["EditableModel", "GenerationRow"]
@@ -174,7 +176,7 @@ class EditableModel:
         """
         self._editor(editor)
         target_ids = self._encode_target(request.target)
-        for prompt in (request.prompt, *request.rephrases):
+        for prompt in (request.prompt, *request.rephrases, *request.not_for):
             self._check_prompt(prompt)
             self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
 
@@ -203,16 +205,8 @@ class EditableModel:
         batch = self.backbone.prepare(
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
-        spans, features = batch.rows[0].spans, batch.rows[0].features
-        assert features is not None
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
-        assert spans.vision is not None
-        seen = found[self.router.layer][0, spans.vision_rows].float()
-        wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
-        words, *others = self.backbone.word_states([batch.rows[0], *wordings], self.router.layer)
-        key = self.router.keys(
-            RoutingStates(image=seen, words=words), features.key, rephrases=others
-        )
+        key = self._routing_key(request, batch, found[self.router.layer])
         raise_if(is_cancelled)
         rows = EditRows.see(
             request,
@@ -239,6 +233,22 @@ class EditableModel:
             metadata=dict(metadata),
         )
         return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
+
+    @torch.no_grad()
+    def rescope(self, artifact: EditArtifact, request: EditRequest) -> EditArtifact:
+        """The same edit under new keys: `request` is its own, with other wordings.
+
+        The expert is the same, tensor by tensor. Raises what `validate` raises, and
+        `StaleArtifact` when other weights made the edit.
+        """
+        self.validate(request, editor=artifact.editor)
+        self.check_current("that changes its scope", artifact)
+        target_ids = self._encode_target(request.target)
+        batch = self.backbone.prepare(
+            [PromptRow(request.prompt, request.image, target_ids=target_ids)]
+        )
+        states = self.backbone.states(batch, (self.router.layer,))[self.router.layer]
+        return replace(artifact, key=self._routing_key(request, batch, states))
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -382,6 +392,20 @@ class EditableModel:
         ):
             if made_by != loaded:
                 raise StaleArtifact(f"edit {edit_id} was made by another {part} ({made_by})")
+
+    def _routing_key(
+        self, request: EditRequest, batch: PreparedBatch, states: Tensor
+    ) -> RoutingKey:
+        """What the edit is filed under. `states [1, rows, hidden]` of its own row."""
+        own = batch.rows[0]
+        assert own.features is not None
+        assert own.spans.vision is not None
+        seen = states[0, own.spans.vision_rows].float()
+        wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
+        words, *others = self.backbone.word_states([own, *wordings], self.router.layer)
+        return self.router.keys(
+            RoutingStates(image=seen, words=words), own.features.key, rephrases=others
+        )
 
     def _editor(self, name: str) -> Editor:
         try:

@@ -40,8 +40,8 @@ Outcome = Literal[
 class EditRequest:
     """One correction: on this picture, to this prompt, the model must answer `target`.
 
-    `rephrases` are further wordings of the prompt; `not_for` are questions about this picture that
-    the edit must leave alone.
+    `rephrases` are further wordings that must get it too. `not_for` are questions about the
+    picture that the edit must leave alone.
     """
 
     image: ImageArray

@@ -1,4 +1,4 @@
-"""What `errata ask` and `errata edit` share: requests to a running server."""
+"""What commands that ask, edit and change scopes share: requests to a running server."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ that order, so that an edit on its way is seen twice rather than not at all.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,10 @@ from app.store.edit_log import StoredResponse
 from app.store.job_log import EditJob, JobLog, JobState
 from app.store.ledger import EditStatus
 from app.store.records import EditRecord
+
+_UNKNOWN = frozenset({"not_for"})
+"""Fields of an edit that earlier releases did not know. Those kept whole bodies, and orders without
+them: keys that they took are answered in their words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +73,15 @@ class Catalogue:
         job = await asyncio.to_thread(self._log.by_key, key)
         if job is not None:
             require_same(job.request_digest, request_digest)
-            return Answer(await self.view(job.id), is_replay=True)
+            unknown = frozenset[str]() if "not_for" in json.loads(job.request) else _UNKNOWN
+            return Answer(await self.view(job.id), is_replay=True, unknown=unknown)
         stored = await asyncio.to_thread(self._history.log.stored_response, key)
         if stored is None:
             return None
         require_same(stored.request_digest, request_digest)
         if stored.status == 202:
-            return Answer(await self.view(stored.edit_id), is_replay=True)
+            unknown = frozenset[str]() if stored.body is None else _UNKNOWN
+            return Answer(await self.view(stored.edit_id), is_replay=True, unknown=unknown)
         return await self._as_it_was_answered(stored)
 
     async def _as_it_was_answered(self, stored: StoredResponse) -> Answer:

@@ -157,7 +157,7 @@ class EditCreation:
                         key=key,
                     ),
                     caller=work.caller,
-                    entry=made.entry,
+                    brought=[made.entry],
                 )
             work.is_over = True
         return replace(edit, timings_ms=work.watch.read())

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, TypeAdapter
 
+from app.edits.wordings import checked, tidied
 from app.history import Caller
 from app.store.job_log import EditJob
-from app.store.ledger import EditStatus, LedgerEdit
+from app.store.ledger import EditStatus, LedgerEdit, Scope
 from app.store.records import EditRecord, StoredImage, digest_of
 from app.strict_json import canonical
 from app.timing import Stopwatch
@@ -38,13 +39,22 @@ class Correction:
     prompt: str
     target: str
     rephrases: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
     supersedes: tuple[str, ...] = ()
     note: str | None = None
     tags: tuple[str, ...] = ()
 
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.rephrases, self.not_for)
+
+    def within(self, scope: Scope) -> Self:
+        """The same, for other questions."""
+        return replace(self, rephrases=scope.rephrases, not_for=scope.not_for)
+
     def request(self, pixels: ImageArray) -> EditRequest:
         """What the library is asked for."""
-        return EditRequest(pixels, self.prompt, self.target, self.rephrases)
+        return EditRequest(pixels, self.prompt, self.target, self.rephrases, self.not_for)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +67,19 @@ class Order(Correction):
     verify: Verify = "strict"
 
     def digest(self, image: str) -> str:
-        """What two requests share exactly when they are the same. `image` is the field as sent."""
-        return digest_of(canonical({**json.loads(self.stored()), "image": image}))
+        """What two requests share exactly when they are the same. `image` is the field as sent.
+
+        A field that earlier releases did not know is left out where it is empty.
+        """
+        fields = json.loads(self.stored())
+        if not self.not_for:
+            del fields["not_for"]
+        return digest_of(canonical({**fields, "image": image}))
+
+    def tidy(self) -> Self:
+        """With its lists of questions as they are kept. Raises `InvalidField`."""
+        scope = Scope(tidied(self.rephrases, "rephrases"), tidied(self.not_for, "not_for"))
+        return self.within(checked(self.prompt, scope))
 
     def stored(self) -> str:
         """The form in which it waits in the database: a JSON object of its fields."""
@@ -106,6 +127,10 @@ class Findings:
             refinement_steps=found.refinement_steps,
         )
 
+    @classmethod
+    def of_record(cls, record: EditRecord) -> Self:
+        return cls(**{name: getattr(record, name) for name in cls.__slots__})
+
     def fields(self) -> dict[str, Any]:
         """By name, as rows and events have them."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -141,7 +166,7 @@ class Edit:
             created_by=record.created_by,
             status=status,
             version=record.version,
-            found=Findings(**{name: getattr(record, name) for name in Findings.__slots__}),
+            found=Findings.of_record(record),
             timings_ms=record.timings_ms,
         )
 
@@ -155,6 +180,7 @@ class Edit:
                 prompt=stored["prompt"],
                 target=stored["target"],
                 rephrases=tuple(stored["rephrases"]),
+                not_for=tuple(stored.get("not_for", ())),
                 supersedes=tuple(stored["supersedes"]),
                 note=stored["note"],
                 tags=tuple(stored["tags"]),
@@ -171,7 +197,7 @@ class Edit:
     def place(self, version: int) -> LedgerEdit:
         """Its place in history, were it committed as `version`."""
         slot = (self.image_digest, slot_prompt(self.wanted.prompt))
-        return LedgerEdit(self.id, version, slot, self.wanted.supersedes)
+        return LedgerEdit(self.id, version, slot, self.wanted.supersedes, self.wanted.scope)
 
     def committed(self, version: int, found: Findings) -> Edit:
         return replace(self, status="active", version=version, progress=None, found=found)
@@ -246,13 +272,27 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `POST /edits` is answered with. `body` is what an earlier release answered, in full."""
+    """What `POST /edits` is answered with.
+
+    Where an earlier release took the request, `body` is what it answered in full, if it did so at
+    once; `unknown` are fields that it did not know, and that its answers are without.
+    """
 
     edit: Edit
     is_replay: bool = False
     body: str | None = None
+    unknown: frozenset[str] = frozenset()
 
     @property
     def status(self) -> int:
         """201 for whatever was committed."""
         return {"pending": 202, "failed": 200, "cancelled": 200}.get(self.edit.status, 201)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a change of a committed edit led to: the head, whether it moved, the edit by now."""
+
+    version: int
+    changed: bool
+    edit: Edit

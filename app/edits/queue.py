@@ -116,6 +116,7 @@ class EditQueue:
     async def _admit(
         self, order: Order, image: str, key: str | None, digest: str, caller: Caller
     ) -> Work:
+        order = order.tidy()
         for edit_id in order.supersedes:
             await self._catalogue.require_committed(edit_id, param="supersedes")
         edit, stored, watch = await self._creation.admit(order, image, caller)

@@ -12,17 +12,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.edits.edit import Edit, Findings, Verify
-from app.edits.trial import EditMaker, Made
+from app.edits.trial import EditMaker, Made, stored_request
 from app.engine import InferenceEngine
-from app.errors import EditNotFound, InternalError, StartupError
+from app.errors import EditNotFound, StartupError
 from app.history import Caller, History, to_the_end
-from app.images import decode_png
 from app.store.artifacts import made_by
 from app.store.commits import Reencoded
 from app.store.records import MadeBy, Reencoding, digest_of
 from app.timing import Stopwatch
 from editing_core.experts.memory import Snapshot
-from editing_core.types import EditRequest
 from editing_core.verification import Verification
 
 
@@ -82,7 +80,7 @@ class Reencoder:
         Raises what refuses a new edit (`EditNotEffective`, `EditConflicts`, the library's
         `RequestError`s), and `InternalError` when its picture is damaged. Then it stays stale.
         """
-        request = await asyncio.to_thread(self._request, stale.edit)
+        request = await asyncio.to_thread(stored_request, self._history.log, stale.edit)
         with self._engine.ticket():
             made = await self._maker.make(
                 request,
@@ -104,15 +102,6 @@ class Reencoder:
                 f"{', '.join(sorted(known)) or 'none that fits this model'}"
             )
         return chosen
-
-    def _request(self, edit: Edit) -> EditRequest:
-        ((_, png),) = self._history.log.originals([edit.id])
-        if png is None:
-            raise InternalError(
-                f"The stored picture of edit {edit.id} is damaged.",
-                hint="Restore the database from a backup, or make the edit again.",
-            )
-        return edit.wanted.request(decode_png(png))
 
     def _base(self, edit: Edit) -> Snapshot:
         """The edits beside which it is tried: those active so far.
@@ -141,5 +130,5 @@ class Reencoder:
                     artifact=made.data,
                 ),
                 caller=caller,
-                entry=made.entry,
+                brought=[made.entry],
             )

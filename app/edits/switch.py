@@ -7,16 +7,17 @@ whether it would change what edits that are active by now answer to their own qu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from app.edits.catalogue import Catalogue
-from app.edits.edit import Edit
+from app.edits.edit import Outcome
+from app.edits.scope import Scoping
 from app.engine import InferenceEngine
 from app.errors import EditConflicts, EditStale, VersionMismatch
 from app.history import Caller, History, to_the_end
 from app.store.commits import Restored, Switched
-from app.store.ledger import Change
+from app.store.ledger import Change, Scope
 from app.timing import Stopwatch
 from app.verification import StoryTeller, near
 from editing_core.experts.memory import MemoryEntry, Snapshot
@@ -24,12 +25,12 @@ from editing_core.verification import conflicts
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The head, whether this call made it, and the edit as it stands."""
+class Restoration:
+    """The head, what changed, and the edits whose scope was brought back."""
 
     version: int
-    changed: bool
-    edit: Edit
+    changes: tuple[Change, ...]
+    rescoped: tuple[str, ...]
 
 
 class Switching:
@@ -42,11 +43,13 @@ class Switching:
         teller: StoryTeller,
         history: History,
         catalogue: Catalogue,
+        scoping: Scoping,
     ) -> None:
         self._engine = engine
         self._teller = teller
         self._history = history
         self._catalogue = catalogue
+        self._scoping = scoping
 
     async def roll_back(self, edit_id: str, *, reason: str | None, caller: Caller) -> Outcome:
         """Take one edit out of service. Idempotent.
@@ -130,22 +133,47 @@ class Switching:
 
     async def restore(
         self, to_version: int, *, reason: str | None, caller: Caller, if_match: int | None
-    ) -> tuple[int, Sequence[Change]]:
-        """Bring back what was active at an earlier version, as a new one: (head, changes)."""
-        return await to_the_end(self._restore(to_version, reason, caller, if_match))
+    ) -> Restoration:
+        """Bring back what was active at an earlier version, with its scopes, as a new one."""
+        while True:
+            planned = self._history.ledger.rescoped_since(to_version)
+            scopes = await self._scoping.as_of(to_version)
+            restored = Restored(
+                changes=(),
+                from_version=to_version,
+                reason=reason,
+                rescoped=tuple(each.rescoped for each in scopes),
+            )
+            brought = [each.entry for each in scopes if each.entry is not None]
+            done = await to_the_end(self._restore(restored, brought, planned, caller, if_match))
+            if done is not None:
+                return done
 
     async def _restore(
-        self, to_version: int, reason: str | None, caller: Caller, if_match: int | None
-    ) -> tuple[int, Sequence[Change]]:
-        history = self._history
+        self,
+        restored: Restored,
+        brought: Sequence[MemoryEntry],
+        planned: Mapping[str, Scope],
+        caller: Caller,
+        if_match: int | None,
+    ) -> Restoration | None:
+        """None if scopes are no longer as they were planned."""
+        history, version = self._history, restored.from_version
         async with history.lock:
             if if_match is not None and if_match != history.head:
                 raise VersionMismatch(
                     f"The version is {history.head}, not {if_match}.", param="If-Match"
                 )
-            history.require_version(to_version, param="to_version")
-            changes = tuple(history.ledger.plan_restore(to_version))
-            if changes:
-                restored = Restored(changes=changes, from_version=to_version, reason=reason)
-                await history.commit(restored, caller=caller)
-            return history.head, changes
+            history.require_version(version, param="to_version")
+            ledger = history.ledger
+            if ledger.rescoped_since(version) != planned:
+                return None
+            rescoped = tuple(each.rescoping.edit_id for each in restored.rescoped)
+            changes = {change.edit_id: change for change in ledger.plan_restore(version)}
+            for edit_id in rescoped:
+                changes.setdefault(edit_id, *ledger.plan_scope(edit_id))
+            in_order = sorted(changes.values(), key=lambda change: ledger[change.edit_id].version)
+            restored = replace(restored, changes=tuple(in_order))
+            if restored.changes:
+                await history.commit(restored, caller=caller, brought=brought)
+            return Restoration(history.head, restored.changes, rescoped)

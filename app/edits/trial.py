@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from app.edits.edit import Verify
+from app.edits.edit import Edit, Verify
 from app.engine import InferenceEngine
-from app.errors import EditConflicts, EditNotEffective, ServiceError
+from app.errors import EditConflicts, EditNotEffective, InternalError, ServiceError
+from app.images import decode_png
+from app.store.edit_log import EditLog
+from app.store.ledger import Scope
 from app.timing import Stopwatch
 from app.verification import StoryTeller
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
-from editing_core.types import EditRequest, OnProgress
+from editing_core.types import EditArtifact, EditRequest, OnProgress
 from editing_core.verification import Verification, verify
 
 
@@ -56,14 +59,20 @@ class EditMaker:
         """
         try:
             artifact = await self._engine.encode(request, editor=editor, on_progress=on_progress)
-            data = encode_artifact(artifact)
+            return _made(request, artifact, edit_id, image_digest)
         except ArtifactCorrupt as error:
             raise EditNotEffective(
                 f"No usable edit came out: {error.message}.",
                 details={"before": None, "after": None},
             ) from error
-        entry = MemoryEntry.of(edit_id, decode_artifact(data), request, image_digest=image_digest)
-        return Made(request, entry, data)
+
+    async def rescoped(self, entry: MemoryEntry, request: EditRequest) -> Made:
+        """The same edit under keys for the wordings of `request`.
+
+        Raises what `InferenceEngine.rescope` raises.
+        """
+        artifact = await self._engine.rescope(entry.artifact, request)
+        return _made(request, artifact, entry.edit_id, entry.image_digest)
 
     async def tried(
         self,
@@ -99,6 +108,27 @@ class EditMaker:
         if found.entry is made.entry:
             return made, found
         return replace(made, entry=found.entry, data=encode_artifact(found.entry.artifact)), found
+
+
+def stored_request(log: EditLog, edit: Edit, scope: Scope | None = None) -> EditRequest:
+    """What `edit` was made of, for its own scope or another. Blocking.
+
+    Raises `InternalError` where its picture is damaged.
+    """
+    ((_, png),) = log.originals([edit.id])
+    if png is None:
+        raise InternalError(
+            f"The stored picture of edit {edit.id} is damaged.",
+            hint="Restore the database from a backup, or make the edit again.",
+        )
+    wanted = edit.wanted if scope is None else edit.wanted.within(scope)
+    return wanted.request(decode_png(png))
+
+
+def _made(request: EditRequest, artifact: EditArtifact, edit_id: str, image_digest: str) -> Made:
+    data = encode_artifact(artifact)
+    entry = MemoryEntry.of(edit_id, decode_artifact(data), request, image_digest=image_digest)
+    return Made(request, entry, data)
 
 
 def _refusal(found: Verification) -> ServiceError:

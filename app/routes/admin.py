@@ -83,17 +83,11 @@ async def restore(
     if_match: Annotated[int | None, Depends(expected_version)],
     body: Annotated[RestoreRequest, Depends(body_of(RestoreRequest))],
 ) -> Restored:
-    """A new version with the edits of an old one; 0 is the base model. History only grows."""
-    version, changes = await service.switching.restore(
+    """A new version with the edits of an old one, and their scopes; 0 is the base model."""
+    done = await service.switching.restore(
         body.to_version, reason=body.reason, caller=caller, if_match=if_match
     )
-    return Restored(
-        version=version,
-        changed=bool(changes),
-        rolled_back=[c.edit_id for c in changes if c.after == "rolled_back"],
-        reinstated=[c.edit_id for c in changes if c.before == "rolled_back"],
-        superseded=[c.edit_id for c in changes if c.after == "superseded"],
-    )
+    return Restored.of(done)
 
 
 @router.get("/events", summary="Read the event log", openapi_extra=described_query(EventsQuery))

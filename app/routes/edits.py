@@ -30,6 +30,8 @@ from app.schemas.edits import (
     body_of_answer,
 )
 from app.schemas.events import EventView
+from app.schemas.scope import ScopeRequest
+from app.schemas.switching import EditChanged
 
 router = APIRouter(tags=["edits"])
 
@@ -128,3 +130,25 @@ async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noq
 async def cancel_edit(service: CurrentService, id: str) -> EditView:  # noqa: A002
     """Stop an edit that was answered 202 and is not committed yet. Idempotent."""
     return EditView.of(await service.queue.cancel(id))
+
+
+@router.post(
+    "/edits/{id}/scope",
+    summary="Change what an edit is for",
+    openapi_extra=described(ScopeRequest),
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def change_scope(
+    service: CurrentService,
+    caller: CurrentCaller,
+    id: str,  # noqa: A002
+    body: Annotated[ScopeRequest, Depends(body_of(ScopeRequest))],
+) -> EditChanged:
+    """Add wordings that it must answer, and questions that it must leave alone; or take some away.
+
+    Verified as a new edit is, and one version. What is so already changes nothing.
+    """
+    outcome = await service.scoping.change(
+        id, body.change(), verify=body.verify, reason=body.reason, caller=caller
+    )
+    return EditChanged.of(outcome)

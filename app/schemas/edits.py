@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidatio
 
 from app.edits.catalogue import Search
 from app.edits.edit import Answer, Correction, Edit, Order, Verify
+from app.edits.wordings import MOST
 from app.schemas.base import Prompt, Query, Request, not_blank
 from app.schemas.errors import ErrorDetail
 from app.schemas.events import EventView
@@ -25,6 +26,7 @@ def _unique(values: list[str]) -> list[str]:
 
 
 Target = Annotated[str, AfterValidator(_as_target)]
+Wordings = Annotated[list[Prompt], Field(max_length=MOST)]
 
 
 class EditCreate(Request):
@@ -33,7 +35,8 @@ class EditCreate(Request):
     image: str = Field(description="A data URI, or bare base64, of a PNG, JPEG, WebP or GIF.")
     prompt: Prompt
     target: Target
-    rephrases: Annotated[list[Prompt], Field(max_length=32)] = Field([])
+    rephrases: Wordings = Field([])
+    not_for: Wordings = Field([])
     editor: str | None = None
     verify: Verify = "strict"
     supersedes: Annotated[list[str], Field(max_length=100), AfterValidator(_unique)] = Field([])
@@ -50,6 +53,7 @@ class EditCreate(Request):
             prompt=self.prompt,
             target=self.target,
             rephrases=tuple(self.rephrases),
+            not_for=tuple(self.not_for),
             editor=self.editor,
             verify=self.verify,
             supersedes=tuple(self.supersedes),
@@ -112,6 +116,7 @@ class EditView(BaseModel):
     damaged: list[dict[str, str]]
     refinement_steps: int
     rephrases: list[str]
+    not_for: list[str]
     supersedes: list[str]
     created_at: str
     created_by: str
@@ -143,7 +148,7 @@ class EditView(BaseModel):
 
 def body_of_answer(answer: Answer) -> str:
     """JSON, byte for byte the same for the same answer."""
-    return answer.body or EditView.of(answer.edit).model_dump_json()
+    return answer.body or EditView.of(answer.edit).model_dump_json(exclude=set(answer.unknown))
 
 
 class EditWithHistory(EditView):

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from app.edits.switch import Outcome
+from app.edits.edit import Outcome
+from app.edits.switch import Restoration
 from app.schemas.base import INT64, Reason, Request
 from app.schemas.edits import EditView
 
@@ -41,3 +42,16 @@ class Restored(BaseModel):
     rolled_back: list[str]
     reinstated: list[str]
     superseded: list[str]
+    rescoped: list[str]
+
+    @classmethod
+    def of(cls, done: Restoration) -> Restored:
+        switched = [change for change in done.changes if change.before != change.after]
+        return cls(
+            version=done.version,
+            changed=bool(done.changes),
+            rolled_back=[c.edit_id for c in switched if c.after == "rolled_back"],
+            reinstated=[c.edit_id for c in switched if c.before == "rolled_back"],
+            superseded=[c.edit_id for c in switched if c.after == "superseded"],
+            rescoped=list(done.rescoped),
+        )

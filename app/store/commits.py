@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from app.store.ledger import Change, EventType
-from app.store.records import EditRecord, Event, Reencoding, StoredImage, digest_of
+from app.store.records import (
+    EditRecord,
+    Event,
+    Reencoding,
+    Rescoping,
+    StoredImage,
+    digest_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +48,23 @@ class Switched:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rescoped:
+    """One edit's new scope, with the artifact whose keys are made for it."""
+
+    rescoping: Rescoping
+    artifact: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The edits of an earlier version brought back."""
+    """The edits of an earlier version brought back, and the scopes they had."""
 
     type: ClassVar[EventType] = "restored"
     changes: tuple[Change, ...]
     from_version: int
     reason: str | None = None
+    rescoped: tuple[Rescoped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +78,17 @@ class Reencoded:
     reason: str | None = None
 
 
-Commit = Created | Switched | Restored | Reencoded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeChanged:
+    """One edit is for other questions, or for fewer."""
+
+    type: ClassVar[EventType] = "scope_changed"
+    changes: tuple[Change, ...]
+    rescoped: tuple[Rescoped]
+    reason: str | None = None
+
+
+Commit = Created | Switched | Restored | Reencoded | ScopeChanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +120,13 @@ def event_of(commit: Commit, stamp: Stamp) -> Event:
         case Switched():
             return replace(event, reason=commit.reason)
         case Restored():
-            return replace(event, reason=commit.reason, from_version=commit.from_version)
+            return replace(
+                event,
+                reason=commit.reason,
+                from_version=commit.from_version,
+                scopes=tuple(each.rescoping for each in commit.rescoped),
+            )
+        case ScopeChanged():
+            return replace(event, reason=commit.reason, scopes=(commit.rescoped[0].rescoping,))
         case Reencoded():
             return replace(event, reason=commit.reason, reencoding=commit.reencoding)

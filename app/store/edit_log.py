@@ -7,6 +7,7 @@ the lock); readers are free.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,8 +16,17 @@ import sqlalchemy as sa
 
 from app.errors import StoreCorrupt
 from app.store import tables
-from app.store.commits import Commit, Created, Reencoded, Stamp, event_of
-from app.store.current import ARTIFACTS, RECORDS, StoredArtifact, as_it_stands
+from app.store.commits import (
+    Commit,
+    Created,
+    Reencoded,
+    Rescoped,
+    Restored,
+    ScopeChanged,
+    Stamp,
+    event_of,
+)
+from app.store.current import ARTIFACTS, NOW, RECORDS, StoredArtifact, as_it_stands
 from app.store.database import Database
 from app.store.ledger import Ledger
 from app.store.records import EditRecord, Event, digest_of
@@ -64,6 +74,9 @@ class EditLog:
                 case Reencoded():
                     made_anew = commit.reencoding.edit_id
                     _insert_artifact(connection, made_anew, event.version, commit.artifact)
+                case Restored() | ScopeChanged():
+                    for rescoped in commit.rescoped:
+                        _insert_rescoped(connection, event.version, rescoped)
         return event
 
     def fold(self) -> tuple[Ledger, Event | None]:
@@ -75,6 +88,7 @@ class EditLog:
         last: Event | None = None
         with self._database.read() as connection:
             places = {record.version: record.place for record in _all_records(connection)}
+            scoped = _all_scoped(connection)
             for row in connection.execute(_ordered(tables.events)).mappings():
                 try:
                     event = Event.from_row(row)
@@ -84,7 +98,15 @@ class EditLog:
                         raise ValueError("event and edit do not belong together")
                     if (event.type == "reencoded") != (event.reencoding is not None):
                         raise ValueError("it does not say what it made anew")
-                    ledger.apply(event.version, event.changes, created=created)
+                    if {s.edit_id for s in event.scopes} != scoped.pop(event.version, set()):
+                        raise ValueError("it does not say whose scope it changed")
+                    ledger.apply(
+                        event.version,
+                        event.changes,
+                        created=created,
+                        remade=event.reencoding.edit_id if event.reencoding else None,
+                        scopes={s.edit_id: s.scope for s in event.scopes},
+                    )
                 except (ValueError, KeyError, TypeError) as error:
                     raise StoreCorrupt(f"event {row['version']} is damaged: {error}") from error
                 last = event
@@ -180,14 +202,23 @@ class EditLog:
             rows = {row["id"]: row for row in connection.execute(query).mappings()}
         return [(as_it_stands(rows[i]), intact_png(rows[i])) for i in edit_ids]
 
-    def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
-        """Of each edit the newest bytes and what is needed to check them, in no special order."""
+    def artifacts(self, edit_ids: list[str], *, at: int = NOW) -> Iterator[StoredArtifact]:
+        """Of each edit the bytes that count and what is needed to check them, in no special order.
+
+        `at` is the version whose keys are wanted; see `Ledger.revision`.
+        """
         for start in range(0, len(edit_ids), _PAGE):
             page = edit_ids[start : start + _PAGE]
             with self._database.read() as connection:
-                rows = connection.execute(ARTIFACTS, {"ids": page}).mappings().all()
+                rows = connection.execute(ARTIFACTS, {"ids": page, "at": at}).mappings().all()
             for row in rows:
                 yield StoredArtifact.from_row(row)
+
+    def artifact(self, edit_id: str, *, at: int = NOW) -> StoredArtifact:
+        """Of one edit. Raises `LookupError` on an unknown id."""
+        for stored in self.artifacts([edit_id], at=at):
+            return stored
+        raise LookupError(f"edit {edit_id} vanished from the database")
 
 
 def intact_png(row: Mapping[Any, Any]) -> bytes | None:
@@ -238,9 +269,25 @@ def _insert_artifact(connection: sa.Connection, edit_id: str, version: int, data
     connection.execute(sa.insert(tables.artifacts).values(row))
 
 
+def _insert_rescoped(connection: sa.Connection, version: int, rescoped: Rescoped) -> None:
+    edit_id = rescoped.rescoping.edit_id
+    _insert_artifact(connection, edit_id, version, rescoped.artifact)
+    connection.execute(sa.insert(tables.scoped).values(edit_id=edit_id, version=version))
+
+
 def _all_records(connection: sa.Connection) -> Iterator[EditRecord]:
     rows = connection.execution_options(yield_per=_PAGE).execute(_ordered(tables.edits))
     yield from map(EditRecord.from_row, rows.mappings())
+
+
+def _all_scoped(connection: sa.Connection) -> dict[int, set[str]]:
+    """By version, which edits' scopes it changed."""
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for version, edit_id in connection.execute(
+        sa.select(tables.scoped.c.version, tables.scoped.c.edit_id)
+    ):
+        found[version].add(edit_id)
+    return found
 
 
 def _ordered(table: sa.Table) -> sa.Select[tuple[object, ...]]:
