@@ -36,6 +36,8 @@ from transformers import AutoModel, AutoTokenizer
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.experts.weights import read_description
 from editing_core.identity import slot_prompt
+from editing_core.questions.known import FILE_NAME as KNOWN
+from editing_core.questions.known import KnownQuestions, load_known
 from editing_core.questions.spelling import Spelling
 
 KIND = "question_encoder"
@@ -61,13 +63,15 @@ class GateLine:
 
     A gate is `sigmoid(slope * cosine + bias)`, the share of pairs with this cosine that ask the
     same. `rho` is the gate below which an edit does not fire, by preference. Of two edits that a
-    query fits, the better one needs a lead of `lead` in the score before the sigmoid.
+    query fits, the better one needs a lead of `lead` in the score before the sigmoid. A question is
+    a known one where its cosine with the intent's centre is at least `known`.
     """
 
     slope: float
     bias: float
     rho: Mapping[str, float]
     lead: float
+    known: float = 1.0
 
 
 class QuestionEncoder:
@@ -82,6 +86,7 @@ class QuestionEncoder:
         fingerprint: str,
         spelling: Callable[[str], str] | None = None,
         figures: Mapping[str, float] | None = None,
+        known: KnownQuestions | None = None,
     ) -> None:
         self._network = network.eval()
         self._tokenizer = tokenizer
@@ -89,6 +94,7 @@ class QuestionEncoder:
         self.line = line
         self.fingerprint = fingerprint
         self.figures: dict[str, float] = dict(figures or {})
+        self._known = known
         self.dim = int(network.config.hidden_size)
         self._kept: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
 
@@ -113,6 +119,12 @@ class QuestionEncoder:
         while len(self._kept) > _KEPT_KEYS:
             self._kept.popitem(last=False)
         return made
+
+    def not_for(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Keys `[n, dim]` of what a question with this key is often confused with, if known."""
+        if self._known is None:
+            return key[None][:0]
+        return self._known.not_for(key)
 
     def gate_scores(self, cosines: Tensor) -> Tensor:
         """Scores before the sigmoid of cosines of keys."""
@@ -177,6 +189,7 @@ def _load(place: Path) -> QuestionEncoder:
     add_delta(network, delta, scale=scale)
     network.requires_grad_(False)
     spelling = Spelling(tokenizer.get_vocab()) if mends else None
+    dim = int(network.config.hidden_size)
     return QuestionEncoder(
         network,
         tokenizer,
@@ -184,6 +197,7 @@ def _load(place: Path) -> QuestionEncoder:
         fingerprint=fingerprint,
         spelling=spelling,
         figures=document.get("figures", {}),
+        known=load_known(place / KNOWN, dim=dim, least=line.known),
     )
 
 

@@ -1,7 +1,8 @@
 """Which edits does a question mean, by its text alone? Keys of the question encoder decide.
 
     wordings    an edit's prompt and its rephrases       the nearest one speaks for the edit
-    not_for     questions that the edit must leave alone the edit is out where one is nearer
+    not_for     questions that the edit must leave alone, its own and those that are known to be
+                confused with its prompt                 the edit is out where one is nearer
 
 Nothing of a picture or a model is read, so a query that means no edit never meets a hook.
 """
@@ -57,11 +58,12 @@ def match(
     """Compare `question` with what the edits say of themselves; at least one edit."""
     texts = [text for edit in edits for text in (*edit.wordings, *edit.not_for)]
     query, *_ = encoder.keys([question])
-    cosines = encoder.keys(texts) @ query
+    keys = encoder.keys(texts)
+    cosines = keys @ query
     best = np.empty(len(edits), dtype=np.float32)
     excluded = np.zeros(len(edits), dtype=np.bool_)
     matched: list[str] = []
-    at = 0
+    at = first = 0
     for i, edit in enumerate(edits):
         own = cosines[at : at + len(edit.wordings)]
         at += len(edit.wordings)
@@ -70,7 +72,10 @@ def match(
         nearest = int(own.argmax())
         best[i] = own[nearest]
         matched.append(edit.wordings[nearest])
-        excluded[i] = bool(len(others)) and float(others.max()) > float(own[nearest])
+        implied = encoder.not_for(keys[first]) @ query
+        first += len(edit.wordings) + len(edit.not_for)
+        nearest_other = max(others.max(initial=-1.0), implied.max(initial=-1.0))
+        excluded[i] = nearest_other > own[nearest]
     line = encoder.line
     return TextMatch(
         scores=encoder.gate_scores(torch.from_numpy(best)),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from editing_core.experts.weights import write_description
+from editing_core.questions.corpus import PROMPTS, Intent, by_topic, read_corpus
 from editing_core.questions.corpus import SHIPPED as SHIPPED_CORPUS
-from editing_core.questions.corpus import Intent, by_topic, read_corpus
 from editing_core.questions.encoder import (
     DELTA,
     DESCRIPTION,
@@ -25,6 +27,8 @@ from editing_core.questions.encoder import (
     file_digest,
     read_base,
 )
+from editing_core.questions.known import FILE_NAME as KNOWN
+from editing_core.questions.known import centre_of, save_known
 from editing_core.training.checkpoint import Progress
 from editing_core.training.question_figures import (
     compare,
@@ -39,8 +43,11 @@ from editing_core.training.trainer import Report, TrainingPlan, train
 
 logger = logging.getLogger(__name__)
 
+Keys = NDArray[np.float32]
+
 _RATE = 1e-3
 _BALANCED = 0.08
+_TAKEN_FOR_KNOWN = 0.10
 
 
 def train_encoder(
@@ -78,7 +85,7 @@ def train_encoder(
         work,
         report=report,
         watch=watch,
-        identity={"recipe": asdict(recipe), "intents": len(intents)},
+        identity={"recipe": asdict(recipe)},
     )
     digest = file_digest(folder / "model.safetensors")
     return _write(task, out, intents, {**named, "sha256": digest}, recipe)
@@ -101,7 +108,12 @@ def _write(
     recipe: QuestionRecipe,
 ) -> dict[str, float]:
     delta: dict[str, Tensor] = task.delta()
-    line = gate_line(compare(task.keys, by_topic(intents, "validation")))
+    validation = by_topic(intents, "validation")
+    centres, others = _known(task, intents)
+    line = replace(
+        gate_line(compare(task.keys, validation)),
+        known=round(_least_known(task, centres, intents, validation), 4),
+    )
     tested = compare(task.keys, by_topic(intents, "test"))
     cut = cut_at(tested, _BALANCED)
     figures = {
@@ -118,6 +130,7 @@ def _write(
     part = out / f"{DELTA}.part"
     save_file(delta, part)
     part.replace(out / DELTA)
+    save_known(out / KNOWN, centres, others)
     document = {
         "kind": KIND,
         "config": config,
@@ -128,3 +141,29 @@ def _write(
     }
     write_description(out / DESCRIPTION, document)
     return figures
+
+
+def _known(task: QuestionTask, intents: Sequence[Intent]) -> tuple[Keys, Keys]:
+    """Centres `[intents, dim]` of all intents and keys of their confusables."""
+    count = len(intents)
+    wordings = task.keys([w for i in intents for w in i.wordings]).numpy()
+    others = task.keys([c for i in intents for c in i.confusables]).numpy()
+    dim = wordings.shape[-1]
+    centres = np.stack([centre_of(keys) for keys in wordings.reshape(count, -1, dim)])
+    return centres, others.reshape(count, -1, dim)
+
+
+def _least_known(
+    task: QuestionTask,
+    centres: Keys,
+    intents: Sequence[Intent],
+    topics: Mapping[str, Sequence[Intent]],
+) -> float:
+    """The cosine with another topic's centre that few questions of these topics reach.
+
+    Centres of their own topics are left out: a stranger must not be taken for a known question.
+    """
+    strangers = centres[[intent.topic not in topics for intent in intents]]
+    prompts = [i.wordings[place] for each in topics.values() for i in each for place in PROMPTS]
+    nearest = (task.keys(prompts).numpy() @ strangers.T).max(1)
+    return float(np.quantile(nearest, 1.0 - _TAKEN_FOR_KNOWN))
