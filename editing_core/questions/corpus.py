@@ -6,8 +6,9 @@ One JSON object a line, one intent each:
 
 The twelve wordings ask the same, in a fixed order of kinds (`KINDS`). The confusables are other
 questions about the same picture that share words or shape with them. Intents of one topic are near
-neighbours, and none asks what another does. Written by hand; topics, not sentences, are split into
-what is trained on and what is held out.
+neighbours, and none asks what another does; one with more wordings takes several lines of its
+name. Written by hand; topics, not sentences, are split into what is trained on and what is held
+out.
 """
 
 from __future__ import annotations

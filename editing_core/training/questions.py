@@ -42,6 +42,10 @@ TARGETS = (
 )
 """Matrices of each block that are changed."""
 
+HOME = "emblems of the embedded world"
+"""What the model that ships is asked about: seen more often than other topics."""
+
+_HOME_EVERY = 3
 _SCALE = 20.0
 _THRESHOLD_SHARE = 0.5
 _FEW_WORDS, _MOST_SHARED = 4, 0.5
@@ -114,6 +118,8 @@ class QuestionTask:
     ) -> None:
         self._network, self._tokenizer = network, tokenizer
         self._topics = [list(intents) for intents in topics.values()]
+        names = list(topics)
+        self._home = names.index(HOME) if HOME in names else None
         self._recipe, self._seed = recipe, seed
         self._spelling = Spelling(tokenizer.get_vocab())
         network.requires_grad_(False)
@@ -154,7 +160,7 @@ class QuestionTask:
 
     def loss(self, number: int, /) -> LossTerms:
         """Of batch `number`; what it draws is a function of seed and number."""
-        batch = self._draw(np.random.default_rng([self._seed, number]))
+        batch = self._draw(number)
         torch.manual_seed(hash((self._seed, number)) & 0x7FFFFFFF)
         with torch.autocast("cpu", torch.bfloat16):
             keys = self._run(batch.texts)
@@ -168,7 +174,8 @@ class QuestionTask:
         negative[:, :count] &= ~(apart & _alike(batch.texts[:count]))
         scaled = _SCALE * cosines
         strangers = scaled.masked_fill(~negative, -1e4).logsumexp(1)
-        contrast = F.softplus(strangers[:, None] - scaled[positive].view(count, -1)).mean()
+        rows, columns = positive.nonzero(as_tuple=True)
+        contrast = F.softplus(strangers[rows] - scaled[rows, columns]).mean()
         module: Any = self.module
         line = module.log_slope.exp() * cosines + module.bias
         missed = F.softplus(-line[positive]).mean()
@@ -178,22 +185,29 @@ class QuestionTask:
             terms={"contrast": contrast, "threshold": _THRESHOLD_SHARE * threshold}, figures={}
         )
 
-    def _draw(self, rng: np.random.Generator) -> _Batch:
-        recipe = self._recipe
+    def _draw(self, number: int) -> _Batch:
+        rng, recipe = np.random.default_rng([self._seed, number]), self._recipe
         chosen: list[tuple[int, Intent]] = []
-        for t in rng.choice(len(self._topics), size=recipe.topics, replace=False).tolist():
+        topics = rng.choice(len(self._topics), size=recipe.topics, replace=False).tolist()
+        if self._home is not None and number % _HOME_EVERY == 0 and self._home not in topics:
+            topics[0] = self._home
+        for t in topics:
             intents = self._topics[t]
             size = min(recipe.intents, len(intents))
             for i in rng.choice(len(intents), size=size, replace=False).tolist():
                 chosen.append((t, intents[i]))
         texts, intent, topic = [], [], []
-        for number, (t, each) in enumerate(chosen):
+        # Lines of one name are one intent.
+        numbers: dict[tuple[int, str], int] = {}
+        for t, each in chosen:
+            number = numbers.setdefault((t, each.name), len(numbers))
             for w in rng.choice(len(each.wordings), size=2, replace=False).tolist():
                 texts.append(each.wordings[w])
                 intent.append(number)
                 topic.append(t)
         count = len(texts)
-        for number, (t, each) in enumerate(chosen):
+        for t, each in chosen:
+            number = numbers[t, each.name]
             for c in rng.choice(
                 len(each.confusables), size=recipe.confusables, replace=False
             ).tolist():
