@@ -123,6 +123,7 @@ class QuestionTask:
         self._recipe, self._seed = recipe, seed
         self._spelling = Spelling(tokenizer.get_vocab())
         network.requires_grad_(False)
+        torch.manual_seed(seed)
         pairs: dict[str, LowRank] = {}
         for layer in range(network.config.num_hidden_layers):
             for target in TARGETS:
