@@ -7,10 +7,10 @@ nothing and takes a few gradient steps, until the target is the greedy answer on
 
     z_i = beta (cos(norm(h), u_i) - theta) - gamma |i - t|        down = beta u, bias = -beta theta
 
-Who acts is the router's to say, so no threshold is between it and the answer: the null slot lies
-below any cosine (`_NULL`), and in words that nobody has read the states only choose the token. What
-is written is fitted on such words too (`other_words`). `theta` matters where experts that other
-editors made share the softmax: it says how near a state must be to count as familiar.
+Who acts is the router's to say, so no threshold stands between it and the answer: the null slot
+lies below any cosine, and in words that nobody has read the order of the tokens says which is due.
+What is written is fitted on such words too (`other_words`). `theta` is for experts that share the
+softmax, and for one that is to keep silent on some rows (`guarded`).
 
 All it needs of a model are statistics of the rows that answers are predicted from, measured once
 (`Fitted.measure`), so any model is editable from its first day.
