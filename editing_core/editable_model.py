@@ -350,17 +350,21 @@ class EditableModel:
             taps = self.edited_pass(batch, before).prefill_taps()
             base = passes.answers(self.backbone.forward(batch, taps=taps))
             aim = Aim(chosen, roles_of(wanted), base)
-        return refine(
+        editor, keeps = self._editor(artifact.editor), any(w.is_kept for w in wanted)
+        start = editor.guarded(artifact) if keeps else artifact
+        refined = refine(
             edit_id,
-            artifact,
+            start,
             [(passes, answers)],
-            movable=self._editor(artifact.editor).movable(
-                artifact, keeps=any(w.is_kept for w in wanted)
-            ),
+            movable=editor.movable(artifact, keeps=keeps),
             max_steps=max_steps,
             aim=aim,
             is_cancelled=is_cancelled,
         )
+        if start is not artifact and not refined.steps:
+            # A guard was all it took, and is a step of its own: another expert is to be tried.
+            refined = replace(refined, steps=1)
+        return refined
 
     def edited_pass(self, batch: PreparedBatch, snapshots: Sequence[Snapshot | None]) -> EditedPass:
         """One batch's way through this model, row b with the edits of `snapshots[b]`."""
