@@ -17,9 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ class GateLine:
 
 
 class QuestionEncoder:
-    """Keys of questions. Nothing changes after loading; keep calls on one thread at a time."""
+    """Keys of questions. Nothing changes after loading but what is remembered; thread-safe."""
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class QuestionEncoder:
         self._known = known
         self.dim = int(network.config.hidden_size)
         self._kept: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def keys(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One key a text, float32 `[texts, dim]`, each of length 1.
@@ -105,6 +108,10 @@ class QuestionEncoder:
         of more than `MOST_TOKENS` word pieces is read by its end, where most questions stand.
         """
         wanted = [slot_prompt(text) for text in texts]
+        with self._lock:
+            return self._keys(wanted)
+
+    def _keys(self, wanted: Sequence[str]) -> NDArray[np.float32]:
         missing = [text for text in dict.fromkeys(wanted) if text not in self._kept]
         # Texts of like length share a batch: padding costs as much as words.
         missing.sort(key=len)
@@ -171,7 +178,9 @@ def load_encoder(folder: Path | None = None) -> QuestionEncoder | None:
         return None
 
 
+@lru_cache(maxsize=2)
 def _load(place: Path) -> QuestionEncoder:
+    """Once a process: what it holds is the same for every model."""
     document = read_description(place / DESCRIPTION, kind=KIND)
     try:
         base = base_folder(document["base"])
