@@ -14,7 +14,8 @@ class Tally:
 
     `hits` gave the edit's target, or the base model's answer where it must stay. `wrong` gave
     another edit's target, `mixed` what is neither a target nor the base model's answer. `fired`
-    counts rows in which any edit acted. `off` counts rows right with editing off.
+    counts rows in which the edit in question acted, or any where none is. `off` counts rows right
+    with editing off.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Tally:
 
 def render(tallies: Iterable[Tally]) -> str:
     """A Markdown table, a line each."""
-    head = ["probe", "n", "right", "another edit's answer", "neither", "an edit acts", "unedited"]
+    head = ["probe", "n", "right", "another edit's answer", "neither", "the edit acts", "unedited"]
     rows = []
     for tally in tallies:
         if tally.extra:

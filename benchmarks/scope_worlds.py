@@ -57,12 +57,17 @@ class World:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Probe:
-    """One question. `target` None: the base model's answer must stay."""
+    """One question. `target` None: the base model's answer must stay.
+
+    `owner` is the edit that it is about, by subject and attribute; None where any edit's acting
+    counts. A confusable of one attribute may well ask for another that is edited too.
+    """
 
     kind: str
     image: ImageArray
     prompt: str
     target: str | None
+    owner: tuple[int, str] | None = None
     rivals: frozenset[str] = frozenset()
 
 
@@ -223,18 +228,18 @@ def _worded(
     context: Context, subjects: Sequence[_Subject], names: Mapping[str, Asked]
 ) -> list[Tally]:
     probes: list[_Probe] = []
-    for subject in subjects:
+    for number, subject in enumerate(subjects):
         for attribute, prompt, target in subject.edits:
-            asked = names[attribute]
+            asked, owner = names[attribute], (number, attribute)
             rivals = frozenset(t for a, _, t in subject.edits if a != attribute)
             image = subject.image
-            probes.append(_Probe("its own prompt", image, prompt, target, rivals))
+            probes.append(_Probe("its own prompt", image, prompt, target, owner, rivals))
             probes += [
-                _Probe(kind, image, text, target, rivals)
+                _Probe(kind, image, text, target, owner, rivals)
                 for kind, texts in asked.wordings.items()
                 for text in texts
             ]
-            probes += [_Probe("confusable", image, text, None) for text in asked.confusables]
+            probes += [_Probe("confusable", image, text, None, owner) for text in asked.confusables]
             probes += [_Probe("another question", image, text, None) for text in asked.others]
     return _run(context, subjects, probes)
 
@@ -243,12 +248,14 @@ def _run(context: Context, subjects: Sequence[_Subject], probes: Sequence[_Probe
     session = EditSession(context.model, editor=context.editor, verify="report")
     task = context.progress.add_task("edits", total=len(subjects))
     targets: set[str] = set()
-    for subject in subjects:
-        for _, prompt, target in subject.edits:
+    made: dict[tuple[int, str], str] = {}
+    for number, subject in enumerate(subjects):
+        for attribute, prompt, target in subject.edits:
             try:
-                session.edit(EditRequest(subject.image, prompt, target))
+                outcome = session.edit(EditRequest(subject.image, prompt, target))
             except RequestError:
                 continue  # its probes count as misses
+            made[number, attribute] = outcome.edit_id
             targets.add(target)
         context.progress.advance(task)
     task = context.progress.add_task("probes", total=len(probes))
@@ -263,7 +270,8 @@ def _run(context: Context, subjects: Sequence[_Subject], probes: Sequence[_Probe
             wanted = probe.target
             tally.hits += stays if wanted is None else is_same(after.text, wanted)
             tally.off += wanted is None or is_same(before.text, wanted)
-            tally.fired += bool(after.decision.applied)
+            acting = {candidate.edit_id for candidate in after.decision.applied}
+            tally.fired += bool(acting) if probe.owner is None else made.get(probe.owner) in acting
             others = probe.rivals if wanted is not None else targets
             tally.wrong += not stays and any(is_same(after.text, rival) for rival in others)
             tally.mixed += not stays and not any(is_same(after.text, t) for t in targets)

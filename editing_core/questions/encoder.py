@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,7 @@ SHIPPED_BASE = {
 MOST_TOKENS = 128
 _AT_ONCE = 64
 _KEPT_KEYS = 50_000
+_SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +129,12 @@ class QuestionEncoder:
             self._kept.popitem(last=False)
         return made
 
+    def query_keys(self, question: str) -> NDArray[np.float32]:
+        """What a question is looked up with, float32 `[1 or 2, dim]`: all of it, and where it has
+        several sentences, the one that asks. The better match counts, so that a remark in front of
+        a question does not hide it."""
+        return self.keys(list(dict.fromkeys((question, _asking_sentence(question)))))
+
     def not_for(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
         """Keys `[n, dim]` of what a question with this key is often confused with, if known."""
         if self._known is None:
@@ -146,6 +154,13 @@ class QuestionEncoder:
         )
         keys: NDArray[np.float16] = pooled(self._network, batch).half().numpy()
         return keys
+
+
+def _asking_sentence(text: str) -> str:
+    """The last sentence that ends with a question mark, else the last one."""
+    sentences = [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+    asking = [sentence for sentence in sentences if sentence.endswith("?")]
+    return (asking or sentences or [text])[-1]
 
 
 def pooled(network: Any, batch: Mapping[str, Tensor]) -> Tensor:

@@ -57,23 +57,20 @@ def match(
 ) -> TextMatch:
     """Compare `question` with what the edits say of themselves; at least one edit."""
     texts = [text for edit in edits for text in (*edit.wordings, *edit.not_for)]
-    query, *_ = encoder.keys([question])
+    query = encoder.query_keys(question)
     keys = encoder.keys(texts)
-    cosines = keys @ query
+    cosines = (keys @ query.T).max(1)
     best = np.empty(len(edits), dtype=np.float32)
     excluded = np.zeros(len(edits), dtype=np.bool_)
     matched: list[str] = []
-    at = first = 0
+    at = 0
     for i, edit in enumerate(edits):
-        own = cosines[at : at + len(edit.wordings)]
-        at += len(edit.wordings)
-        others = cosines[at : at + len(edit.not_for)]
-        at += len(edit.not_for)
+        first, at = at, at + len(edit.wordings) + len(edit.not_for)
+        own, others = np.split(cosines[first:at], [len(edit.wordings)])
         nearest = int(own.argmax())
         best[i] = own[nearest]
         matched.append(edit.wordings[nearest])
-        implied = encoder.not_for(keys[first]) @ query
-        first += len(edit.wordings) + len(edit.not_for)
+        implied = (encoder.not_for(keys[first]) @ query.T).max(1, initial=-1.0)
         nearest_other = max(others.max(initial=-1.0), implied.max(initial=-1.0))
         excluded[i] = nearest_other > own[nearest]
     line = encoder.line

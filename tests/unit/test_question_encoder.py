@@ -60,6 +60,13 @@ def test_spaces_forms_and_slips_are_no_difference(encoder: QuestionEncoder) -> N
     np.testing.assert_allclose(keys, np.broadcast_to(keys[:1], keys.shape), atol=1e-3)
 
 
+def test_a_remark_in_front_does_not_hide_the_question(encoder: QuestionEncoder) -> None:
+    (alone,) = encoder.query_keys("What is the capital?")
+    whole, asking = encoder.query_keys("The river of this flag. What is the capital? Who")
+    np.testing.assert_allclose(asking, alone, atol=1e-3)
+    assert not np.allclose(whole, alone, atol=1e-2)
+
+
 def test_a_loaded_encoder_makes_the_keys_of_the_one_that_was_written(trained: Path) -> None:
     first, again = load_encoder(trained), load_encoder(trained)
     assert first is not None

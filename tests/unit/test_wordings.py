@@ -32,6 +32,9 @@ class Compass:
         self.line = LINE
         self.gate_scores, self.not_for = self._encoder.gate_scores, self._encoder.not_for
 
+    def query_keys(self, question: str) -> NDArray[np.float32]:
+        return self.keys([question])
+
     def keys(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.stack([direction(ANGLES[text]) for text in texts])
 
