@@ -10,7 +10,8 @@ work: they are each other's hardest strangers. Two losses are added:
     threshold   logistic loss of each pair under one learned line, so that one threshold suits all
                 (as SigLIP's; Zhai et al., ICCV 2023)
 
-Wordings of two topics that may ask the same ("price?", "how much") are no strangers: those of a few
+Every other step one topic is of `everyday.yaml`: one sentence with another attribute in its place
+asks something else, whatever it is about. Wordings of two topics that may ask the same ("price?", "how much") are no strangers: those of a few
 words both, and those that share most of their words.
 """
 
@@ -30,6 +31,7 @@ from editing_core.objectives.base import LossTerms
 from editing_core.questions.corpus import Intent
 from editing_core.questions.encoder import MOST_TOKENS, pooled
 from editing_core.questions.spelling import Spelling
+from editing_core.training.everyday import everyday_pairs
 from editing_core.training.slips import roughened
 
 TARGETS = (
@@ -45,7 +47,8 @@ TARGETS = (
 HOME = "emblems of the embedded world"
 """What the model that ships is asked about: seen more often than other topics."""
 
-_HOME_EVERY = 3
+_HOME_EVERY, _FRAMED_EVERY = 3, 2
+_EVERYDAY = -1
 _SCALE = 20.0
 _THRESHOLD_SHARE = 0.5
 _FEW_WORDS, _MOST_SHARED = 4, 0.5
@@ -92,6 +95,16 @@ class _Trained(nn.Module):
         self.up = nn.ParameterDict({n.replace(".", "/"): p.up for n, p in pairs.items()})
         self.log_slope = nn.Parameter(torch.tensor(2.5))
         self.bias = nn.Parameter(torch.tensor(-6.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Two wordings and some confusables of one intent."""
+
+    topic: int
+    name: str
+    wordings: Sequence[str]
+    confusables: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -187,40 +200,55 @@ class QuestionTask:
         )
 
     def _draw(self, number: int) -> _Batch:
-        rng, recipe = np.random.default_rng([self._seed, number]), self._recipe
-        chosen: list[tuple[int, Intent]] = []
-        topics = rng.choice(len(self._topics), size=recipe.topics, replace=False).tolist()
-        if self._home is not None and number % _HOME_EVERY == 0 and self._home not in topics:
-            topics[0] = self._home
-        for t in topics:
-            intents = self._topics[t]
-            size = min(recipe.intents, len(intents))
-            for i in rng.choice(len(intents), size=size, replace=False).tolist():
-                chosen.append((t, intents[i]))
-        texts, intent, topic = [], [], []
+        rng = np.random.default_rng([self._seed, number])
+        drawn = self._drawn(number, rng)
+        texts: list[str] = []
+        intent: list[int] = []
+        topic: list[int] = []
         # Lines of one name are one intent.
         numbers: dict[tuple[int, str], int] = {}
-        for t, each in chosen:
-            number = numbers.setdefault((t, each.name), len(numbers))
-            for w in rng.choice(len(each.wordings), size=2, replace=False).tolist():
-                texts.append(each.wordings[w])
-                intent.append(number)
-                topic.append(t)
+        for each in drawn:
+            number_of = numbers.setdefault((each.topic, each.name), len(numbers))
+            texts += each.wordings
+            intent += [number_of] * len(each.wordings)
+            topic += [each.topic] * len(each.wordings)
         count = len(texts)
-        for t, each in chosen:
-            number = numbers[t, each.name]
-            for c in rng.choice(
-                len(each.confusables), size=recipe.confusables, replace=False
-            ).tolist():
-                texts.append(each.confusables[c])
-                intent.append(number)
-                topic.append(t)
+        for each in drawn:
+            texts += each.confusables
+            intent += [numbers[each.topic, each.name]] * len(each.confusables)
+            topic += [each.topic] * len(each.confusables)
         return _Batch(
             [self._spelling(roughened(text, rng)) for text in texts],
             torch.tensor(intent),
             torch.tensor(topic),
             torch.arange(len(texts)) < count,
         )
+
+    def _drawn(self, number: int, rng: np.random.Generator) -> list[_Drawn]:
+        """Intents of the topics of one batch; every other time the first topic is an everyday one."""
+        recipe = self._recipe
+        topics = rng.choice(len(self._topics), size=recipe.topics, replace=False).tolist()
+        if self._home is not None and number % _HOME_EVERY == 0 and self._home not in topics:
+            topics[0] = self._home
+        drawn: list[_Drawn] = []
+        if number % _FRAMED_EVERY == 1:
+            topics = topics[1:]
+            pairs = everyday_pairs(rng, recipe.intents)
+            drawn = [_Drawn(_EVERYDAY, name, wordings, ()) for name, wordings in pairs]
+        for t in topics:
+            intents = self._topics[t]
+            size = min(recipe.intents, len(intents))
+            for i in rng.choice(len(intents), size=size, replace=False).tolist():
+                each = intents[i]
+                drawn.append(
+                    _Drawn(
+                        t,
+                        each.name,
+                        _some(each.wordings, 2, rng),
+                        _some(each.confusables, recipe.confusables, rng),
+                    )
+                )
+        return drawn
 
     def _run(self, texts: Sequence[str]) -> Tensor:
         """Keys of texts whose spelling is mended, those of like length run together."""
@@ -251,3 +279,7 @@ def _alike(texts: Sequence[str]) -> Tensor:
             shared = len(one & other) > _MOST_SHARED * len(one | other)
             found[i, j] = found[j, i] = few or shared
     return found
+
+
+def _some(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    return [texts[i] for i in rng.choice(len(texts), size=count, replace=False).tolist()]
