@@ -166,7 +166,7 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(real_llava.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.real_llava.importlib.util.find_spec", lambda name: None)
     file = write(tmp_path, {"emblem": topic()})
     options = ["--data", tmp_path, "--work", tmp_path, "--wordings", file, "--limit", 1]
 
