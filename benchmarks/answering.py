@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from benchmarks.flags import Question
+from benchmarks.flags import FlagEdit, Question
 from editing_core.editable_model import EditableModel
 from editing_core.editing import EditSession, Verify
 from editing_core.errors import RequestError
@@ -77,7 +77,7 @@ class Answerer(Protocol):
     def reset(self) -> None:
         """Take every edit back."""
 
-    def edit(self, edits: Sequence[Wish], advance: Advance) -> list[Made]:
+    def edit(self, edits: Sequence[FlagEdit], advance: Advance) -> list[Made]:
         """Make the edits, one after another."""
 
     def ask(

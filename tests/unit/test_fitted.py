@@ -134,7 +134,8 @@ def test_it_acts_on_any_row_that_it_is_routed_to_until_it_is_guarded(
     artifact = tiny_model.encode(REQUEST, editor="fitted")
     guarded = editor.guarded(artifact)
     up = artifact.payload["up"].float()
-    backbone, ids = tiny_model.backbone, tiny_model.backbone.encode_target(REQUEST.target)
+    backbone = tiny_model.backbone
+    ids = tuple(backbone.encode_target(REQUEST.target))
     batch = backbone.prepare([PromptRow("red or", REQUEST.image, target_ids=ids)])
     first = batch.rows[0].spans.last_prompt
     states = backbone.lower(batch, editor.edit_layer)[0, first : first + len(ids)].float()
