@@ -85,6 +85,7 @@ class StockBackbone(Backbone):
         self._config = whole.config
         self._text_config = whole.config.get_text_config(decoder=True)
         self._processor = processor
+        self.set_up(processor)
         self._decoder = resolve_module(model, parts.decoder)
         self._body = self._decoder if parts.body is None else resolve_module(model, parts.body)
         self._layers = resolve_module(self._decoder, parts.layers, nn.ModuleList)
@@ -234,6 +235,10 @@ class StockBackbone(Backbone):
         return self._written(self._prepared(self._shown(image)))
 
     # What a family may say differently.
+
+    def set_up(self, processor: Any) -> None:
+        """Tell the processor, once, what the model's configuration says and its own file may not."""
+        del processor
 
     def look(self, inputs: Any) -> Any:
         """The model's own way from pixels to image tokens, `pooler_output` of what comes back."""
