@@ -168,16 +168,19 @@ class EditableModel:
         return Snapshot.empty(self.backbone.image_key_dim)
 
     def validate(self, request: EditRequest, *, editor: str) -> None:
-        """Refuse, by tokenizer alone, what `encode` would refuse.
+        """Refuse, by tokenizer and image processor alone, what `encode` would refuse.
 
-        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, and `LookupError` on an
-        editor that is not loaded.
+        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, `PictureNotReadable`, and
+        `LookupError` on an editor that is not loaded.
         """
         self._editor(editor)
         target_ids = self._encode_target(request.target)
-        for prompt in (request.prompt, *request.rephrases):
+        prompts = (request.prompt, *request.rephrases)
+        for prompt in prompts:
             self._check_prompt(prompt)
-            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
+        picture = self.backbone.picture_of(request.image)
+        for prompt in prompts:
+            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids, pictures=[picture])
 
     @torch.no_grad()
     def encode(

@@ -11,9 +11,18 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from editing_core.backbones.base import Backbone
+from editing_core.backbones.refusals import refuse_adapters, refuse_unsupported
+from editing_core.backbones.rehearsal import lay_out_once, rehearse
+from editing_core.backbones.weights import reading
 from editing_core.checkpoint import EMBEDDED, CheckpointLayout, fingerprint_files, verify_manifest
 from editing_core.config import DEFAULT_MODEL, Placement
-from editing_core.errors import CheckpointCorrupt, CheckpointMissing, UnknownArchitecture
+from editing_core.errors import (
+    CheckpointCorrupt,
+    CheckpointMissing,
+    CheckpointUnsupported,
+    RequestError,
+    UnknownArchitecture,
+)
 from editing_core.registry import BACKBONES
 
 logger = logging.getLogger(__name__)
@@ -49,6 +58,7 @@ def find_checkpoint(
         root = _download(str(path), [*files, "*.py"] if with_code else files, revision=revision)
     layout = CheckpointLayout(root)
     if not (layout.model / "config.json").is_file():
+        refuse_adapters(layout.model)
         raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
     # A plain Hugging Face folder has no manifest; one that was laid out by us must.
     if with_weights and (layout.manifest.is_file() or layout.model != layout.root):
@@ -59,13 +69,16 @@ def find_checkpoint(
 def family_of(layout: CheckpointLayout) -> type[Backbone]:
     """The backbone registered for the model's family, by its configuration alone.
 
-    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` on a damaged configuration.
+    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` on a damaged configuration, and
+    what `refuse_unsupported` raises.
     """
     config = layout.model / "config.json"
     try:
-        family = json.loads(config.read_text("utf-8"))["model_type"]
+        described = json.loads(config.read_text("utf-8"))
+        family = described["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
+    refuse_unsupported(layout.model, described)
     try:
         found: type[Backbone] = BACKBONES.resolve(family)
     except LookupError as error:
@@ -89,9 +102,13 @@ def load_backbone(
     its own. A family whose tower makes no keys has the embedded model's, and the log says so.
     `trust_remote_code` lets the checkpoint's processor run code of its own; models never do.
 
-    Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
+    What can be told without weights is told before any is read, and the model is tried once.
+
+    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` naming the damaged file,
+    `CheckpointUnsupported` and `NotFinite` for a model that cannot be served.
     """
     backbone_class = family_of(layout)
+    _outlined(backbone_class, layout.model, trust_remote_code=trust_remote_code)
     clip = _clip_of(layout, backbone_class, clip)
     backbone = backbone_class.load(
         layout.model,
@@ -107,7 +124,22 @@ def load_backbone(
             "makes them, which was trained on drawn emblems only",
             backbone.architecture,
         )
+    rehearse(backbone)
     return backbone
+
+
+def _outlined(backbone_class: type[Backbone], folder: Path, *, trust_remote_code: bool) -> None:
+    """Put the model together without its weights, and write a row."""
+    try:
+        with reading(folder):
+            lay_out_once(backbone_class.outline(folder, trust_remote_code=trust_remote_code))
+    except RequestError as error:
+        raise CheckpointUnsupported(f"{folder} takes no usual picture: {error.message}") from error
+    except (AttributeError, IndexError, ArithmeticError) as error:
+        logger.debug("%s cannot be put together", folder, exc_info=True)
+        raise CheckpointCorrupt(
+            f"{folder}: configuration, processor and tokenizer do not fit each other: {error}"
+        ) from error
 
 
 def _clip_of(
