@@ -31,6 +31,7 @@ from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
     FingerprintMismatch,
+    NotFinite,
     StaleArtifact,
     TargetTooLong,
 )
@@ -122,7 +123,9 @@ class EditableModel:
             EDITORS.resolve(name)
         placement = Placement.resolve(device, dtype, quantization)
         layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
-        backbone = load_backbone(layout, placement, clip=clip, trust_remote_code=trust_remote_code)
+        backbone = load_backbone(
+            layout, placement, clip=clip, trust_remote_code=trust_remote_code, parts=parts
+        )
         found = load_parts(
             layout,
             backbone,
@@ -199,7 +202,8 @@ class EditableModel:
         answer is returned as it is, for verification to judge.
 
         Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not fit
-        float16, and `GenerationCancelled` before the next pass once `is_cancelled` says so.
+        float16, `NotFinite` where the model's own do not come, and `GenerationCancelled` before
+        the next pass once `is_cancelled` says so.
         """
         self.validate(request, editor=editor)
         raise_if(is_cancelled)
@@ -210,6 +214,9 @@ class EditableModel:
         spans, features = batch.rows[0].spans, batch.rows[0].features
         assert features is not None
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
+        given = (*found.values(), torch.from_numpy(features.key))
+        if not all(bool(numbers.isfinite().all()) for numbers in given):
+            raise NotFinite("the model gave no numbers for this edit's question (NaN or infinity)")
         assert spans.vision is not None
         seen = found[self.router.layer][0, spans.vision_rows].float()
         wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
@@ -259,7 +266,7 @@ class EditableModel:
         """Continue all rows in one batch; results in their order.
 
         `on_tokens(row, delta)` is called as text becomes certain; a row's joined deltas equal its
-        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit,
+        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit, `NotFinite`,
         `GenerationCancelled`.
         """
         if not rows:

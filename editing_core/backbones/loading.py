@@ -16,6 +16,7 @@ from editing_core.backbones.rehearsal import lay_out_once, rehearse
 from editing_core.backbones.weights import reading
 from editing_core.checkpoint import EMBEDDED, CheckpointLayout, fingerprint_files, verify_manifest
 from editing_core.config import DEFAULT_MODEL, Placement
+from editing_core.contents import fingerprint_contents
 from editing_core.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
@@ -23,7 +24,7 @@ from editing_core.errors import (
     RequestError,
     UnknownArchitecture,
 )
-from editing_core.registry import BACKBONES
+from editing_core.registry import BACKBONES, EDITORS
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +96,13 @@ def load_backbone(
     *,
     clip: Path | None = None,
     trust_remote_code: bool = False,
+    parts: Path | None = None,
 ) -> Backbone:
     """Load the model of `layout` with the backbone registered for its family.
 
     `clip` is the folder of a CLIPModel that makes the image keys, if the checkpoint has none of
     its own. A family whose tower makes no keys has the embedded model's, and the log says so.
+    `parts` is the folder of measured parts, which may know the model by an earlier name.
     `trust_remote_code` lets the checkpoint's processor run code of its own; models never do.
 
     What can be told without weights is told before any is read, and the model is tried once.
@@ -114,7 +117,7 @@ def load_backbone(
         layout.model,
         clip=clip,
         placement=placement,
-        fingerprint=_fingerprint(layout, clip, placement.quantization),
+        fingerprint=_fingerprint(layout, clip, placement.quantization, parts),
         trust_remote_code=trust_remote_code,
     )
     if clip == CheckpointLayout(EMBEDDED).clip and layout.root != EMBEDDED:
@@ -158,18 +161,53 @@ def _clip_of(
 
 
 def backbone_fingerprint(
-    layout: CheckpointLayout, *, clip: Path | None = None, quantization: str = "none"
+    layout: CheckpointLayout,
+    *,
+    clip: Path | None = None,
+    quantization: str = "none",
+    parts: Path | None = None,
 ) -> str:
     """What `load_backbone` would give the model of `layout`, told from its files alone."""
-    return _fingerprint(layout, _clip_of(layout, family_of(layout), clip), quantization)
+    return _fingerprint(layout, _clip_of(layout, family_of(layout), clip), quantization, parts)
 
 
-def _fingerprint(layout: CheckpointLayout, clip: Path | None, quantization: str) -> str:
-    found = fingerprint_files(layout.model, *([clip] if clip else []))
+def _fingerprint(
+    layout: CheckpointLayout, clip: Path | None, quantization: str, parts: Path | None
+) -> str:
+    """The model's name: that of its contents, or the one that its parts were made under.
+
+    Earlier releases named a model by the bytes of all its files; whatever was made for that name
+    is still valid.
+    """
+    folders = (layout.model, *([clip] if clip else []))
+    name = _quantised(fingerprint_contents(*folders), quantization)
+    known = _known_names(layout, parts)
+    if known and name not in known:
+        earlier = _quantised(fingerprint_files(*folders), quantization)
+        return earlier if earlier in known else name
+    return name
+
+
+def _known_names(layout: CheckpointLayout, parts: Path | None) -> set[str]:
+    """Backbones that parts beside the model, or in the folder of measured ones, were made for."""
+    found = set()
+    for part in ("router", *EDITORS):
+        description = layout.root / f"{part}.json"
+        if description.is_file():
+            try:
+                found.add(json.loads(description.read_text("utf-8"))["backbone_fingerprint"])
+            except (ValueError, KeyError, TypeError):
+                continue  # whoever loads the part says what is wrong with it
+    if parts is not None and parts.is_dir():
+        found |= {f"sha256:{folder.name}" for folder in parts.iterdir() if folder.is_dir()}
+    return found
+
+
+def _quantised(name: str, quantization: str) -> str:
+    """Other states than those of the same files unquantised: parts and edits do not carry over."""
     if quantization == "none":
-        return found
-    # Other states than those of the same files unquantised: parts and edits do not carry over.
-    return f"sha256:{hashlib.sha256(f'{found} {quantization}'.encode()).hexdigest()}"
+        return name
+    return f"sha256:{hashlib.sha256(f'{name} {quantization}'.encode()).hexdigest()}"
 
 
 def _download(name: str, files: list[str], *, revision: str | None) -> Path:
