@@ -4,7 +4,6 @@ name: Qwen's take no side that is 200 times the other."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
