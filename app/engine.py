@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from app.errors import QueueFull
 from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.errors import GenerationCancelled
+from editing_core.errors import GenerationCancelled, NotFinite
 from editing_core.refinement import ANSWERS, Refinement, Wanted
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray, OnProgress
 
@@ -92,6 +92,8 @@ class InferenceEngine:
         self.model = model
         self._refine_objective = refine_objective
         self._limit = queue_limit
+        self.not_finite = 0
+        """How many jobs the model gave no numbers for."""
         self._tickets = 0
         self._ticket_s = _FIRST_GUESS_S
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -225,6 +227,10 @@ class InferenceEngine:
         self._jobs.put(job)
         try:
             return await asyncio.wrap_future(job.future)
+        except NotFinite as error:
+            self.not_finite += 1
+            logger.error("%s; %d times since the start", error.message, self.not_finite)
+            raise
         finally:
             job.cancelled.set()
 

@@ -13,9 +13,10 @@
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
     ├── Unprocessable 422   ImageUndecodable EditNotEffective EditConflicts
     │                       IdempotencyMismatch
-    │                       (and the library's context_too_long, target_too_long, ...)
+    │                       (and the library's context_too_long, target_too_long,
+    │                       image_not_readable_by_model, ...)
     ├── QueueFull 429
-    ├── InternalError 500
+    ├── InternalError 500    ModelNotFinite
     └── Unavailable 503     Starting Draining StoreUnavailable VersionNotReached
 
     StartupError            the server refuses to start; the message names the thing
@@ -29,7 +30,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from editing_core.errors import RequestError
+from editing_core.errors import NotFinite, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,12 @@ class ServiceError(Exception):
 
 class InternalError(ServiceError):
     """Something nobody foresaw. The log has the traceback."""
+
+
+class ModelNotFinite(ServiceError):
+    """The model gave NaN or infinity instead of an answer."""
+
+    code = "model_not_finite"
 
 
 class BadRequest(ServiceError):
@@ -304,6 +311,8 @@ def as_service_error(error: Exception) -> ServiceError:
         told = Unprocessable(error.message, param=error.param, hint=error.hint)
         told.code = error.code
         return told
+    if isinstance(error, NotFinite):
+        return ModelNotFinite(f"{error.message[0].upper()}{error.message[1:]}.", hint=error.hint)
     logger.error("unforeseen error", exc_info=error)
     return InternalError("Something went wrong in the server.")
 

@@ -31,6 +31,7 @@ from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
     FingerprintMismatch,
+    NotFinite,
     StaleArtifact,
     TargetTooLong,
 )
@@ -123,7 +124,9 @@ class EditableModel:
             EDITORS.resolve(name)
         placement = Placement.resolve(device, dtype, quantization)
         layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
-        backbone = load_backbone(layout, placement, clip=clip, trust_remote_code=trust_remote_code)
+        backbone = load_backbone(
+            layout, placement, clip=clip, trust_remote_code=trust_remote_code, parts=parts
+        )
         found = load_parts(
             layout,
             backbone,
@@ -169,16 +172,19 @@ class EditableModel:
         return Snapshot.empty(self.backbone.image_key_dim)
 
     def validate(self, request: EditRequest, *, editor: str) -> None:
-        """Refuse, by tokenizer alone, what `encode` would refuse.
+        """Refuse, by tokenizer and image processor alone, what `encode` would refuse.
 
-        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, and `LookupError` on an
-        editor that is not loaded.
+        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, `PictureNotReadable`, and
+        `LookupError` on an editor that is not loaded.
         """
         self._editor(editor)
         target_ids = self._encode_target(request.target)
-        for prompt in (request.prompt, *request.rephrases, *request.not_for):
+        prompts = (request.prompt, *request.rephrases, *request.not_for)
+        for prompt in prompts:
             self._check_prompt(prompt)
-            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
+        picture = self.backbone.picture_of(request.image)
+        for prompt in prompts:
+            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids, pictures=[picture])
 
     @torch.no_grad()
     def encode(
@@ -197,7 +203,8 @@ class EditableModel:
         answer is returned as it is, for verification to judge.
 
         Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not fit
-        float16, and `GenerationCancelled` before the next pass once `is_cancelled` says so.
+        float16, `NotFinite` where the model's own do not come, and `GenerationCancelled` before
+        the next pass once `is_cancelled` says so.
         """
         self.validate(request, editor=editor)
         raise_if(is_cancelled)
@@ -206,6 +213,11 @@ class EditableModel:
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
+        features = batch.rows[0].features
+        assert features is not None
+        given = (*found.values(), torch.from_numpy(features.key))
+        if not all(bool(numbers.isfinite().all()) for numbers in given):
+            raise NotFinite("the model gave no numbers for this edit's question (NaN or infinity)")
         key = self._routing_key(request, batch, found[self.router.layer])
         raise_if(is_cancelled)
         rows = EditRows.see(
@@ -265,7 +277,7 @@ class EditableModel:
         """Continue all rows in one batch; results in their order.
 
         `on_tokens(row, delta)` is called as text becomes certain; a row's joined deltas equal its
-        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit,
+        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit, `NotFinite`,
         `GenerationCancelled`.
         """
         if not rows:

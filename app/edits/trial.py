@@ -13,10 +13,11 @@ from app.store.edit_log import EditLog
 from app.store.ledger import Scope
 from app.timing import Stopwatch
 from app.verification import StoryTeller
-from editing_core.errors import ArtifactCorrupt
+from editing_core.editable_model import GenerationRow
+from editing_core.errors import ArtifactCorrupt, NotFinite
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
-from editing_core.types import EditArtifact, EditRequest, OnProgress
+from editing_core.types import EditArtifact, EditRequest, OnProgress, Sampling
 from editing_core.verification import Verification, verify
 
 
@@ -61,10 +62,7 @@ class EditMaker:
             artifact = await self._engine.encode(request, editor=editor, on_progress=on_progress)
             return _made(request, artifact, edit_id, image_digest)
         except ArtifactCorrupt as error:
-            raise EditNotEffective(
-                f"No usable edit came out: {error.message}.",
-                details={"before": None, "after": None},
-            ) from error
+            raise _unusable(error) from error
 
     async def rescoped(self, entry: MemoryEntry, request: EditRequest) -> Made:
         """The same edit under keys for the wordings of `request`.
@@ -87,22 +85,30 @@ class EditMaker:
 
         It is tried beside the active edits of `base`, less those of them that it `retired`.
         Nothing is found where nobody wants to know. Raises `EditNotEffective` and `EditConflicts`
-        for a strict edit that fails.
+        for a strict edit that fails, and for any with which the model gives no numbers.
         """
         if mode == "off":
             return made, None
-        found = await self._teller.tell(
-            verify(
-                made.request,
-                made.entry,
-                base=base,
-                retired=retired,
-                tau=self._engine.model.router.tau,
-                stock=self._engine.model.stock_questions,
-                max_steps=self._refine_steps,
-            ),
-            watch=watch,
+        story = verify(
+            made.request,
+            made.entry,
+            base=base,
+            retired=retired,
+            tau=self._engine.model.router.tau,
+            stock=self._engine.model.stock_questions,
+            max_steps=self._refine_steps,
         )
+        try:
+            found = await self._teller.tell(story, watch=watch)
+        except NotFinite as error:
+            if made.entry.edit_id not in error.edits:
+                raise
+            # If the model gives none without it either, this raises what it should.
+            request = made.request
+            await self._engine.generate(
+                [GenerationRow(request.prompt, request.image, Sampling(1), base)]
+            )
+            raise _unusable(error) from error
         if mode == "strict" and not found.verified:
             raise _refusal(found)
         if found.entry is made.entry:
@@ -129,6 +135,15 @@ def _made(request: EditRequest, artifact: EditArtifact, edit_id: str, image_dige
     data = encode_artifact(artifact)
     entry = MemoryEntry.of(edit_id, decode_artifact(data), request, image_digest=image_digest)
     return Made(request, entry, data)
+
+
+def _unusable(error: ArtifactCorrupt | NotFinite) -> ServiceError:
+    """Its numbers are too large to be stored, or to be computed with."""
+    return EditNotEffective(
+        f"No usable edit came out: {error.message}.",
+        hint="Use another editor (GET /versions lists them), or a wider --dtype: bf16 or fp32.",
+        details={"before": None, "after": None},
+    )
 
 
 def _refusal(found: Verification) -> ServiceError:

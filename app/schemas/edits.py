@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sized
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidatio
 
 from app.edits.catalogue import Search
 from app.edits.edit import Answer, Correction, Edit, Order, Verify
+from app.edits.oddities import warnings_of
 from app.edits.wordings import MOST
 from app.schemas.base import Prompt, Query, Request, not_blank
 from app.schemas.errors import ErrorDetail
@@ -95,12 +97,25 @@ class ProgressView(BaseModel):
     total: int | None
 
 
+class WarningView(BaseModel):
+    """What is odd about an edit, and may be meant all the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
 def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: Sized) -> bool:
+    return len(value) == 0
+
+
 class EditView(BaseModel):
-    """`progress` is there while an edit is pending, `error` once it failed."""
+    """`progress` is there while an edit is pending, `error` once it failed, `warnings` if any."""
 
     id: str
     version: int | None
@@ -125,6 +140,7 @@ class EditView(BaseModel):
     timings_ms: dict[str, float]
     progress: ProgressView | None = Field(None, exclude_if=_is_none)
     error: ErrorDetail | None = Field(None, exclude_if=_is_none)
+    warnings: list[WarningView] = Field([], exclude_if=_is_empty)
 
     @classmethod
     def of(cls, edit: Edit) -> EditView:
@@ -141,6 +157,7 @@ class EditView(BaseModel):
             timings_ms=dict(edit.timings_ms),
             progress=None if edit.progress is None else ProgressView(**asdict(edit.progress)),
             error=None if edit.error is None else ErrorDetail(**edit.error),
+            warnings=[WarningView(**asdict(each)) for each in warnings_of(edit.wanted)],
             **named,
             **edit.found.fields(),
         )

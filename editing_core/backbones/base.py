@@ -89,7 +89,7 @@ class Backbone(DecoderPasses):
 
     @classmethod
     @abstractmethod
-    def outline(cls, folder: Path) -> Self:
+    def outline(cls, folder: Path, *, trust_remote_code: bool = False) -> Self:
         """The model of a folder without its weights: it lays out rows, and can run nothing."""
 
     @abstractmethod

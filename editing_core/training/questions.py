@@ -11,8 +11,8 @@ work: they are each other's hardest strangers. Two losses are added:
                 (as SigLIP's; Zhai et al., ICCV 2023)
 
 Every other step one topic is of `everyday.yaml`: one sentence with another attribute in its place
-asks something else, whatever it is about. Wordings of two topics that may ask the same ("price?", "how much") are no strangers: those of a few
-words both, and those that share most of their words.
+asks something else, whatever it is about. Wordings of two topics that may ask the same ("price?",
+"how much") are no strangers: those of a few words both, and those that share most of their words.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class QuestionTask:
         )
 
     def _drawn(self, number: int, rng: np.random.Generator) -> list[_Drawn]:
-        """Intents of the topics of one batch; every other time the first topic is an everyday one."""
+        """Intents of one batch; every other time its first topic is an everyday one."""
         recipe = self._recipe
         topics = rng.choice(len(self._topics), size=recipe.topics, replace=False).tolist()
         if self._home is not None and number % _HOME_EVERY == 0 and self._home not in topics:

@@ -52,4 +52,5 @@ def _product(seed: int) -> ImageArray:
         band = inside & (rows > at) & (rows < at + rng.integers(6, 18))
         picture[band] = rng.uniform(20, 250, 3)
     picture += rng.normal(0, 6, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    made: ImageArray = np.clip(picture, 0, 255).astype(np.uint8)
+    return made
