@@ -148,6 +148,7 @@ def _unusable(error: ArtifactCorrupt | NotFinite) -> ServiceError:
 
 def _refusal(found: Verification) -> ServiceError:
     answers = {"before": found.before, "after": found.after}
+    hint = None
     if found.conflicts_with:
         return EditConflicts(
             "This edit and others would answer each other's questions.",
@@ -159,6 +160,12 @@ def _refusal(found: Verification) -> ServiceError:
     else:
         changed = ", ".join(repr(damage.prompt) for damage in found.damaged)
         message = f"The edit would also change other answers about its picture: {changed}."
+        hint = (
+            'Name these questions in "not_for", so that the edit leaves them alone, or send '
+            '"verify": "report" to keep it anyway.'
+        )
     return EditNotEffective(
-        message, details={**answers, "damaged": [damage.wire() for damage in found.damaged]}
+        message,
+        hint=hint,
+        details={**answers, "damaged": [damage.wire() for damage in found.damaged]},
     )
