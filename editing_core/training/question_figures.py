@@ -25,14 +25,17 @@ FALSE_FIRES = (0.02, 0.05, 0.08, 0.10, 0.20)
 """Shares of confusables that fire, at which hits are reported."""
 
 _POINTS = {"precision": 0.03, "balanced": 0.08, "recall": 0.20}
-_MOST_WRONG = 0.01
+_MOST_WRONG, _EDITS_OF_A_PICTURE = 0.01, 4
 _LEADS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
-    """Cosines of pairs. `wanted [n]` with `kinds`, `unwanted [m]`; `edits`, `queries` and `owner`
-    are of one topic each, with all its intents as edits of one picture."""
+    """Cosines of pairs: `wanted [n]` with `kinds`, `unwanted [m]`.
+
+    `among` are pictures with a few edits of neighbouring questions each: cosines
+    `[queries, edits]`, and whose question each query is, `[queries]`.
+    """
 
     wanted: NDArray[np.float32]
     kinds: tuple[str, ...]
@@ -41,7 +44,7 @@ class Compared:
 
 
 def compare(keys: Keys, topics: Mapping[str, Sequence[Intent]]) -> Compared:
-    """Every prompt of every intent against its other wordings, its confusables, and its topic."""
+    """Every prompt of every intent against its other wordings, its confusables, its neighbours."""
     wanted: list[NDArray[np.float32]] = []
     unwanted: list[NDArray[np.float32]] = []
     among: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
@@ -59,9 +62,12 @@ def compare(keys: Keys, topics: Mapping[str, Sequence[Intent]]) -> Compared:
                     kinds += [kind] * count
             unwanted.append((others * prompts[:, None]).sum(-1).numpy().ravel())
             kept = [k for k in range(len(KINDS)) if k != place]
-            queries = words[:, kept].reshape(-1, words.shape[-1])
-            owner = np.repeat(np.arange(count), len(kept))
-            among.append(((queries @ prompts.T).numpy(), owner))
+            for start in range(0, count, _EDITS_OF_A_PICTURE):
+                own_words = words[start : start + _EDITS_OF_A_PICTURE, kept]
+                own_prompts = prompts[start : start + _EDITS_OF_A_PICTURE]
+                queries = own_words.reshape(-1, words.shape[-1])
+                owner = np.repeat(np.arange(len(own_prompts)), len(kept))
+                among.append(((queries @ own_prompts.T).numpy(), owner))
     return Compared(np.concatenate(wanted), tuple(kinds), np.concatenate(unwanted), tuple(among))
 
 
@@ -101,7 +107,7 @@ def gate_line(compared: Compared) -> GateLine:
 
 
 def wrong_edits(compared: Compared, cut: float, lead: float) -> float:
-    """Of queries among all edits of their topic, the share that another intent's edit answers.
+    """Of queries among a few edits of their topic, the share that another intent's edit answers.
 
     An edit answers where it is the best, passes `cut` and leads the next by `lead` (cosines).
     """
@@ -109,7 +115,8 @@ def wrong_edits(compared: Compared, cut: float, lead: float) -> float:
     for cosines, owner in compared.among:
         ranked = torch.from_numpy(cosines).topk(min(2, cosines.shape[1]), dim=1)
         best, second = ranked.values[:, 0].numpy(), ranked.values[:, -1].numpy()
-        fires = (best > cut) & (best - second >= lead)
+        # A picture with one edit has no second.
+        fires = (best > cut) & ((best - second >= lead) | (cosines.shape[1] == 1))
         wrong += int((fires & (ranked.indices[:, 0].numpy() != owner)).sum())
         total += len(owner)
     return wrong / max(1, total)
