@@ -141,6 +141,14 @@ class QuestionEncoder:
             return key[None][:0]
         return self._known.not_for(key)
 
+    def known_as_other(
+        self, queries: NDArray[np.float32], own: NDArray[np.float32], edits: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """See `KnownQuestions.known_as_other`."""
+        if self._known is None:
+            return np.zeros(len(edits), dtype=np.bool_)
+        return self._known.known_as_other(queries, own, edits)
+
     def gate_scores(self, cosines: Tensor) -> Tensor:
         """Scores before the sigmoid of cosines of keys."""
         return self.line.slope * cosines + self.line.bias

@@ -2,7 +2,8 @@
 
     wordings    an edit's prompt and its rephrases       the nearest one speaks for the edit
     not_for     questions that the edit must leave alone, its own and those that are known to be
-                confused with its prompt                 the edit is out where one is nearer
+                confused with its prompt; and what is known to ask something else
+                                                         the edit is out where one is nearer
 
 Nothing of a picture or a model is read, so a query that means no edit never meets a hook.
 """
@@ -63,9 +64,10 @@ def match(
     best = np.empty(len(edits), dtype=np.float32)
     excluded = np.zeros(len(edits), dtype=np.bool_)
     matched: list[str] = []
-    at = 0
+    at, firsts = 0, list[int]()
     for i, edit in enumerate(edits):
         first, at = at, at + len(edit.wordings) + len(edit.not_for)
+        firsts.append(first)
         own, others = np.split(cosines[first:at], [len(edit.wordings)])
         nearest = int(own.argmax())
         best[i] = own[nearest]
@@ -73,6 +75,8 @@ def match(
         implied = (encoder.not_for(keys[first]) @ query.T).max(1, initial=-1.0)
         nearest_other = max(others.max(initial=-1.0), implied.max(initial=-1.0))
         excluded[i] = nearest_other > own[nearest]
+    prompts = keys[np.array(firsts)]
+    excluded |= encoder.known_as_other(query, best, prompts)
     line = encoder.line
     return TextMatch(
         scores=encoder.gate_scores(torch.from_numpy(best)),

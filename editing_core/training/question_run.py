@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editing_core.experts.weights import write_description
-from editing_core.questions.corpus import PROMPTS, Intent, by_topic, read_corpus
 from editing_core.questions.corpus import SHIPPED as SHIPPED_CORPUS
+from editing_core.questions.corpus import Intent, by_topic, read_corpus
 from editing_core.questions.encoder import (
     DELTA,
     DESCRIPTION,
@@ -47,7 +47,7 @@ Keys = NDArray[np.float32]
 
 _RATE = 1e-3
 _BALANCED = 0.08
-_TAKEN_FOR_KNOWN = 0.10
+_KNOWN = 0.55
 
 
 def train_encoder(
@@ -110,10 +110,7 @@ def _write(
     delta: dict[str, Tensor] = task.delta()
     validation = by_topic(intents, "validation")
     centres, others = _known(task, intents)
-    line = replace(
-        gate_line(compare(task.keys, validation)),
-        known=round(_least_known(task, centres, intents, validation), 4),
-    )
+    line = replace(gate_line(compare(task.keys, validation)), known=_KNOWN)
     tested = compare(task.keys, by_topic(intents, "test"))
     cut = cut_at(tested, _BALANCED)
     figures = {
@@ -130,7 +127,8 @@ def _write(
     part = out / f"{DELTA}.part"
     save_file(delta, part)
     part.replace(out / DELTA)
-    save_known(out / KNOWN, centres, others)
+    topics, names = [i.topic for i in intents], [i.name for i in intents]
+    save_known(out / KNOWN, centres, others, topics, names)
     document = {
         "kind": KIND,
         "config": config,
@@ -151,19 +149,3 @@ def _known(task: QuestionTask, intents: Sequence[Intent]) -> tuple[Keys, Keys]:
     dim = wordings.shape[-1]
     centres = np.stack([centre_of(keys) for keys in wordings.reshape(count, -1, dim)])
     return centres, others.reshape(count, -1, dim)
-
-
-def _least_known(
-    task: QuestionTask,
-    centres: Keys,
-    intents: Sequence[Intent],
-    topics: Mapping[str, Sequence[Intent]],
-) -> float:
-    """The cosine with another topic's centre that few questions of these topics reach.
-
-    Centres of their own topics are left out: a stranger must not be taken for a known question.
-    """
-    strangers = centres[[intent.topic not in topics for intent in intents]]
-    prompts = [i.wordings[place] for each in topics.values() for i in each for place in PROMPTS]
-    nearest = (task.keys(prompts).numpy() @ strangers.T).max(1)
-    return float(np.quantile(nearest, 1.0 - _TAKEN_FOR_KNOWN))

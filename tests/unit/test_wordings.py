@@ -31,6 +31,7 @@ class Compass:
         )
         self.line = LINE
         self.gate_scores, self.not_for = self._encoder.gate_scores, self._encoder.not_for
+        self.known_as_other = self._encoder.known_as_other
 
     def query_keys(self, question: str) -> NDArray[np.float32]:
         return self.keys([question])
@@ -78,19 +79,40 @@ def test_the_prompt_itself_is_never_excluded() -> None:
     assert matched("prompt", Edit(not_for=("near",))).passes.tolist() == [True]
 
 
+def known_of(centres: list[float], other: float, *, least: float) -> KnownQuestions:
+    """One topic; each intent has one confusable, in the direction `other`."""
+    count = len(centres)
+    return KnownQuestions(
+        np.stack([direction(angle) for angle in centres]),
+        np.stack([[direction(other)]] * count),
+        np.zeros(count, np.int32),
+        np.arange(count, dtype=np.int32),
+        least=least,
+    )
+
+
 def test_what_a_known_question_is_confused_with_is_left_alone() -> None:
-    centres, others = direction(5.0)[None], direction(40.0)[None, None]
-    known = KnownQuestions(centres, others, least=0.9)
+    known = known_of([5.0], 40.0, least=0.9)
     assert matched("between", Edit(), known=known).excluded.tolist() == [True]
     assert matched("near", Edit(), known=known).excluded.tolist() == [False]
     # A prompt that no intent is near has no such questions.
     assert matched("between", Edit(("rephrase",)), known=known).excluded.tolist() == [False]
 
 
+def test_a_question_known_to_be_another_of_its_topic_is_not_the_edit_s() -> None:
+    known = known_of([0.0, 65.0], 200.0, least=0.9)
+    # 60 degrees from the prompt passes the gate.
+    found = matched("rephrase", Edit(), known=known)
+    assert found.scores.tolist()[0] >= -1e-3
+    assert found.excluded.tolist() == [True]
+    assert matched("rephrase", Edit(("rephrase",)), known=known).excluded.tolist() == [False]
+    assert matched("near", Edit(), known=known).excluded.tolist() == [False]
+
+
 def test_known_questions_survive_the_disk(tmp_path: Any) -> None:
     centres = np.stack([direction(5.0), direction(90.0)])
     others = np.stack([[direction(40.0)], [direction(70.0)]])
-    save_known(tmp_path / "known.safetensors", centres, others)
+    save_known(tmp_path / "known.safetensors", centres, others, ["t", "t"], ["a", "b"])
     known = load_known(tmp_path / "known.safetensors", dim=2, least=0.9)
     np.testing.assert_allclose(known.not_for(direction(88.0)), others[1], atol=1e-2)
     assert len(known.not_for(direction(200.0))) == 0
