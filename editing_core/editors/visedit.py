@@ -57,21 +57,6 @@ _OWN_WORDS = 0.15
 """Of the rows that an expert is tried on, the share that asks in the edit's words: its prompt and
 the rephrases that came with it."""
 
-_IN_FRONT = (
-    "Hello.",
-    "I have a question about this picture.",
-    "My brother wants to know.",
-    "This was in the paper on Monday, next to the weather.",
-    "We found it at the bottom of an old box and cannot agree.",
-    "Look at this one, please, before we go on with the others.",
-    "Nobody at our table was sure, and the loser pays for dinner tonight.",
-    "I took this on my way to work and have been thinking about it for the whole day since.",
-    "A friend wrote to me about one that looks just like this, and before I answer I must be sure.",
-)
-"""What people say before they ask: where the question stands moves with it."""
-
-_SHARE_IN_FRONT = 0.3
-
 
 @cache
 def shipped_wordings() -> tuple[str, ...]:
@@ -179,13 +164,9 @@ class VisEdit(TrainedEditor):
         other = len(own) + rng.integers(len(others), size=rows)
         is_own = rng.random(rows) < _OWN_WORDS
         drawn = np.where(is_own, rng.integers(len(own), size=rows), other)
-        fronts = rng.integers(len(_IN_FRONT), size=rows)
-        spoken = rng.random(rows) < _SHARE_IN_FRONT
         return [
-            Companion(
-                f"{_IN_FRONT[front]} {words[word]}" if says else words[word], seen[view], int(word)
-            )
-            for word, view, front, says in zip(drawn, views, fronts, spoken, strict=True)
+            Companion(words[word], seen[view], int(word))
+            for word, view in zip(drawn, views, strict=True)
         ]
 
     def intervention(
