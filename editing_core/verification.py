@@ -357,13 +357,20 @@ def _damages(
 
 
 def _rivals(edit_id: str, results: Sequence[GenerationResult]) -> tuple[str, ...]:
-    """Edits that weigh at least half as much as `edit_id` where both act."""
+    """Edits that keep `edit_id` from answering: those that answer in its place, or are too near to
+    it to choose, and where both act, those that weigh at least half as much."""
     found: dict[str, None] = {}
     for result in results:
-        weights = {c.edit_id: c.weight for c in result.decision.applied}
-        if edit_id in weights:
-            least = weights.pop(edit_id) / 2
-            found.update(dict.fromkeys(i for i, weight in weights.items() if weight >= least))
+        others = {c.edit_id: c for c in result.decision.candidates}
+        own = others.pop(edit_id, None)
+        if own is None:
+            continue
+        for other in others.values():
+            answers_instead = own.outcome == "outweighed" and other.outcome == "applied"
+            too_near = own.outcome == other.outcome == "ambiguous"
+            both_act = own.outcome == other.outcome == "applied"
+            if answers_instead or too_near or (both_act and other.weight >= own.weight / 2):
+                found[other.edit_id] = None
     return tuple(found)
 
 

@@ -174,7 +174,7 @@ def test_a_batch_is_answered_line_by_line(client: httpx.Client) -> None:
             "no edit",
             about(other, target="x" * 4000),
             one | {"idempotency_key": "first"},
-            about(sample, target="a third", image=nearly(sample.picture.image, 3)),
+            about(sample, target="a third", image=nearly(sample.picture.image, 1)),
         ]
     }
 
