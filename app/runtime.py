@@ -58,7 +58,7 @@ class Runtime:
         self.failure: Exception | None = None
         self._lock = lock
         self._database = database
-        self._decoder = ImageDecoder(settings.decode_workers)
+        self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
         self._service: EditingService | None = None
         self._requests = 0

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")
+    decode_timeout_s: float = Field(
+        5.0, gt=0, description="Seconds of computing that one picture may take to decode."
+    )
     drain_timeout_s: float = Field(
         25.0, ge=0, description="How long SIGTERM waits for requests that still run."
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import struct
 import unicodedata
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from editing_core.types import ImageArray
+if TYPE_CHECKING:  # what decodes and compares pictures needs no torch
+    from editing_core.types import ImageArray
 
 
 def image_digest(pixels: ImageArray) -> str:

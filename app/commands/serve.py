@@ -70,6 +70,9 @@ def serve(
     batch_limit: Annotated[int | None, typer.Option(help="Edits in one batch. [1000]")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
+    decode_timeout_s: Annotated[
+        float | None, typer.Option(help="Computing seconds for one picture. [5]")
+    ] = None,
     drain_timeout_s: Annotated[float | None, typer.Option(help="Seconds for SIGTERM. [25]")] = None,
     store_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a lock. [5]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
