@@ -79,6 +79,16 @@ class Settings(BaseSettings):
     )
     batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="How long a request's body may take to arrive before 408."
+    )
+    body_memory_mib: int = Field(
+        128, ge=16, description="MiB of request bodies held at one time; more wait, then get 429."
+    )
+    connection_limit: int = Field(1000, ge=8, description="Connections open at one time.")
+    idle_timeout_s: float = Field(
+        75.0, gt=0, description="How long a connection may be idle; longer than a proxy's."
+    )
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")
     decode_timeout_s: float = Field(
         5.0, gt=0, description="Seconds of computing that one picture may take to decode."

@@ -24,7 +24,7 @@ router = APIRouter(prefix="/admin", tags=["administration"])
 _ENTITY_TAG = re.compile(r'"?(\d{1,18})"?')
 
 
-def expected_version(
+async def expected_version(
     if_match: Annotated[str | None, Header(alias="If-Match")] = None,
 ) -> int | None:
     """The version an `If-Match` names; None where any will do."""

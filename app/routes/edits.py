@@ -33,7 +33,7 @@ from app.schemas.events import EventView
 router = APIRouter(tags=["edits"])
 
 
-def key_header(
+async def key_header(
     key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
 ) -> str | None:
     return idempotency_key(key, param="Idempotency-Key")

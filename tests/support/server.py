@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import uvicorn
 from PIL import Image
 
 from app.main import create_app
+from app.protocol import HttpConfig, HttpServer
 from app.runtime import Runtime
 from app.service import EditingService
 from app.settings import Settings
@@ -84,8 +84,7 @@ class LiveServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_S)
-        config = uvicorn.Config(self.app, log_config=None, access_log=False)
-        self._server = uvicorn.Server(config)
+        self._server = HttpServer(HttpConfig(self.app, settings))
         self._thread = threading.Thread(target=self._run)
         self.loop: asyncio.AbstractEventLoop | None = None
 
