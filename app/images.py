@@ -80,6 +80,13 @@ class ImageDecoder:
         async with self._held(check_size(png), png) as image:
             yield image.pixels
 
+    async def restore(self, png: bytes) -> ImageArray:
+        """The same, for callers that bound by themselves how much they hold (`app/neighbours.py`).
+
+        Waiting for a share of what all requests hold, they could wait for one another.
+        """
+        return (await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
+
     @asynccontextmanager
     async def _held(self, size: tuple[int, int], data: bytes) -> AsyncIterator[DecodedImage]:
         pixels = size[0] * size[1]

@@ -69,7 +69,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
 
 
 def _allowed_hosts(settings: Settings) -> frozenset[str]:
-    return frozenset({*ALWAYS_ALLOWED_HOSTS, settings.host, *settings.allowed_hosts})
+    return frozenset({*ALWAYS_ALLOWED_HOSTS, settings.host.lower(), *settings.allowed_hosts})
 
 
 def _log_failure(loading: asyncio.Future[None]) -> None:

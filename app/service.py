@@ -62,7 +62,7 @@ class EditingService:
         self.model_name = model_name
         self.default_editor = default_editor
         self._decoder = decoder
-        teller = StoryTeller(engine, history.log)
+        teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(engine=engine, teller=teller, refine_steps=refine_steps)
         orders: dict[str, Order] = {}
         self._catalogue = Catalogue(history, job_log, orders)

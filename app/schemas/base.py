@@ -58,3 +58,7 @@ class Query(BaseModel):
 
 class NoQuery(Query):
     pass
+
+
+class NoBody(Request):
+    """A request that says everything by its path: no body, or `{}`."""
