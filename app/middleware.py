@@ -60,7 +60,7 @@ class RequestContext:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        inner = scope | {"method": "GET"} if scope["method"] == "HEAD" else scope
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         self._on_begin()
         try:
             await self._app(inner, receive, send_with_id)

@@ -16,6 +16,7 @@ import typer
 
 from app.errors import StartupError
 from app.main import create_app
+from app.memory import give_back_freed_memory
 from app.observability import configure_logging
 from app.protocol import HttpConfig, HttpServer
 from app.runtime import Runtime
@@ -83,6 +84,7 @@ def serve(
     try:
         settings = Settings.load(**given)
         configure_logging(settings.log_level)
+        give_back_freed_memory()
         # What draws keeps a list of fonts, which belongs where everything else is written.
         os.environ.setdefault("MPLCONFIGDIR", str(settings.data_dir / "matplotlib"))
         runtime = Runtime.open(settings)

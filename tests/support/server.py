@@ -159,16 +159,21 @@ class LiveServer:
 class ServerProcess:
     """`errata serve` as a process of its own, on a free port, ready when entered."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        cwd: Path,
+        program: str = "import app.cli; app.cli.main()",
+    ) -> None:
         self._arguments = [str(argument) for argument in arguments]
         self._cwd = cwd
+        self._program = program
         self.lines: list[str] = []
         self.url = ""
 
     def __enter__(self) -> Self:
-        program = "import app.cli; app.cli.main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", "--port", "0", *self._arguments],
+            [sys.executable, "-c", self._program, "serve", "--port", "0", *self._arguments],
             cwd=self._cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
