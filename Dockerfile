@@ -10,7 +10,8 @@ WORKDIR /srv/errata
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements ./requirements
 RUN pip install --require-hashes -r requirements/runtime.lock \
- && pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
+ && pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} \
+ && pip install --no-deps --require-hashes -r requirements/questions.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations ./migrations
@@ -27,7 +28,7 @@ ENV ERRATA_DATA_DIR=/data \
 VOLUME /data
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 CMD \
-  ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"ERRATA_PORT\", \"8000\")}/health/ready', timeout=2)"]
+  ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ.get(\"ERRATA_PORT\") or 8000}/health/ready', timeout=2)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["errata"]
 CMD ["serve"]

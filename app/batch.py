@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from typing import Any
 
 from app.deps import idempotency_key, validate
+from app.edits.edit import Answer
 from app.errors import InvalidField, QueueFull, ServiceError
 from app.handlers import as_service_error, error_body
 from app.history import Caller
-from app.orders import Answer
-from app.schemas.edits import EditCreate
+from app.schemas.edits import EditCreate, body_of_answer
 from app.service import EditingService
 from app.streaming import one_line
 
@@ -63,15 +63,15 @@ class BatchRun:
             return False, _json({"index": index, "status": told.status, **body})
         head = _json({"index": index, "status": answer.status})
         replayed = ', "idempotent_replayed": true' if answer.is_replay else ""
-        line = f'{head.rstrip()[:-1]}, "edit": {answer.body}{replayed}}}\n'
+        line = f'{head.rstrip()[:-1]}, "edit": {body_of_answer(answer)}{replayed}}}\n'
         return answer.status == 201, line
 
     async def _create(self, draft: EditCreate, key: str | None) -> Answer:
         """A batch waits: for room in the queue, and for an edit that takes long."""
         while True:
             try:
-                return await self._service.create_edit(
-                    draft, idempotency_key=key, caller=self._caller, patient=True
+                return await self._service.queue.create(
+                    draft.order(), draft.image, key=key, caller=self._caller, patient=True
                 )
             except QueueFull as full:
                 await asyncio.sleep(full.retry_after_s or 1)

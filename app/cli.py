@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("app.commands.serve", "Serve the model and its edits over HTTP."),
     "ask": ("app.commands.ask", "Ask a running server a question about a picture."),
     "edit": ("app.commands.edit", "Correct a running server's answer to a question."),
+    "scope": ("app.commands.scope", "Change which questions an edit answers, by example."),
     "attribute": ("app.commands.attribute", "Show which layers make an answer, and from where."),
     "calibrate": ("app.commands.calibrate", "Set the router's thresholds anew; edits stay valid."),
     "reencode": ("app.commands.reencode", "Make stale edits anew with the weights there are now."),
@@ -21,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("app.commands.sample", "Draw emblems of the embedded world, with their questions."),
     "train": ("app.commands.train", "Train an editor or the router on a backbone."),
     "train-default": ("app.commands.train_default", "Train the embedded model from nothing."),
+    "train-questions": (
+        "app.commands.train_questions",
+        "Train the encoder that tells questions apart.",
+    ),
     "bench": ("app.commands.bench", "Measure editors side by side, after one edit and thousands."),
     "eval-default": ("app.commands.eval_default", "Measure the embedded model against its marks."),
 }

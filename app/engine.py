@@ -1,10 +1,10 @@
 """One device thread behind a bounded queue. Nothing else touches the model.
 
 A request takes a *ticket* before it does anything costly; tickets are what the queue is bounded
-by. (An edit that outlives its request goes on without one; `app/jobs.py` counts those.) Under one
-ticket it submits *jobs*, which the device thread runs one after another. A job is plain data in
-and plain data out, with rows that each carry their own snapshot, so that a scheduler may later run
-the rows of several jobs in one batch, or in a process of its own.
+by. (An edit that outlives its request goes on without one; `app/edits/queue.py` counts those.)
+Under one ticket it submits *jobs*, which the device thread runs one after another. A job is plain
+data in and plain data out, with rows that each carry their own snapshot, so that a scheduler may
+later run the rows of several jobs in one batch, or in a process of its own.
 
 An encoding that takes long lets waiting jobs run in between. So that they notice nothing of it,
 every job begins with gradients off, wherever it is begun; whichever needs them turns them on.
@@ -32,7 +32,7 @@ from app.errors import Draining, QueueFull
 from app.waiting import Waits
 from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.errors import GenerationCancelled
+from editing_core.errors import GenerationCancelled, NotFinite
 from editing_core.refinement import ANSWERS, Refinement, Wanted
 from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray, OnProgress
 
@@ -95,6 +95,8 @@ class InferenceEngine:
         """Once they are over, whatever waits for the device gets `Draining`."""
         self._refine_objective = refine_objective
         self._limit = queue_limit
+        self.not_finite = 0
+        """How many jobs the model gave no numbers for."""
         self._tickets = 0
         self._ticket_s = _FIRST_GUESS_S
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
@@ -166,6 +168,10 @@ class InferenceEngine:
         finally:
             cancelled.set()
 
+    async def rescope(self, artifact: EditArtifact, request: EditRequest) -> EditArtifact:
+        """Validate, and make new keys for one edit. Raises the library's `RequestError`s."""
+        return await self._submit(lambda: self.model.rescope(artifact, request))
+
     async def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         return await self._submit(lambda: self.model.image_key(image))
 
@@ -229,6 +235,10 @@ class InferenceEngine:
             if not self.waits.is_over:  # the work's own
                 raise
             raise Draining("This server is shutting down.", retry_after_s=5) from error
+        except NotFinite as error:
+            self.not_finite += 1
+            logger.error("%s; %d times since the start", error.message, self.not_finite)
+            raise
         finally:
             job.cancelled.set()
 

@@ -8,15 +8,17 @@
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
-    ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditStale
+    ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
+    │                       EditStale
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
     ├── Unprocessable 422   ImageUndecodable EditNotEffective EditConflicts
     │                       IdempotencyMismatch
-    │                       (and the library's context_too_long, target_too_long, ...)
+    │                       (and the library's context_too_long, target_too_long,
+    │                       image_not_readable_by_model, ...)
     ├── QueueFull 429
-    ├── InternalError 500
+    ├── InternalError 500    ModelNotFinite
     └── Unavailable 503     Starting Draining StoreUnavailable VersionNotReached
 
     StartupError            the server refuses to start; the message names the thing
@@ -30,7 +32,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from editing_core.errors import RequestError
+from editing_core.errors import NotFinite, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,19 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
         self.details = dict(details or {})
 
+    def fields(self, request_id: str) -> dict[str, Any]:
+        """What is said of it, as JSON: to the client now, or kept where nobody waits any more."""
+        return {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "request_id": request_id,
+            **self.details,
+        }
+
 
 def _shortened(text: str, most: int) -> str:
     """What came in may be part of what is said of it, but not at its full length."""
@@ -71,6 +86,12 @@ def _shortened(text: str, most: int) -> str:
 
 class InternalError(ServiceError):
     """Something nobody foresaw. The log has the traceback."""
+
+
+class ModelNotFinite(ServiceError):
+    """The model gave NaN or infinity instead of an answer."""
+
+    code = "model_not_finite"
 
 
 class BadRequest(ServiceError):
@@ -183,6 +204,14 @@ class EditCommitted(Conflict):
 class EditNotCommitted(Conflict):
     code = "edit_not_committed"
     default_hint = "GET /edits/{id} says how it stands. A pending one can be cancelled."
+
+
+class EditNotActive(Conflict):
+    code = "edit_not_active"
+    default_hint = (
+        "Only the scope of an active or superseded edit can be changed. GET /edits/{id} says how "
+        "it stands; put a rolled-back one back first."
+    )
 
 
 class EditStale(Conflict):
@@ -307,6 +336,8 @@ def as_service_error(error: Exception) -> ServiceError:
         told = Unprocessable(error.message, param=error.param, hint=error.hint)
         told.code = error.code
         return told
+    if isinstance(error, NotFinite):
+        return ModelNotFinite(f"{error.message[0].upper()}{error.message[1:]}.", hint=error.hint)
     logger.error("unforeseen error", exc_info=error)
     return InternalError("Something went wrong in the server.")
 

@@ -14,7 +14,7 @@ from starlette.types import Scope
 from app import errors
 from app.errors import BadRequest, MethodNotAllowed, RouteNotFound, ServiceError
 from app.schemas.errors import ErrorBody, ErrorDetail
-from editing_core.errors import GenerationCancelled, RequestError
+from editing_core.errors import GenerationCancelled, NotFinite, RequestError
 
 CLIENT_GONE = 499
 """Logged when nobody is left to answer; never seen by a client."""
@@ -52,7 +52,7 @@ def install_handlers(app: FastAPI) -> None:
             response.headers.update(error.headers)
         return response
 
-    for kind in (ServiceError, RequestError, HTTPException, GenerationCancelled):
+    for kind in (ServiceError, RequestError, NotFinite, HTTPException, GenerationCancelled):
         app.add_exception_handler(kind, answer)
 
 

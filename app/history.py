@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from app.errors import EditNotFound, VersionNotFound, VersionNotReached
 from app.recovery import Recovered
-from app.schemas.base import EditStatus
-from app.schemas.edits import EditView
 from app.store.artifacts import Unfit
-from app.store.edit_log import EditLog, NewEdit
-from app.store.ledger import Change, EventType, LedgerEdit
-from app.store.records import Event, Reencoding
+from app.store.commits import Commit, Created, Reencoded, Stamp
+from app.store.current import StoredArtifact
+from app.store.edit_log import EditLog
+from app.store.ledger import EditStatus, LedgerEdit
 from app.ulid import UlidSequence
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.index.base import canonical_scores
@@ -91,14 +90,6 @@ class History:
         """How many edits have the status `stale`."""
         return sum(self.status(edit_id) == "stale" for edit_id in self._shelf.stale())
 
-    async def view(self, edit_id: str) -> EditView:
-        """One edit as it stands. Raises `EditNotFound`."""
-        self.require(edit_id)
-        record = await asyncio.to_thread(self.log.record, edit_id)
-        if record is None:  # the ledger is made of the same rows
-            raise LookupError(f"edit {edit_id} vanished from the database")
-        return EditView.of(record, self.status(edit_id))
-
     async def settled(self) -> None:
         """Return when no commit lies between database and memory."""
         async with self.lock:
@@ -107,6 +98,10 @@ class History:
     def entries(self, edit_ids: Sequence[str]) -> list[MemoryEntry]:
         """Of these edits, those fit to serve. Blocking."""
         return self._shelf.load(edit_ids)
+
+    def read(self, stored: StoredArtifact) -> MemoryEntry | Unfit:
+        """What was stored at any version, checked."""
+        return self._shelf.read(stored)
 
     # --- snapshots --------------------------------------------------------------------------
 
@@ -145,9 +140,15 @@ class History:
         if version == 0:
             return self._empty
         edit_ids = self.ledger.active(version)
-        held = dict(self.snapshot.entries)
+        ledger, now_held = self.ledger, self.snapshot.entries
+        held = {
+            i: now_held[i]
+            for i in edit_ids
+            if i in now_held and ledger.revision(i) == ledger.revision(i, version)
+        }
         missing = [edit_id for edit_id in edit_ids if edit_id not in held]
-        held.update({e.edit_id: e for e in await asyncio.to_thread(self._shelf.load, missing)})
+        loaded = await asyncio.to_thread(self._shelf.load_at, missing, version)
+        held.update({entry.edit_id: entry for entry in loaded})
         entries = [held[edit_id] for edit_id in edit_ids if edit_id in held]
         return await asyncio.to_thread(self._empty.evolve, version, activate=entries)
 
@@ -169,53 +170,41 @@ class History:
     # --- the one way forward ----------------------------------------------------------------
 
     async def commit(
-        self,
-        kind: EventType,
-        changes: Sequence[Change],
-        *,
-        caller: Caller,
-        reason: str | None = None,
-        from_version: int | None = None,
-        new: NewEdit | None = None,
-        entry: MemoryEntry | None = None,
-        record_digest: str | None = None,
-        reencoding: Reencoding | None = None,
-        artifact: bytes | None = None,
+        self, commit: Commit, *, caller: Caller, brought: Sequence[MemoryEntry] = ()
     ) -> None:
         """Write one version and publish it. The caller holds `lock` and planned under it.
 
-        `entry` is the edit that comes in: with `new` and `record_digest` where an `edit_created`
-        brings it, with `reencoding` and `artifact` where a `reencoded` makes it anew. Raises
-        `StoreUnavailable`; then nothing has changed.
+        `brought` are the edits whose artifacts the commit brings, as they are served from now on.
+        Raises `StoreUnavailable`; then nothing has changed.
         """
-        version = self.head + 1
+        version, changes = self.head + 1, commit.changes
         active = [c.edit_id for c in changes if c.after == "active"]
-        revived = [i for i in active if entry is None or i != entry.edit_id]
+        fresh = {entry.edit_id: entry for entry in brought}
+        revived = [edit_id for edit_id in active if edit_id not in fresh]
         retired = [c.edit_id for c in changes if c.edit_id in self.snapshot.entries]
         entries = await asyncio.to_thread(self._shelf.load, revived)
-        if entry is not None and entry.edit_id in active:
-            entries.append(entry)
+        entries += [fresh[edit_id] for edit_id in active if edit_id in fresh]
         snapshot = await asyncio.to_thread(
             self.snapshot.evolve, version, activate=entries, deactivate=retired
         )
-        event = Event(
+        stamp = Stamp(
             version=version,
-            type=kind,
             at=now(),
             actor=caller.actor,
             request_id=caller.request_id,
-            reason=reason,
-            from_version=from_version,
-            changes=tuple(changes),
-            reencoding=reencoding,
-            record_digest=record_digest,
             previous_digest=self._last_digest,
         )
-        await asyncio.to_thread(self.log.append, event, new=new, artifact=artifact)
-        self.ledger.apply(version, changes, created=new.record.place if new else None)
-        if entry is not None:
+        event = await asyncio.to_thread(self.log.append, commit, stamp)
+        self.ledger.apply(
+            version,
+            changes,
+            created=commit.record.place if isinstance(commit, Created) else None,
+            remade=event.reencoding.edit_id if event.reencoding else None,
+            scopes={each.edit_id: each.scope for each in event.scopes},
+        )
+        for entry in brought:
             self._shelf.add(entry)
-        if reencoding is not None:
+        if isinstance(commit, Reencoded):
             self._past.clear()  # earlier versions, too, are answered with artifacts as they are now
         self._last_digest = event.digest
         self.snapshot = snapshot

@@ -121,7 +121,7 @@ class Runtime:
         )
         if self.state == "starting":
             if resumes_edits:
-                await self._service.jobs.resume()
+                await self._service.queue.resume()
             self.state = "ready"
 
     def _load(self) -> tuple[EditableModel, History, JobLog]:
@@ -189,7 +189,7 @@ class Runtime:
         for call in self._when_draining:
             call()
         if self._service is not None:
-            self._service.jobs.pause()
+            self._service.queue.pause()
         if await self._is_idle(self.settings.drain_timeout_s):
             return
         logger.warning("%d requests are cut short", self._requests)
@@ -209,7 +209,7 @@ class Runtime:
     async def close(self) -> None:
         self.state = "closed"
         if self._service is not None:
-            await self._service.jobs.close()
+            await self._service.queue.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()
@@ -241,6 +241,7 @@ def load_model(
         quantization=settings.quantization,
         revision=settings.revision,
         clip=settings.clip,
+        questions=settings.question_encoder,
         trust_remote_code=settings.trust_remote_code,
         editors=None if settings.editor is None else (settings.editor,),
         where_there=_SERVED_EDITORS,
@@ -249,6 +250,8 @@ def load_model(
     )
     router = model.router
     logger.info("image keys are made by %s, tau %.4f", router.image_key_model, router.tau)
+    if model.questions is not None:
+        logger.info("questions are compared by the encoder %s", model.questions.fingerprint)
     if settings.editor is not None:
         logger.info("the default editor is %s: it is the one that was set", settings.editor)
     elif model.default_editor is not None:

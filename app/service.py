@@ -1,25 +1,26 @@
-"""The service's stories: correct an answer, answer, take back, read. Routes are thin around it.
+"""What the server can do, put together: edits are made and switched, questions answered.
 
-Lives on the event loop's thread; what blocks runs elsewhere (`app/engine.py`, worker threads).
+Edits have rooms of their own (`app/edits`), which routes enter directly. Lives on the event loop's
+thread; what blocks runs elsewhere (`app/engine.py`, worker threads).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from app.catalogue import Catalogue
-from app.creation import EditCreation
+from app.edits.catalogue import Catalogue
+from app.edits.create import EditCreation
+from app.edits.edit import Work
+from app.edits.queue import EditQueue
+from app.edits.scope import Scoping
+from app.edits.switch import Switching
+from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
-from app.history import Caller, History
+from app.history import History
 from app.images import DecodedImage, ImageDecoder, data_uri
-from app.jobs import EditJobs
-from app.making import EditMaker
-from app.orders import Answer, Order
 from app.schemas.attributions import AttributionRequest, AttributionView
-from app.schemas.edits import EditCreate, EditsQuery, EditView
-from app.schemas.events import EventsQuery
 from app.schemas.generation import (
     AppliedView,
     CandidateView,
@@ -27,11 +28,8 @@ from app.schemas.generation import (
     GenerateView,
     UsageView,
 )
-from app.schemas.switching import ReinstateRequest, RestoreRequest, RollbackRequest
 from app.store.job_log import JobLog
-from app.store.ledger import Change
 from app.store.records import Event
-from app.switching import Switching
 from app.timing import Stopwatch
 from app.ulid import new_ulid
 from app.verification import StoryTeller
@@ -42,7 +40,7 @@ from editing_core.types import Candidate, GenerationResult
 
 
 class EditingService:
-    """Everything the API can do. One per process."""
+    """Everything the API can do. One per process. `queue`, `switching`, `catalogue`: its edits."""
 
     def __init__(
         self,
@@ -63,9 +61,11 @@ class EditingService:
         self.default_editor = default_editor
         self._decoder = decoder
         teller = StoryTeller(engine, history.log, decoder)
-        self.maker = EditMaker(engine=engine, teller=teller, refine_steps=refine_steps)
-        orders: dict[str, Order] = {}
-        self._catalogue = Catalogue(history, job_log, orders)
+        self.maker = EditMaker(
+            engine=engine, decoder=decoder, teller=teller, refine_steps=refine_steps
+        )
+        under_way: dict[str, Work] = {}
+        self.catalogue = Catalogue(history, job_log, under_way)
         creation = EditCreation(
             engine=engine,
             decoder=decoder,
@@ -73,33 +73,26 @@ class EditingService:
             history=history,
             default_editor=default_editor,
         )
-        self.jobs = EditJobs(
+        self.queue = EditQueue(
             creation=creation,
-            catalogue=self._catalogue,
+            catalogue=self.catalogue,
             engine=engine,
             history=history,
             log=job_log,
-            orders=orders,
+            under_way=under_way,
             wait_s=edit_wait_s,
             limit=edit_limit,
         )
-        self._switching = Switching(engine=engine, teller=teller, history=history)
-
-    # --- correct ----------------------------------------------------------------------------
-
-    async def create_edit(
-        self,
-        draft: EditCreate,
-        *,
-        idempotency_key: str | None,
-        caller: Caller,
-        patient: bool = False,
-    ) -> Answer:
-        """A `patient` caller is answered when the edit has ended, however long it takes."""
-        return await self.jobs.create(draft, key=idempotency_key, caller=caller, patient=patient)
-
-    async def cancel_edit(self, edit_id: str) -> EditView:
-        return await self.jobs.cancel(edit_id)
+        self.scoping = Scoping(
+            engine=engine, maker=self.maker, history=history, catalogue=self.catalogue
+        )
+        self.switching = Switching(
+            engine=engine,
+            teller=teller,
+            history=history,
+            catalogue=self.catalogue,
+            scoping=self.scoping,
+        )
 
     # --- answer -----------------------------------------------------------------------------
 
@@ -167,45 +160,17 @@ class EditingService:
             found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
         return [CandidateView.of(each) for each in found]
 
-    # --- take back --------------------------------------------------------------------------
-
-    async def roll_back(
-        self, edit_id: str, body: RollbackRequest, caller: Caller
-    ) -> tuple[int, bool, EditView]:
-        await self._catalogue.require_committed(edit_id)
-        return await self._switching.roll_back(edit_id, body, caller)
-
-    async def reinstate(
-        self, edit_id: str, body: ReinstateRequest, caller: Caller
-    ) -> tuple[int, bool, EditView]:
-        await self._catalogue.require_committed(edit_id)
-        return await self._switching.reinstate(edit_id, body, caller)
-
-    async def restore(
-        self, body: RestoreRequest, caller: Caller, *, if_match: int | None
-    ) -> tuple[int, Sequence[Change]]:
-        return await self._switching.restore(body, caller, if_match=if_match)
-
     # --- read -------------------------------------------------------------------------------
-
-    async def edit(self, edit_id: str) -> EditView:
-        return await self._catalogue.view(edit_id)
 
     async def edit_events(self, edit_id: str) -> list[Event]:
         """An edit's history, oldest first."""
         log = self.history.log
         return await asyncio.to_thread(log.events, limit=self.history.head, edit_id=edit_id)
 
-    async def edits(self, query: EditsQuery) -> tuple[list[EditView], bool]:
-        """One page, newest first, and whether there are more."""
-        return await self._catalogue.page(query)
-
-    async def events(self, query: EventsQuery) -> tuple[list[Event], bool]:
+    async def events(self, *, after: int, limit: int) -> tuple[list[Event], bool]:
         """One page, oldest first, and whether there are more."""
-        events = await asyncio.to_thread(
-            self.history.log.events, after=query.after, limit=query.limit + 1
-        )
-        return events[: query.limit], len(events) > query.limit
+        events = await asyncio.to_thread(self.history.log.events, after=after, limit=limit + 1)
+        return events[:limit], len(events) > limit
 
 
 def _draw(found: Attribution, image: DecodedImage, prompt: str) -> bytes:

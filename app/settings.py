@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     clip: Path | None = Field(
         None, description="Folder of a CLIPModel that makes image keys, where the model has none."
     )
+    question_encoder: str = Field(
+        "shipped", min_length=1, description="shipped, none, or a folder that training made."
+    )
     trust_remote_code: bool = Field(
         False, description="Run code that a model's processor or tokenizer brings along."
     )

@@ -14,6 +14,7 @@ class Stopwatch:
         self._began = time.perf_counter()
         self._laps: dict[str, float] = {}
         self._running: dict[str, float] = {}
+        self._stopped: dict[str, float] | None = None
 
     @contextmanager
     def lap(self, name: str) -> Iterator[None]:
@@ -25,7 +26,15 @@ class Stopwatch:
             self._laps[name] = self._laps.get(name, 0.0) + time.perf_counter() - began
 
     def read(self) -> dict[str, float]:
-        """Laps as they stand now, running ones too, and the total."""
+        """Laps as they stand, running ones too, and the total; or as they stood when it stopped."""
+        return self._now() if self._stopped is None else dict(self._stopped)
+
+    def stop(self) -> dict[str, float]:
+        """What `read` says from now on."""
+        self._stopped = self._now()
+        return self.read()
+
+    def _now(self) -> dict[str, float]:
         now = time.perf_counter()
         seconds = dict(self._laps)
         for name, began in self._running.items():

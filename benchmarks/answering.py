@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,16 @@ class Made:
     """Prompts or ids whose answers it would change."""
 
 
+class Wish(Protocol):
+    """An edit as it is wanted."""
+
+    @property
+    def question(self) -> Question: ...
+
+    @property
+    def target(self) -> str: ...
+
+
 class Answerer(Protocol):
     """What the protocol needs."""
 
@@ -77,10 +87,22 @@ class Answerer(Protocol):
 
 
 class Server:
-    """A running server, asked from several threads, edited from one."""
+    """A running server, asked from several threads, edited from one.
 
-    def __init__(self, url: str, root: Path, *, verify: Verify, concurrency: int = 8) -> None:
+    Pictures are relative to `root`, or absolute. `limits` go into every question, beside it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        root: Path,
+        *,
+        verify: Verify,
+        concurrency: int = 8,
+        limits: Mapping[str, Any] = {},
+    ) -> None:
         self._http = httpx.Client(base_url=url, timeout=600)
+        self._limits = limits
         self._root = root
         self._verify = verify
         self._threads = ThreadPoolExecutor(concurrency)
@@ -96,7 +118,7 @@ class Server:
     def reset(self) -> None:
         self._http.post("/admin/rollback", json={"to_version": 0}).raise_for_status()
 
-    def edit(self, edits: Sequence[FlagEdit], advance: Advance) -> list[Made]:
+    def edit(self, edits: Sequence[Wish], advance: Advance) -> list[Made]:
         """`POST /edits`, in order: an edit is verified beside those before it."""
         made = []
         for edit in edits:
@@ -115,7 +137,7 @@ class Server:
     ) -> list[Answer]:
         def one(question: Question) -> Answer:
             edits = "on" if with_edits else "off"
-            body = self._body(question) | {"edits": edits, "explain": with_edits}
+            body = self._body(question) | {"edits": edits, "explain": with_edits, **self._limits}
             answer = _answer(self._post("/generate", body).raise_for_status().json())
             advance(1)
             return answer
@@ -148,13 +170,13 @@ class InProcess:
     def reset(self) -> None:
         self._session = EditSession(self._model, verify=self._verify)
 
-    def edit(self, edits: Sequence[FlagEdit], advance: Advance) -> list[Made]:
+    def edit(self, edits: Sequence[Wish], advance: Advance) -> list[Made]:
         made = []
         for edit in edits:
             image = self._image(edit.question)
             assert image is not None
             try:
-                found = self._session.edit(EditRequest(image, edit.record.prompt, edit.target))
+                found = self._session.edit(EditRequest(image, edit.question.prompt, edit.target))
             except RequestError as error:
                 made.append(Made(None, refusal=error.code))
             else:

@@ -84,10 +84,10 @@ def data_uri(image: ImageArray) -> str:
 
 
 @contextlib.contextmanager
-def own_server(*options: str) -> Iterator[str]:
+def own_server(*options: str, patience: float = 120.0) -> Iterator[str]:
     """A server on a free port and an empty data directory, for as long as the block runs.
 
-    `options` are those of `errata serve`.
+    `options` are those of `errata serve`; `patience` is how many seconds its start may take.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -98,22 +98,23 @@ def own_server(*options: str) -> Iterator[str]:
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{port}"
         try:
-            _wait_until_ready(url, server)
+            _wait_until_ready(url, server, patience)
             yield url
         finally:
             server.terminate()
             server.wait(timeout=60)
 
 
-def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], patience: float) -> None:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
         if server.poll() is not None:
             raise RuntimeError("the server stopped at start; run `errata serve` to see why")
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/health/ready").status_code == 200:
                 return
         time.sleep(0.2)
-    raise RuntimeError("the server did not become ready within two minutes")
+    raise RuntimeError(f"the server did not become ready within {patience:.0f} seconds")
 
 
 def _misses(outcomes: list[ProbeOutcome]) -> str:

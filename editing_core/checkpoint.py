@@ -109,8 +109,9 @@ def verify_manifest(root: Path) -> dict[str, str]:
 
 
 def fingerprint_files(*folders: Path) -> str:
-    """Identity of the weights and configuration in `folders`: `sha256:...`.
+    """The name that releases before gave the model in `folders`: `sha256:...`.
 
+    It covers every file of these kinds, whether loading reads it or not (now: `contents.py`).
     The same bytes give the same fingerprint on every machine, wherever the folders lie. A router or
     an editor that lies beside a plain model is none of it: they are made for it, and it must stay
     the model that they were made for.

@@ -12,6 +12,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,15 @@ from editing_core.errors import (
     ArtifactCorrupt,
     ContextTooLong,
     FingerprintMismatch,
+    NotFinite,
     StaleArtifact,
     TargetTooLong,
 )
-from editing_core.experts.memory import Snapshot
+from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.fitting import EditRows, half
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
 from editing_core.parts import default_editor, load_parts
+from editing_core.questions.encoder import QuestionEncoder, load_encoder
 from editing_core.refinement import (
     ANSWERS,
     MAX_STEPS,
@@ -49,6 +52,7 @@ from editing_core.refinement import (
 )
 from editing_core.registry import EDITORS, OBJECTIVES
 from editing_core.routing.base import RouterBase
+from editing_core.routing.wordings import TextMatch, match
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
@@ -58,6 +62,7 @@ from editing_core.types import (
     ImageArray,
     Notify,
     OnProgress,
+    RoutingKey,
 )
 
 __all__ = ["EditableModel", "GenerationRow"]
@@ -73,6 +78,7 @@ class EditableModel:
         editors: Mapping[str, Editor],
         *,
         stock_questions: Sequence[StockQuestion] | None = None,
+        questions: QuestionEncoder | None = None,
     ) -> None:
         _check_fit(backbone, router, editors)
         self.stock_questions = tuple(
@@ -81,6 +87,7 @@ class EditableModel:
         self.backbone = backbone
         self.router = router
         self.editors = dict(editors)
+        self.questions = questions
 
     @classmethod
     def load(
@@ -97,6 +104,7 @@ class EditableModel:
         where_there: Sequence[str] = (),
         parts: Path | None = None,
         notify: Notify | None = None,
+        questions: str | Path = "shipped",
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
@@ -104,7 +112,9 @@ class EditableModel:
         is the default editor, if the model has one that fits. `parts` is a folder for what is
         measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
         `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
-        none; the rest is as `find_checkpoint` and `Placement.resolve` take it.
+        none. `questions` is the question encoder: `shipped`, where its base is installed, `none`
+        (then the router's own keys compare texts), or a folder that training made. The rest is as
+        `find_checkpoint` and `Placement.resolve` take it.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
@@ -114,7 +124,9 @@ class EditableModel:
             EDITORS.resolve(name)
         placement = Placement.resolve(device, dtype, quantization)
         layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
-        backbone = load_backbone(layout, placement, clip=clip, trust_remote_code=trust_remote_code)
+        backbone = load_backbone(
+            layout, placement, clip=clip, trust_remote_code=trust_remote_code, parts=parts
+        )
         found = load_parts(
             layout,
             backbone,
@@ -127,7 +139,13 @@ class EditableModel:
         for editor in found.editors.values():
             for module in editor.trainable_modules():
                 module.to(placement.device)
-        return cls(backbone, router, found.editors, stock_questions=questions_of(layout))
+        return cls(
+            backbone,
+            router,
+            found.editors,
+            stock_questions=questions_of(layout),
+            questions=_question_encoder(questions),
+        )
 
     @property
     def default_editor(self) -> str | None:
@@ -154,16 +172,19 @@ class EditableModel:
         return Snapshot.empty(self.backbone.image_key_dim)
 
     def validate(self, request: EditRequest, *, editor: str) -> None:
-        """Refuse, by tokenizer alone, what `encode` would refuse.
+        """Refuse, by tokenizer and image processor alone, what `encode` would refuse.
 
-        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, and `LookupError` on an
-        editor that is not loaded.
+        Raises `TargetTooLong`, `TargetNotEncodable`, `ContextTooLong`, `PictureNotReadable`, and
+        `LookupError` on an editor that is not loaded.
         """
         self._editor(editor)
         target_ids = self._encode_target(request.target)
-        for prompt in (request.prompt, *request.rephrases):
+        prompts = (request.prompt, *request.rephrases, *request.not_for)
+        for prompt in prompts:
             self._check_prompt(prompt)
-            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids)
+        picture = self.backbone.picture_of(request.image)
+        for prompt in prompts:
+            self.backbone.lay_out(prompt, has_image=True, target_ids=target_ids, pictures=[picture])
 
     @torch.no_grad()
     def encode(
@@ -182,7 +203,8 @@ class EditableModel:
         answer is returned as it is, for verification to judge.
 
         Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not fit
-        float16, and `GenerationCancelled` before the next pass once `is_cancelled` says so.
+        float16, `NotFinite` where the model's own do not come, and `GenerationCancelled` before
+        the next pass once `is_cancelled` says so.
         """
         self.validate(request, editor=editor)
         raise_if(is_cancelled)
@@ -190,16 +212,13 @@ class EditableModel:
         batch = self.backbone.prepare(
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
-        spans, features = batch.rows[0].spans, batch.rows[0].features
-        assert features is not None
         found = self.backbone.states(batch, (self.router.layer, chosen.edit_layer))
-        assert spans.vision is not None
-        seen = found[self.router.layer][0, spans.vision_rows].float()
-        wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
-        words, *others = self.backbone.word_states([batch.rows[0], *wordings], self.router.layer)
-        key = self.router.keys(
-            RoutingStates(image=seen, words=words), features.key, rephrases=others
-        )
+        features = batch.rows[0].features
+        assert features is not None
+        given = (*found.values(), torch.from_numpy(features.key))
+        if not all(bool(numbers.isfinite().all()) for numbers in given):
+            raise NotFinite("the model gave no numbers for this edit's question (NaN or infinity)")
+        key = self._routing_key(request, batch, found[self.router.layer])
         raise_if(is_cancelled)
         rows = EditRows.see(
             request,
@@ -227,6 +246,22 @@ class EditableModel:
         )
         return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
 
+    @torch.no_grad()
+    def rescope(self, artifact: EditArtifact, request: EditRequest) -> EditArtifact:
+        """The same edit under new keys: `request` is its own, with other wordings.
+
+        The expert is the same, tensor by tensor. Raises what `validate` raises, and
+        `StaleArtifact` when other weights made the edit.
+        """
+        self.validate(request, editor=artifact.editor)
+        self.check_current("that changes its scope", artifact)
+        target_ids = self._encode_target(request.target)
+        batch = self.backbone.prepare(
+            [PromptRow(request.prompt, request.image, target_ids=target_ids)]
+        )
+        states = self.backbone.states(batch, (self.router.layer,))[self.router.layer]
+        return replace(artifact, key=self._routing_key(request, batch, states))
+
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
         return self.backbone.image_features([image])[0].key
@@ -242,7 +277,7 @@ class EditableModel:
         """Continue all rows in one batch; results in their order.
 
         `on_tokens(row, delta)` is called as text becomes certain; a row's joined deltas equal its
-        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit,
+        result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit, `NotFinite`,
         `GenerationCancelled`.
         """
         if not rows:
@@ -327,17 +362,21 @@ class EditableModel:
             taps = self.edited_pass(batch, before).prefill_taps()
             base = passes.answers(self.backbone.forward(batch, taps=taps))
             aim = Aim(chosen, roles_of(wanted), base)
-        return refine(
+        editor, keeps = self._editor(artifact.editor), any(w.is_kept for w in wanted)
+        start = editor.guarded(artifact) if keeps else artifact
+        refined = refine(
             edit_id,
-            artifact,
+            start,
             [(passes, answers)],
-            movable=self._editor(artifact.editor).movable(
-                artifact, keeps=any(w.is_kept for w in wanted)
-            ),
+            movable=editor.movable(artifact, keeps=keeps),
             max_steps=max_steps,
             aim=aim,
             is_cancelled=is_cancelled,
         )
+        if start is not artifact and not refined.steps:
+            # A guard was all it took, and is a step of its own: another expert is to be tried.
+            refined = replace(refined, steps=1)
+        return refined
 
     def edited_pass(self, batch: PreparedBatch, snapshots: Sequence[Snapshot | None]) -> EditedPass:
         """One batch's way through this model, row b with the edits of `snapshots[b]`."""
@@ -346,9 +385,14 @@ class EditableModel:
             snapshots,
             router=self.router,
             read_words=self.backbone.word_states,
+            compare=None if self.questions is None else self._compare,
             editors=self.editors,
             check=self.check_current,
         )
+
+    def _compare(self, question: str, edits: Sequence[MemoryEntry]) -> TextMatch:
+        assert self.questions is not None
+        return match(self.questions, question, edits, prefer=self.router.thresholds.prefer)
 
     def check_current(self, edit_id: str, artifact: EditArtifact) -> None:
         """Raise `StaleArtifact`, naming the edit, when other weights than these made it."""
@@ -364,6 +408,20 @@ class EditableModel:
         ):
             if made_by != loaded:
                 raise StaleArtifact(f"edit {edit_id} was made by another {part} ({made_by})")
+
+    def _routing_key(
+        self, request: EditRequest, batch: PreparedBatch, states: Tensor
+    ) -> RoutingKey:
+        """What the edit is filed under. `states [1, rows, hidden]` of its own row."""
+        own = batch.rows[0]
+        assert own.features is not None
+        assert own.spans.vision is not None
+        seen = states[0, own.spans.vision_rows].float()
+        wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
+        words, *others = self.backbone.word_states([own, *wordings], self.router.layer)
+        return self.router.keys(
+            RoutingStates(image=seen, words=words), own.features.key, rephrases=others
+        )
 
     def _editor(self, name: str) -> Editor:
         try:
@@ -386,6 +444,12 @@ class EditableModel:
         limit = self.backbone.max_positions
         if _is_longer(prompt, limit * self.backbone.chat.longest_token):
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _question_encoder(chosen: str | Path) -> QuestionEncoder | None:
+    if chosen == "none":
+        return None
+    return load_encoder(None if chosen == "shipped" else Path(chosen))
 
 
 def _shared_artifact(edit_id: str, wanted: Sequence[Wanted]) -> EditArtifact:

@@ -1,12 +1,13 @@
 """One batch's way through the model with edits: route once, fuse once, apply at every step.
 
-    before    rows whose picture finds edits have their words read without the picture
+    before    rows whose picture finds edits have their question compared with the edits' wordings;
+              where one may be meant, the words are read without the picture
     prefill   base states reach the router's layer -> each row with survivors is routed, once
               -> its experts are fused -> their residual is added at the edit layer
     decode    the same fused experts are applied to each new token
 
-A batch in which no edit passes the image filter runs without any hook; a row that selects nothing
-keeps the base model's bits.
+A batch in which no edit passes the image filter, or none is meant, runs without any hook; a row
+that selects nothing keeps the base model's bits.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from editing_core.backbones.passes import Tap
 from editing_core.errors import StaleArtifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
+from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
 from editing_core.types import EditArtifact, RoutingDecision, Rows
 
@@ -38,20 +40,32 @@ class Routes(Protocol):
     ) -> list[tuple[str, float]]: ...
 
     def route(
-        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Snapshot
+        self,
+        query: RoutingStates,
+        survivors: Sequence[tuple[str, float]],
+        snapshot: Snapshot,
+        *,
+        match: TextMatch | None = None,
     ) -> RoutingDecision: ...
+
+    def refuse(
+        self, survivors: Sequence[tuple[str, float]], match: TextMatch
+    ) -> RoutingDecision | None: ...
 
 
 ReadWords = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
 """`Backbone.word_states`."""
 
+CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
+"""How a question fits the wordings of some edits: `routing.wordings.match`."""
+
 
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
-    `decisions[b]` is row b's, complete once prefill ran. `read_words` runs at once, for rows whose
-    picture finds anything. `check` is called with the id and the
-    artifact of each edit that is about to act and may refuse it.
+    `decisions[b]` is row b's, complete once prefill ran. `compare` (None: the router's own textual
+    keys decide) and `read_words` run at once, for rows whose picture finds anything. `check` is
+    called with the id and the artifact of each edit that is about to act and may refuse it.
     """
 
     def __init__(
@@ -61,6 +75,7 @@ class EditedPass:
         *,
         router: Routes,
         read_words: ReadWords,
+        compare: CompareTexts | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
     ) -> None:
@@ -72,6 +87,9 @@ class EditedPass:
         self._fused: dict[int, Fused] = {}
         self.decisions = [RoutingDecision()] * len(batch.rows)
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
+        self._matches: dict[int, TextMatch] = {}
+        if compare is not None:
+            self._compare(compare)
         self._words: dict[int, Tensor] = {}
         if self._survivors:
             asked = [batch.rows[b] for b in self._survivors]
@@ -133,6 +151,18 @@ class EditedPass:
             return []
         return self._router.hard_filter(row.features.key, snapshot)
 
+    def _compare(self, compare: CompareTexts) -> None:
+        """By text alone: rows that mean none of their survivors are decided here and now."""
+        for b, survivors in list(self._survivors.items()):
+            entries = self._entries(b)
+            found = compare(self._batch.rows[b].prompt, [entries[i] for i, _ in survivors])
+            decision = self._router.refuse(survivors, found)
+            if decision is None:
+                self._matches[b] = found
+            else:
+                self.decisions[b] = decision
+                del self._survivors[b]
+
     def _route(self, hidden: Tensor) -> None:
         """Decide for every row with survivors; then there is nothing left to decide."""
         columns = self._batch.pictures
@@ -140,7 +170,8 @@ class EditedPass:
             snapshot = self._snapshots[b]
             assert snapshot is not None
             states = RoutingStates(image=hidden[b, columns[b]].float(), words=self._words[b])
-            decision = self._router.route(states, survivors, snapshot)
+            match = self._matches.get(b)
+            decision = self._router.route(states, survivors, snapshot, match=match)
             self.decisions[b] = decision
             if decision.applied:
                 self._fused[b] = self._fuse(b, decision)

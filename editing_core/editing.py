@@ -76,7 +76,7 @@ class EditSession:
         retired = [i for i in dict.fromkeys(named) if i in self.snapshot.entries]
         data = encode_artifact(self.model.encode(request, editor=self.editor))
         edit_id = f"e{len(self._requests) + 1}"
-        entry = MemoryEntry(edit_id, decode_artifact(data), slot[0], request.prompt)
+        entry = MemoryEntry.of(edit_id, decode_artifact(data), request, image_digest=slot[0])
         outcome = EditOutcome(accepted=True, edit_id=edit_id)
         if self.verify != "off":
             found = self._verified(request, entry, retired)

@@ -5,14 +5,17 @@
     │   ├── ContextTooLong        prompt (and answer) do not fit the model's context
     │   ├── TargetTooLong         the target has more tokens than an edit may have
     │   ├── TargetNotEncodable    decoding the encoded target does not give it back
-    │   └── AnswerTooShort        the answer has no token of the number asked about
+    │   ├── AnswerTooShort        the answer has no token of the number asked about
+    │   └── PictureNotReadable    the model's own image processor cannot take this picture
     ├── CheckpointError           weights on disk cannot be used
     │   ├── CheckpointMissing     a file or folder is not there
     │   ├── CheckpointCorrupt     a file is damaged, or is not what the manifest says
     │   ├── FingerprintMismatch   two parts of a checkpoint were not made for each other
-    │   └── UnknownArchitecture   no backbone is registered for this model family
+    │   ├── UnknownArchitecture   no backbone is registered for this model family
+    │   └── CheckpointUnsupported the files are whole, and of a kind that cannot be served
     ├── ArtifactCorrupt           a stored edit is damaged
     ├── StaleArtifact             a stored edit was made by other weights
+    ├── NotFinite                 the model gave no numbers: NaN or infinity
     ├── TrainingError             a training cannot begin, or go on, as asked
     │   └── AnotherPlan           the run kept there was begun with other settings
     └── GenerationCancelled       the caller asked to stop
@@ -70,6 +73,12 @@ class AnswerTooShort(RequestError):
     param = "token"
 
 
+class PictureNotReadable(RequestError):
+    code = "image_not_readable_by_model"
+    default_hint = "Send a picture of another shape: scale it, or crop its long side."
+    param = "image"
+
+
 class CheckpointError(EditingError):
     """Weights on disk cannot be used; nothing was loaded."""
 
@@ -94,6 +103,27 @@ class FingerprintMismatch(CheckpointError):
 class UnknownArchitecture(CheckpointError):
     code = "unknown_architecture"
     default_hint = "Register a backbone for this family; see docs/adding.md."
+
+
+class CheckpointUnsupported(CheckpointError):
+    code = "checkpoint_unsupported"
+    default_hint = "Serve another checkpoint of this family."
+
+
+class NotFinite(EditingError):
+    """The model gave out NaN or infinity. `edits` are the ids of those that took part."""
+
+    code = "model_not_finite"
+    default_hint = (
+        "Start the server with another --dtype (bf16, or fp32): numbers of this model may not fit "
+        "the one it has. If fp32 does not help, its weights are damaged: fetch them again."
+    )
+
+    def __init__(
+        self, message: str, *, edits: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.edits = edits
 
 
 class ArtifactCorrupt(EditingError):

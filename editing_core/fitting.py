@@ -18,7 +18,7 @@ from torch import Tensor
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.editors.base import Companion, Editor, Seen
-from editing_core.errors import ContextTooLong
+from editing_core.errors import ContextTooLong, PictureNotReadable
 from editing_core.generation import IsCancelled
 from editing_core.refinement import RefinedPass, Turn, refine
 from editing_core.states import EditStates
@@ -199,15 +199,15 @@ def _readable(
     """Those that the model can read whole."""
     found = []
     for companion in companions:
-        (features,) = backbone.image_features([companion.image])
         try:
+            (features,) = backbone.image_features([companion.image])
             backbone.lay_out(
                 companion.prompt,
                 has_image=True,
                 target_ids=target_ids,
                 pictures=features.pictures,
             )
-        except ContextTooLong:
-            continue  # the edit's own words fit, and are seen
+        except (ContextTooLong, PictureNotReadable):
+            continue  # the edit's own words and picture fit, and are seen
         found.append(companion)
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import Tap
-from editing_core.errors import GenerationCancelled
+from editing_core.errors import GenerationCancelled, NotFinite
 from editing_core.experts.memory import Snapshot
 from editing_core.streaming import TextStream
 from editing_core.types import (
@@ -110,7 +110,8 @@ def run(
     """Generate all rows of `batch` to their ends, in its order.
 
     A row that is done stays in the batch: the others keep their shapes, and so their bits.
-    Raises `GenerationCancelled` before the next pass through the model once `is_cancelled` says so.
+    Raises `GenerationCancelled` before the next pass through the model once `is_cancelled` says so,
+    and `NotFinite` where a row's next token cannot be chosen: the model gave NaN or infinity.
     """
     writers = [
         _Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids))
@@ -120,6 +121,8 @@ def run(
     logits, state = backbone.prefill(batch, taps=edited.prefill_taps())
     step = 1
     while True:
+        running = [b for b, writer in enumerate(writers) if writer.finish_reason is None]
+        refuse_not_finite(logits, running, edited.decisions)
         tokens = [backbone.pad_token_id] * len(writers)
         for b, writer in enumerate(writers):
             if writer.finish_reason is not None:
@@ -138,6 +141,24 @@ def run(
     return [
         writer.result(decision) for writer, decision in zip(writers, edited.decisions, strict=True)
     ]
+
+
+def refuse_not_finite(
+    logits: Tensor, rows: Sequence[int], decisions: Sequence[RoutingDecision] = ()
+) -> None:
+    """Raise `NotFinite`, naming the edits that act, unless `rows` of `[batch, vocab]` have a best.
+
+    A token that cannot be chosen may have minus infinity; NaN anywhere, or infinity, is no answer.
+    """
+    finite = logits.amax(-1).isfinite().tolist()
+    for b in rows:
+        if not finite[b]:
+            acting = tuple(c.edit_id for c in decisions[b].applied) if decisions else ()
+            with_edits = f" with the edits {', '.join(acting)}" if acting else ""
+            raise NotFinite(
+                f"the model gave no numbers for this question{with_edits} (NaN or infinity)",
+                edits=acting,
+            )
 
 
 def raise_if(is_cancelled: IsCancelled | None) -> None:

@@ -15,15 +15,16 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.loading import backbone_fingerprint
 from editing_core.checkpoint import CheckpointLayout
 from editing_core.editors.base import Editor
-from editing_core.errors import CheckpointCorrupt, CheckpointMissing
+from editing_core.errors import CheckpointCorrupt, CheckpointError, CheckpointMissing
 from editing_core.experts.weights import read_description, write_description
 from editing_core.registry import EDITORS, MEASURED
 from editing_core.routing.base import RouterBase, load_router
@@ -36,6 +37,8 @@ _ROUTER = "router"
 _CALIBRATION = "calibration"
 # By name: it draws pictures, and so stands above everything that serves.
 _MEASURE = "editing_core.first_start.measure"
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def part_fingerprints(
     Raises `CheckpointMissing` when it has no router, trained or measured, and what
     `backbone_fingerprint` raises.
     """
-    backbone = backbone_fingerprint(layout, clip=clip, quantization=quantization)
+    backbone = backbone_fingerprint(layout, clip=clip, quantization=quantization, parts=parts)
     places = [layout, CheckpointLayout(_folder(parts, backbone))]
 
     def described(name: str) -> str:
@@ -109,7 +112,8 @@ def load_parts(
     """Load a router and `editors`, and those of `where_there` that can be had without measuring.
 
     With `editors` None it is the default one, if there is any. What the checkpoint lacks is read
-    from the backbone's folder under `parts`, and measured into it where it is not there yet.
+    from the backbone's folder under `parts`, and measured into it where it is not there yet, or is
+    damaged.
 
     Raises `CheckpointMissing` naming a part that is neither there nor can be measured,
     `CheckpointCorrupt` and `FingerprintMismatch` on damaged files, `LookupError` on an unknown
@@ -128,10 +132,21 @@ def load_parts(
         default = default_editor([n for n in DEFAULT_EDITORS if any(p.has(n) for p in places)])
         names = [default] if default else []
     names += [name for name in where_there if any(place.has(name) for place in places)]
-    router = load_router(*_part(_ROUTER, places))
+
+    def read(name: str, load: Callable[[Path, Path], T]) -> T:
+        try:
+            return load(*_part(name, places))
+        except CheckpointError as error:
+            if parts is None or name not in MEASURED or layout.has(name):
+                raise
+            logger.warning("%s is measured again: %s", name, error.message)
+            importlib.import_module(_MEASURE).measure_parts(backbone, folder, [name], notify)
+            return load(*_part(name, places))
+
+    router = read(_ROUTER, load_router)
     loaded: dict[str, Editor] = {}
     for name in dict.fromkeys(names):
-        loaded[name] = EDITORS.resolve(name).load(*_part(name, places))
+        loaded[name] = read(name, EDITORS.resolve(name).load)
     if parts is not None:
         router = _calibrated(router, folder / f"{_CALIBRATION}.json")
     return Parts(router, loaded)

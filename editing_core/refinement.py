@@ -27,7 +27,7 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import Tap
 from editing_core.editors.base import Editor, Optimise
-from editing_core.errors import ArtifactCorrupt
+from editing_core.errors import ArtifactCorrupt, NotFinite
 from editing_core.generation import GenerationRow, IsCancelled, raise_if
 from editing_core.intervention import Fused, apply, fuse
 from editing_core.objectives.base import Objective, ProbeBatch
@@ -255,7 +255,8 @@ def refine(
     those that need none. It ends when in `settled` turns in succession, by default all of them,
     each wanted token's logit leads all others by `margin`; where that is out of reach, the last
     expert under which as many turns were seen to lead at all is the result.
-    Raises `GenerationCancelled`, and `ArtifactCorrupt` when a tensor outgrows float16.
+    Raises `GenerationCancelled`, `ArtifactCorrupt` when a tensor outgrows float16, and `NotFinite`
+    where no step was to blame.
     """
     start = {name: artifact.payload[name].float() for name in movable}
     # In units of each tensor's own size, so that one rate suits all of them.
@@ -279,6 +280,8 @@ def refine(
             found = run.answers(states)
             # The head reads answers only: on a small model it is half of a step.
             logits = torch.split(run.head(torch.cat(found)), [len(answer) for answer in found])
+        if step == 0 and not all(bool(line.isfinite().all()) for line in logits):
+            raise NotFinite("the model gave no numbers for this edit's questions (NaN or infinity)")
         lead = min(_lead(line, ids) for line, ids in zip(logits, answers, strict=True))
         # Turns in succession, with no step between them.
         leading = leading + 1 if lead >= 0 else 0

@@ -24,17 +24,31 @@ Notify = Callable[[str, int, int], None]
 
 OnProgress = Callable[[int, int, float], None]
 """Told between gradient steps: steps made, the most there may be, and the loss."""
-Outcome = Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
+Outcome = Literal[
+    "applied",
+    "below_sentinel",
+    "below_text_gate",
+    "excluded",
+    "ambiguous",
+    "outweighed",
+    "inactive",
+]
+"""What became of an edit that passed the image filter: see `Candidate`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """One correction: on this picture, to this prompt, the model must answer `target`."""
+    """One correction: on this picture, to this prompt, the model must answer `target`.
+
+    `rephrases` are further wordings that must get it too. `not_for` are questions about the
+    picture that the edit must leave alone.
+    """
 
     image: ImageArray
     prompt: str
     target: str
     rephrases: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +118,11 @@ class Candidate:
     """One edit that passed the hard image filter, and what became of it.
 
     `image_similarity` is the cosine of the image keys; `text_similarity` the router's text gate
-    in 0..1; `weight` the final multiplier, 0 unless `outcome` is `applied`.
+    in 0..1; `weight` the final multiplier, 0 unless `outcome` is `applied`. `matched` is the
+    wording of the edit that was nearest to the question, where texts were compared.
+
+    `excluded`: a question that the edit must leave alone was nearer. `ambiguous`: edits of two
+    targets fit, neither clearly better. `outweighed`: an edit of another target answers.
     """
 
     edit_id: str
@@ -112,6 +130,7 @@ class Candidate:
     text_similarity: float
     weight: float
     outcome: Outcome
+    matched: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 The edit is tried in a snapshot beside every active one and must find its own way through the
 router: what is verified is what will be served. It must give its target to its own prompt and
-rephrases, and leave alone the nearest active edits (each asked on its own picture) and stock
-questions on its own picture. Where it fails, its expert is refined and tried again.
+rephrases, and leave alone the nearest active edits (each asked on its own picture), the questions
+that it is not for, and stock questions on its own picture. Where it fails, its expert is refined
+and tried again.
 
 A question in which the edit takes no part runs the very path it would run without it, so it is
 not answered twice: a single pass shows who takes part.
@@ -36,9 +37,10 @@ _FETCHED_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One answer that the edit changed and should not have: another edit's, or a stock question's.
+    """One answer that the edit changed and should not have.
 
-    `edit_id` is the other edit's; None for a stock question.
+    `edit_id` is the other edit's whose own answer it was; None for a question about its own
+    picture, a stock question or one that it is not for.
     """
 
     prompt: str
@@ -222,6 +224,7 @@ class _Trials:
         # Without those superseded: what they did to a stock question is not this edit's doing.
         rest = base.evolve(base.version + 1, deactivate=list(retired)) if retired else base
         candidate = self._with(entry)
+        self._watched += yield from self._not_for(entry.edit_id, rest, candidate)
         self._watched += yield from self._stock_questions(entry.edit_id, rest, candidate)
         self._watched += yield from _neighbours([entry], base, candidate, retired, self._tau)
         own = GenerationRow(self._request.prompt, self._request.image, snapshot=base)
@@ -277,6 +280,12 @@ class _Trials:
                 self._hurt[i] = None
         return _damages(self._watched, self._before_watched, after)
 
+    def _not_for(self, edit_id: str, rest: Snapshot, candidate: Snapshot) -> Story[list[_Watched]]:
+        """Of the questions that the edit is not for, those in which it takes part. None excused."""
+        asked = [_Watched(p, self._request.image, rest) for p in self._request.not_for]
+        acting = yield from who_acts([w.row(candidate) for w in asked])
+        return [w for w, gates in zip(asked, acting, strict=True) if edit_id in gates]
+
     def _stock_questions(
         self, edit_id: str, rest: Snapshot, candidate: Snapshot
     ) -> Story[list[_Watched]]:
@@ -285,8 +294,8 @@ class _Trials:
         Those that the router takes for the edit's own prompt, the likest first, are replaced by
         the next on the list, up to `MAX_EXCUSED`.
         """
-        own = {slot_prompt(prompt) for prompt in self._prompts}
-        waiting = [q.prompt for q in self._stock if slot_prompt(q.prompt) not in own]
+        named = {slot_prompt(prompt) for prompt in (*self._prompts, *self._request.not_for)}
+        waiting = [q.prompt for q in self._stock if slot_prompt(q.prompt) not in named]
         watched: list[_Watched] = []
         places, excuses = STOCK_QUESTIONS, MAX_EXCUSED
         while waiting and places:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Words mean nothing to models with random weights. Tests of the model that ships, which means
+# what it says, name the shipped question encoder.
+os.environ.setdefault("ERRATA_QUESTION_ENCODER", "none")
 # A test that wants an edit to be answered 202 says so itself; no slow machine decides it.
 os.environ.setdefault("ERRATA_EDIT_WAIT_S", "600")
 
@@ -41,7 +44,7 @@ def tiny_model(tiny_checkpoint: Path) -> EditableModel:
     from editing_core.editable_model import EditableModel
     from editing_core.registry import EDITORS
 
-    return EditableModel.load(tiny_checkpoint, editors=tuple(EDITORS))
+    return EditableModel.load(tiny_checkpoint, editors=tuple(EDITORS), questions="none")
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,10 @@ from app.errors import StartupError
 from app.locking import InstanceLock
 from app.settings import Settings
 from editing_core.errors import EditingError
+from editing_core.questions.preference import Preference
 
 if TYPE_CHECKING:
+    from editing_core.questions.encoder import QuestionEncoder
     from editing_core.routing.base import RouterBase
 
 app = typer.Typer(add_completion=False)
@@ -40,25 +42,34 @@ def calibrate(
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="As for errata serve.")
     ] = None,
+    question_encoder: Annotated[
+        str | None, typer.Option(help="What compares questions: shipped, none, or a folder.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model.")] = None,
+    prefer: Annotated[
+        Preference | None,
+        typer.Option(help="precision, balanced or recall: see the table of what each costs."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print only, also while a server runs.")
     ] = False,
 ) -> None:
     """Calibrate the router on drawn pictures and shipped questions; takes a minute or two.
 
-    Every option but --dry-run is also ERRATA_... and errata.toml, as for errata serve.
+    --prefer chooses how sure an edit must be that a question means it. Every option but --prefer
+    and --dry-run is also ERRATA_... and errata.toml, as for errata serve.
     """
-    given = {name: value for name, value in locals().items() if name != "dry_run"}
+    own = ("dry_run", "prefer")
+    given = {name: value for name, value in locals().items() if name not in own}
     try:
-        _calibrate(Settings.load(**given), dry_run=dry_run)
+        _calibrate(Settings.load(**given), dry_run=dry_run, prefer=prefer)
     except (StartupError, EditingError, OSError, LookupError, ValueError) as error:
         hint = getattr(error, "hint", "")
         typer.echo(f"errata: cannot calibrate: {error}{' ' if hint else ''}{hint}", err=True)
         raise typer.Exit(1) from error
 
 
-def _calibrate(settings: Settings, *, dry_run: bool) -> None:
+def _calibrate(settings: Settings, *, dry_run: bool, prefer: Preference | None) -> None:
     with ExitStack() as stack:
         parts = settings.parts_dir
         if dry_run:
@@ -77,7 +88,11 @@ def _calibrate(settings: Settings, *, dry_run: bool) -> None:
             loaded = load_model(settings, parts=parts, notify=notify)
             before = loaded.router
             after = recalibrate(before, loaded.backbone, notify=notify)
+            if prefer is not None:
+                after = after.with_thresholds(prefer=prefer)
         _show(before, after)
+        if loaded.questions is not None:
+            _show_points(loaded.questions, after.thresholds.prefer)
         if dry_run:
             typer.echo("dry run: nothing was written")
         else:
@@ -92,6 +107,18 @@ def _show(before: RouterBase, after: RouterBase) -> None:
     for old, new in ((then, now), (before.figures, after.figures)):
         for name in dict.fromkeys((*old, *new)):
             typer.echo(f"{name:34}{_cell(old, name):>12}{_cell(new, name):>12}")
+
+
+def _show_points(encoder: QuestionEncoder, chosen: str) -> None:
+    """What each preference costs, measured on topics that the encoder was not trained on."""
+    typer.echo(f"\nquestion encoder {encoder.fingerprint}")
+    columns = ("hit", "confusables that fire", "another edit answers")
+    typer.echo(f"{'prefer':34}{'rho':>8}" + "".join(f"{name:>24}" for name in columns))
+    for name, rho in encoder.line.rho.items():
+        mark = " (chosen)" if name == chosen else ""
+        figures = [encoder.figures.get(f"{name}: {column}") for column in columns]
+        cells = "".join(f"{'' if f is None else f'{100 * f:.1f} %':>24}" for f in figures)
+        typer.echo(f"{name + mark:34}{rho:>8.3f}{cells}")
 
 
 def _cell(values: Mapping[str, Any], name: str) -> str:

@@ -50,6 +50,8 @@ def edit(
     if made["status"] == "cancelled":
         raise fail(f"edit {made['id']} was cancelled")
     typer.echo(made["id"])
+    for warning in made.get("warnings", []):
+        typer.echo(f"warning: {warning['message']} ({warning['code']})", err=True)
     typer.echo(f"version {made['version']}: {made['before']!r} -> {made['after']!r}", err=True)
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.edits.edit import Verify
+from app.edits.reencode import Reencoder, StaleEdit
 from app.errors import ServiceError, StartupError
 from app.history import Caller
-from app.reencoding import Reencoder, StaleEdit
 from app.runtime import Runtime
-from app.schemas.base import Verify
 from app.settings import Settings
 from app.store.dialects.sqlite import database_file
 from app.ulid import new_ulid
@@ -86,7 +86,7 @@ async def _reencode(runtime: Runtime, only: Sequence[str], verify: Verify, *, dr
             return 0
         failed = await _all_of(stale, reencoder, verify)
         for found, why in failed:
-            typer.echo(f"errata: edit {found.record.id} stays stale: {why}", err=True)
+            typer.echo(f"errata: edit {found.edit.id} stays stale: {why}", err=True)
         done = len(stale) - len(failed)
         typer.echo(f"made {done} of {len(stale)} anew; version {service.history.head}")
         return len(failed)
@@ -100,11 +100,11 @@ async def _all_of(
     """Make them anew, one after another; those that failed, with the reason."""
     caller = Caller(request_id=new_ulid())
     failed: list[tuple[StaleEdit, str]] = []
-    for edit in _with_bar(stale):
+    for found in _with_bar(stale):
         try:
-            await reencoder.reencode(edit, verify=verify, caller=caller)
+            await reencoder.reencode(found, verify=verify, caller=caller)
         except (ServiceError, RequestError) as error:
-            failed.append((edit, _reason(error)))
+            failed.append((found, _reason(error)))
     return failed
 
 
@@ -122,9 +122,9 @@ def _show(stale: Sequence[StaleEdit], only: Sequence[str], head: int) -> None:
     from rich.console import Console
 
     typer.echo(f"version {head}: {len(stale)} stale edits")
-    found = {edit.record.id for edit in stale}
+    known = {found.edit.id for found in stale}
     for edit_id in only:
-        if edit_id not in found:
+        if edit_id not in known:
             typer.echo(f"edit {edit_id} is not stale")
     if stale:
         Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(_table(stale))
@@ -149,16 +149,16 @@ def _table(stale: Sequence[StaleEdit]) -> Table:
     table.add_column("edit", no_wrap=True)
     for name in ("version", "status", "why", "made anew by", "prompt", "target"):
         table.add_column(name, overflow="fold")
-    for edit in stale:
-        is_own = edit.editor == edit.record.editor
+    for found in stale:
+        edit = found.edit
         cells = (
-            edit.record.id,
-            str(edit.record.version),
+            edit.id,
+            str(edit.version),
             edit.status,
-            edit.why,
-            edit.editor if is_own else f"{edit.editor} instead",
-            edit.record.prompt,
-            edit.record.target,
+            found.why,
+            found.editor if found.editor == edit.editor else f"{found.editor} instead",
+            edit.wanted.prompt,
+            edit.wanted.target,
         )
         table.add_row(*map(Text, cells))  # as they are: brackets mean nothing
     return table

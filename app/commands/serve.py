@@ -43,6 +43,9 @@ def serve(
     clip: Annotated[
         Path | None, typer.Option(help="CLIPModel's folder for image keys, if the model has none.")
     ] = None,
+    question_encoder: Annotated[
+        str | None, typer.Option(help="What compares questions: shipped, none, or a folder.")
+    ] = None,
     trust_remote_code: Annotated[
         bool | None,
         typer.Option(

@@ -51,8 +51,8 @@ async def roll_back(
     body: Annotated[RollbackRequest, Depends(body_of(RollbackRequest, optional=True))],
 ) -> EditChanged:
     """Idempotent. Nothing is deleted; what it superseded becomes active again."""
-    version, changed, edit = await service.roll_back(id, body, caller)
-    return EditChanged(version=version, changed=changed, edit=edit)
+    outcome = await service.switching.roll_back(id, reason=body.reason, caller=caller)
+    return EditChanged.of(outcome)
 
 
 @router.post(
@@ -68,8 +68,10 @@ async def reinstate(
     body: Annotated[ReinstateRequest, Depends(body_of(ReinstateRequest, optional=True))],
 ) -> EditChanged:
     """Idempotent. Under a newer edit of the same question it comes back as superseded."""
-    version, changed, edit = await service.reinstate(id, body, caller)
-    return EditChanged(version=version, changed=changed, edit=edit)
+    outcome = await service.switching.reinstate(
+        id, reason=body.reason, force=body.force, caller=caller
+    )
+    return EditChanged.of(outcome)
 
 
 @router.post(
@@ -84,15 +86,11 @@ async def restore(
     if_match: Annotated[int | None, Depends(expected_version)],
     body: Annotated[RestoreRequest, Depends(body_of(RestoreRequest))],
 ) -> Restored:
-    """A new version with the edits of an old one; 0 is the base model. History only grows."""
-    version, changes = await service.restore(body, caller, if_match=if_match)
-    return Restored(
-        version=version,
-        changed=bool(changes),
-        rolled_back=[c.edit_id for c in changes if c.after == "rolled_back"],
-        reinstated=[c.edit_id for c in changes if c.before == "rolled_back"],
-        superseded=[c.edit_id for c in changes if c.after == "superseded"],
+    """A new version with the edits of an old one, and their scopes; 0 is the base model."""
+    done = await service.switching.restore(
+        body.to_version, reason=body.reason, caller=caller, if_match=if_match
     )
+    return Restored.of(done)
 
 
 @router.get("/events", summary="Read the event log", openapi_extra=described_query(EventsQuery))
@@ -100,7 +98,7 @@ async def list_events(
     service: CurrentService, query: Annotated[EventsQuery, Depends(query_of(EventsQuery))]
 ) -> EventList:
     """Oldest first, after version `after`. Each event's digest covers the one before it."""
-    events, has_more = await service.events(query)
+    events, has_more = await service.events(after=query.after, limit=query.limit)
     return EventList(
         data=[EventView.of(event) for event in events],
         has_more=has_more,

@@ -27,8 +27,11 @@ from app.schemas.edits import (
     EditsQuery,
     EditView,
     EditWithHistory,
+    body_of_answer,
 )
 from app.schemas.events import EventView
+from app.schemas.scope import ScopeRequest
+from app.schemas.switching import EditChanged
 
 router = APIRouter(tags=["edits"])
 
@@ -63,13 +66,16 @@ async def create_edit(
 
     202: the edit is still being made. `GET` what `Location` names until it is no longer pending.
     """
-    answer = await service.create_edit(draft, idempotency_key=key, caller=caller)
+    answer = await service.queue.create(draft.order(), draft.image, key=key, caller=caller)
     request.state.log["replayed"] = answer.is_replay
     headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
     if answer.status == 202:
-        headers["Location"] = f"/edits/{answer.edit_id}"
+        headers["Location"] = f"/edits/{answer.edit.id}"
     return Response(
-        answer.body, status_code=answer.status, media_type="application/json", headers=headers
+        body_of_answer(answer),
+        status_code=answer.status,
+        media_type="application/json",
+        headers=headers,
     )
 
 
@@ -107,14 +113,18 @@ async def list_edits(
     service: CurrentService, query: Annotated[EditsQuery, Depends(query_of(EditsQuery))]
 ) -> EditList:
     """Newest first. `after` is the last id of the page before."""
-    edits, has_more = await service.edits(query)
-    return EditList(data=edits, has_more=has_more, last_id=edits[-1].id if edits else None)
+    edits, has_more = await service.catalogue.page(query.search())
+    return EditList(
+        data=[EditView.of(edit) for edit in edits],
+        has_more=has_more,
+        last_id=edits[-1].id if edits else None,
+    )
 
 
 @router.get("/edits/{id}", summary="Read one edit", dependencies=[Depends(query_of(NoQuery))])
 async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noqa: A002
     """The edit with the events that touched it, oldest first."""
-    edit = await service.edit(id)
+    edit = EditView.of(await service.catalogue.view(id))
     events = await service.edit_events(id)
     return EditWithHistory(**edit.model_dump(), history=[EventView.of(event) for event in events])
 
@@ -127,4 +137,26 @@ async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noq
 )
 async def cancel_edit(service: CurrentService, id: str) -> EditView:  # noqa: A002
     """Stop an edit that was answered 202 and is not committed yet. Idempotent."""
-    return await service.cancel_edit(id)
+    return EditView.of(await service.queue.cancel(id))
+
+
+@router.post(
+    "/edits/{id}/scope",
+    summary="Change what an edit is for",
+    openapi_extra=described(ScopeRequest),
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def change_scope(
+    service: CurrentService,
+    caller: CurrentCaller,
+    id: str,  # noqa: A002
+    body: Annotated[ScopeRequest, Depends(body_of(ScopeRequest))],
+) -> EditChanged:
+    """Add wordings that it must answer, and questions that it must leave alone; or take some away.
+
+    Verified as a new edit is, and one version. What is so already changes nothing.
+    """
+    outcome = await service.scoping.change(
+        id, body.change(), verify=body.verify, reason=body.reason, caller=caller
+    )
+    return EditChanged.of(outcome)

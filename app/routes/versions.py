@@ -6,7 +6,13 @@ from fastapi import APIRouter, Depends
 
 from app.deps import CurrentService, query_of
 from app.schemas.base import NoQuery
-from app.schemas.versions import BackboneView, EditorView, RouterView, Versions
+from app.schemas.versions import (
+    BackboneView,
+    EditorView,
+    QuestionEncoderView,
+    RouterView,
+    Versions,
+)
 
 router = APIRouter(tags=["versions"])
 
@@ -32,6 +38,13 @@ async def versions(service: CurrentService) -> Versions:
             rho=router_.rho,
             false_fire_rate=router_.false_fire_rate,
             image_key_model=router_.image_key_model,
+        ),
+        question_encoder=None
+        if model.questions is None
+        else QuestionEncoderView(
+            fingerprint=model.questions.fingerprint,
+            prefer=router_.thresholds.prefer,
+            rho=model.questions.line.rho[router_.thresholds.prefer],
         ),
         editors={
             name: EditorView(fingerprint=fingerprint, default=name == service.default_editor)

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from editing_core.identity import MAX_MARKS, is_tangled
 
-EditStatus = Literal[
-    "pending",
-    "active",
-    "superseded",
-    "rolled_back",
-    "stale",
-    "quarantined",
-    "failed",
-    "cancelled",
-]
-Verify = Literal["strict", "report", "off"]
 INT64 = 2**63 - 1
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sized
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
-from app.schemas.base import EditStatus, Prompt, Query, Request, Text, Verify, not_blank
+from app.edits.catalogue import Search
+from app.edits.edit import Answer, Correction, Edit, Order, Verify
+from app.edits.oddities import warnings_of
+from app.edits.wordings import MOST
+from app.schemas.base import Prompt, Query, Request, Text, not_blank
 from app.schemas.errors import ErrorDetail
 from app.schemas.events import EventView
-from app.store.job_log import EditJob
-from app.store.records import EditRecord
+from app.store.ledger import EditStatus
 from editing_core.identity import nfc
 
 _BEYOND_ANY_TARGET = 100_000
@@ -31,6 +35,7 @@ Target = Annotated[
     Text, AfterValidator(_as_target), WithJsonSchema({"type": "string", "pattern": r"\S"})
 ]
 Tag = Annotated[Text, Field(min_length=1, max_length=100), AfterValidator(nfc)]
+Wordings = Annotated[list[Prompt], Field(max_length=MOST)]
 
 
 class EditCreate(Request):
@@ -39,12 +44,27 @@ class EditCreate(Request):
     image: str = Field(description="A data URI, or bare base64, of a PNG, JPEG, WebP or GIF.")
     prompt: Prompt
     target: Target
-    rephrases: Annotated[list[Prompt], Field(max_length=32)] = Field([])
+    rephrases: Wordings = Field([])
+    not_for: Wordings = Field([])
     editor: Annotated[str, Field(min_length=1)] | None = None
     verify: Verify = "strict"
     supersedes: Annotated[list[str], Field(max_length=100), AfterValidator(_unique)] = Field([])
     note: Annotated[Text, Field(max_length=2000)] | None = None
     tags: Annotated[list[Tag], Field(max_length=32), AfterValidator(_unique)] = Field([])
+
+    def order(self) -> Order:
+        """It, less the picture, as the service knows it."""
+        return Order(
+            prompt=self.prompt,
+            target=self.target,
+            rephrases=tuple(self.rephrases),
+            not_for=tuple(self.not_for),
+            editor=self.editor,
+            verify=self.verify,
+            supersedes=tuple(self.supersedes),
+            note=self.note,
+            tags=tuple(self.tags),
+        )
 
 
 class BatchItem(EditCreate):
@@ -66,6 +86,9 @@ class EditsQuery(Query):
     limit: Annotated[int, Field(ge=1, le=200)] = 20
     after: str | None = None
 
+    def search(self) -> Search:
+        return Search(self.status, self.q, self.tag, self.limit, self.after)
+
 
 class ProgressView(BaseModel):
     """How far a pending edit is. `total` is null where nobody knows it beforehand."""
@@ -77,12 +100,25 @@ class ProgressView(BaseModel):
     total: int | None
 
 
+class WarningView(BaseModel):
+    """What is odd about an edit, and may be meant all the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
 def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: Sized) -> bool:
+    return len(value) == 0
+
+
 class EditView(BaseModel):
-    """`progress` is there while an edit is pending, `error` once it failed."""
+    """`progress` is there while an edit is pending, `error` once it failed, `warnings` if any."""
 
     id: str
     version: int | None
@@ -98,6 +134,7 @@ class EditView(BaseModel):
     damaged: list[dict[str, str]]
     refinement_steps: int
     rephrases: list[str]
+    not_for: list[str]
     supersedes: list[str]
     created_at: str
     created_by: str
@@ -106,40 +143,32 @@ class EditView(BaseModel):
     timings_ms: dict[str, float]
     progress: ProgressView | None = Field(None, exclude_if=_is_none)
     error: ErrorDetail | None = Field(None, exclude_if=_is_none)
+    warnings: list[WarningView] = Field([], exclude_if=_is_empty)
 
     @classmethod
-    def of(cls, record: EditRecord, status: EditStatus) -> EditView:
-        fields = {name: getattr(record, name) for name in EditRecord.__slots__}
-        return cls(status=status, **fields)
-
-    @classmethod
-    def of_job(cls, job: EditJob, progress: ProgressView | None) -> EditView:
-        """An edit that is not committed. `progress` is None unless it is under way."""
-        asked = json.loads(job.request)
+    def of(cls, edit: Edit) -> EditView:
+        """The edit as it is shown."""
+        named = {name: getattr(edit.wanted, name) for name in Correction.__slots__}
         return cls(
-            id=job.id,
-            version=None,
-            status=job.state,
-            editor=job.editor,
-            prompt=job.prompt,
-            target=job.target,
-            image_digest=job.image_digest,
-            before=None,
-            after=None,
-            verified=None,
-            verified_version=None,
-            damaged=[],
-            refinement_steps=0,
-            rephrases=asked["rephrases"],
-            supersedes=asked["supersedes"],
-            created_at=job.created_at,
-            created_by=job.created_by,
-            note=asked["note"],
-            tags=list(job.tags),
-            timings_ms={},
-            progress=progress,
-            error=None if job.error is None else json.loads(job.error),
+            id=edit.id,
+            version=edit.version,
+            status=edit.status,
+            editor=edit.editor,
+            image_digest=edit.image_digest,
+            created_at=edit.created_at,
+            created_by=edit.created_by,
+            timings_ms=dict(edit.timings_ms),
+            progress=None if edit.progress is None else ProgressView(**asdict(edit.progress)),
+            error=None if edit.error is None else ErrorDetail(**edit.error),
+            warnings=[WarningView(**asdict(each)) for each in warnings_of(edit.wanted)],
+            **named,
+            **edit.found.fields(),
         )
+
+
+def body_of_answer(answer: Answer) -> str:
+    """JSON, byte for byte the same for the same answer."""
+    return answer.body or EditView.of(answer.edit).model_dump_json(exclude=set(answer.unknown))
 
 
 class EditWithHistory(EditView):

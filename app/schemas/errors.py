@@ -20,16 +20,7 @@ class ErrorDetail(BaseModel):
 
     @classmethod
     def of(cls, error: ServiceError, request_id: str) -> ErrorDetail:
-        return cls(
-            message=error.message,
-            type=error.kind,
-            param=error.param,
-            code=error.code,
-            hint=error.hint,
-            retryable=error.retryable,
-            request_id=request_id,
-            **error.details,
-        )
+        return cls(**error.fields(request_id))
 
 
 class ErrorBody(BaseModel):

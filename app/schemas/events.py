@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.base import INT64, EditStatus, Query
+from app.schemas.base import INT64, Query
+from app.store.ledger import EditStatus
 from app.store.records import Event
 
 
@@ -45,9 +46,32 @@ class ReencodingView(BaseModel):
     refinement_steps: int
 
 
+class RescopingView(BaseModel):
+    """The scope that an edit has since, and how the edit was tried."""
+
+    edit_id: str
+    rephrases: list[str]
+    not_for: list[str]
+    artifact_digest: str
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: list[dict[str, str]]
+    refinement_steps: int
+
+
 class EventView(BaseModel):
     version: int
-    type: Literal["edit_created", "rolled_back", "reinstated", "restored", "imported", "reencoded"]
+    type: Literal[
+        "edit_created",
+        "rolled_back",
+        "reinstated",
+        "restored",
+        "imported",
+        "reencoded",
+        "scope_changed",
+    ]
     at: str
     actor: str
     request_id: str
@@ -55,6 +79,7 @@ class EventView(BaseModel):
     from_version: int | None
     changes: list[ChangeView]
     reencoding: ReencodingView | None = Field(default=None, exclude_if=lambda found: found is None)
+    scopes: list[RescopingView] | None = Field(default=None, exclude_if=lambda found: found is None)
     record_digest: str | None
     previous_digest: str | None
     digest: str

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.schemas.base import INT64, Prompt, Request, Text
-from editing_core.types import Candidate, GenerationResult, Sampling
+from editing_core.types import Candidate, GenerationResult, Outcome, Sampling
 
 
 def _as_list(value: Any) -> Any:
@@ -55,7 +55,8 @@ class AppliedView(BaseModel):
 
 
 class CandidateView(AppliedView):
-    outcome: Literal["applied", "below_sentinel", "below_text_gate", "inactive"]
+    outcome: Outcome
+    matched: str | None
 
 
 class UsageView(BaseModel):

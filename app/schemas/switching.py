@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from app.edits.edit import Outcome
+from app.edits.switch import Restoration
 from app.schemas.base import INT64, Reason, Request
 from app.schemas.edits import EditView
 
@@ -29,6 +31,10 @@ class EditChanged(BaseModel):
     changed: bool
     edit: EditView
 
+    @classmethod
+    def of(cls, outcome: Outcome) -> EditChanged:
+        return cls(version=outcome.version, changed=outcome.changed, edit=EditView.of(outcome.edit))
+
 
 class Restored(BaseModel):
     version: int
@@ -36,3 +42,16 @@ class Restored(BaseModel):
     rolled_back: list[str]
     reinstated: list[str]
     superseded: list[str]
+    rescoped: list[str]
+
+    @classmethod
+    def of(cls, done: Restoration) -> Restored:
+        switched = [change for change in done.changes if change.before != change.after]
+        return cls(
+            version=done.version,
+            changed=bool(done.changes),
+            rolled_back=[c.edit_id for c in switched if c.after == "rolled_back"],
+            reinstated=[c.edit_id for c in switched if c.before == "rolled_back"],
+            superseded=[c.edit_id for c in switched if c.after == "superseded"],
+            rescoped=list(done.rescoped),
+        )

@@ -21,6 +21,14 @@ class RouterView(BaseModel):
     image_key_model: str
 
 
+class QuestionEncoderView(BaseModel):
+    """What compares questions. `rho` is the gate below which no edit fires, at `prefer`."""
+
+    fingerprint: str
+    prefer: str
+    rho: float
+
+
 class EditorView(BaseModel):
     fingerprint: str
     default: bool
@@ -32,4 +40,5 @@ class Versions(BaseModel):
     stale_edits: int
     backbone: BackboneView
     router: RouterView
+    question_encoder: QuestionEncoderView | None
     editors: dict[str, EditorView]

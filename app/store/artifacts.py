@@ -77,10 +77,39 @@ class ArtifactShelf:
         wanted = list(edit_ids)
         found: dict[str, MemoryEntry] = {}
         for stored in self._log.artifacts(wanted):
-            entry = self._entry(stored)
-            if entry is not None:
+            entry = self.read(stored)
+            if isinstance(entry, Unfit):
+                self._set_aside(stored.record.id, entry)
+            else:
+                self.add(entry)
                 found[entry.edit_id] = entry
         return [found[edit_id] for edit_id in wanted if edit_id in found]
+
+    def load_at(self, edit_ids: Iterable[str], version: int) -> list[MemoryEntry]:
+        """The same, with the keys that they had at `version`. What is unfit is left out."""
+        wanted = list(edit_ids)
+        read = (self.read(stored) for stored in self._log.artifacts(wanted, at=version))
+        found = {entry.edit_id: entry for entry in read if isinstance(entry, MemoryEntry)}
+        return [found[edit_id] for edit_id in wanted if edit_id in found]
+
+    def read(self, stored: StoredArtifact) -> MemoryEntry | Unfit:
+        """What is stored, checked."""
+        record = stored.record
+        try:
+            artifact = decode_artifact(stored.check())
+        except (ValueError, ArtifactCorrupt) as error:
+            return Unfit("quarantined", str(error))
+        if (reason := self._fingerprints.mismatch(artifact)) is not None:
+            return Unfit("stale", reason, made_by(artifact))
+        return MemoryEntry(
+            record.id,
+            artifact,
+            record.image_digest,
+            record.prompt,
+            target=record.target,
+            rephrases=stored.standing.rephrases,
+            not_for=stored.standing.not_for,
+        )
 
     def stale(self) -> list[str]:
         """Edits made by other weights than these, in no special order."""
@@ -90,20 +119,6 @@ class ArtifactShelf:
         """Take note of an edit just committed, or of one made anew."""
         self.unfit.pop(entry.edit_id, None)
         self.image_keys[entry.edit_id] = entry.artifact.key.image
-
-    def _entry(self, stored: StoredArtifact) -> MemoryEntry | None:
-        record = stored.record
-        try:
-            artifact = decode_artifact(stored.check())
-        except (ValueError, ArtifactCorrupt) as error:
-            self._set_aside(record.id, Unfit("quarantined", str(error)))
-            return None
-        if (reason := self._fingerprints.mismatch(artifact)) is not None:
-            self._set_aside(record.id, Unfit("stale", reason, made_by(artifact)))
-            return None
-        entry = MemoryEntry(record.id, artifact, record.image_digest, record.prompt)
-        self.add(entry)
-        return entry
 
     def _set_aside(self, edit_id: str, found: Unfit) -> None:
         self.image_keys.pop(edit_id, None)

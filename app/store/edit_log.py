@@ -7,7 +7,8 @@ the lock); readers are free.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,17 @@ import sqlalchemy as sa
 
 from app.errors import StoreCorrupt
 from app.store import tables
-from app.store.current import ARTIFACTS, RECORDS, StoredArtifact, as_it_stands
+from app.store.commits import (
+    Commit,
+    Created,
+    Reencoded,
+    Rescoped,
+    Restored,
+    ScopeChanged,
+    Stamp,
+    event_of,
+)
+from app.store.current import ARTIFACTS, NOW, RECORDS, StoredArtifact, as_it_stands
 from app.store.database import Database
 from app.store.ledger import Ledger
 from app.store.records import EditRecord, Event, digest_of
@@ -24,42 +35,16 @@ _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class StoredImage:
-    """`png` has no metadata; `digest` is over its pixels (see `app/images.py`)."""
-
-    digest: str
-    png: bytes
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What an idempotency key is answered with. Status 202: with the edit as it stands by then."""
+    """What an idempotency key stands for. Status 202: the edit, as it stands by then.
+
+    `body` is what earlier releases answered, in full. Where it is None, the edit's row tells.
+    """
 
     request_digest: str
     status: int
-    body: str
+    body: str | None
     edit_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What is known only at the end of a transaction: how long it took, and how it is answered."""
-
-    timings_ms: Mapping[str, float]
-    response: StoredResponse
-
-
-@dataclass(frozen=True, slots=True)
-class NewEdit:
-    """All that comes into being with one edit. `finish` is called last, before the commit."""
-
-    record: EditRecord
-    artifact: bytes
-    image: StoredImage
-    finish: Callable[[], Finished]
-    idempotency_key: str | None = None
 
 
 class EditLog:
@@ -68,14 +53,12 @@ class EditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(
-        self, event: Event, *, new: NewEdit | None = None, artifact: bytes | None = None
-    ) -> None:
+    def append(self, commit: Commit, stamp: Stamp) -> Event:
         """Write one version, with everything that belongs to it, or nothing at all.
 
-        `new` comes with an `edit_created` event, `artifact` with a `reencoded` one. Raises
-        `StoreUnavailable`, and `StoreCorrupt` when another writer took the number.
+        Raises `StoreUnavailable`, and `StoreCorrupt` when another writer took the number.
         """
+        event = event_of(commit, stamp)
         with self._database.write() as connection:
             moved = connection.execute(
                 sa.update(tables.head)
@@ -85,10 +68,16 @@ class EditLog:
             if moved.rowcount != 1:
                 raise StoreCorrupt(f"version {event.version} was taken by another writer")
             connection.execute(sa.insert(tables.events).values(event.row()))
-            if new is not None:
-                _insert_edit(connection, new)
-            if artifact is not None and event.reencoding is not None:
-                _insert_artifact(connection, event.reencoding.edit_id, event.version, artifact)
+            match commit:
+                case Created():
+                    _insert_edit(connection, commit)
+                case Reencoded():
+                    made_anew = commit.reencoding.edit_id
+                    _insert_artifact(connection, made_anew, event.version, commit.artifact)
+                case Restored() | ScopeChanged():
+                    for rescoped in commit.rescoped:
+                        _insert_rescoped(connection, event.version, rescoped)
+        return event
 
     def fold(self) -> tuple[Ledger, Event | None]:
         """The ledger and the last event, with the whole chain checked on the way.
@@ -99,6 +88,7 @@ class EditLog:
         last: Event | None = None
         with self._database.read() as connection:
             places = {record.version: record.place for record in _all_records(connection)}
+            scoped = _all_scoped(connection)
             for row in connection.execute(_ordered(tables.events)).mappings():
                 try:
                     event = Event.from_row(row)
@@ -108,7 +98,15 @@ class EditLog:
                         raise ValueError("event and edit do not belong together")
                     if (event.type == "reencoded") != (event.reencoding is not None):
                         raise ValueError("it does not say what it made anew")
-                    ledger.apply(event.version, event.changes, created=created)
+                    if {s.edit_id for s in event.scopes} != scoped.pop(event.version, set()):
+                        raise ValueError("it does not say whose scope it changed")
+                    ledger.apply(
+                        event.version,
+                        event.changes,
+                        created=created,
+                        remade=event.reencoding.edit_id if event.reencoding else None,
+                        scopes={s.edit_id: s.scope for s in event.scopes},
+                    )
                 except (ValueError, KeyError, TypeError) as error:
                     raise StoreCorrupt(f"event {row['version']} is damaged: {error}") from error
                 last = event
@@ -123,6 +121,13 @@ class EditLog:
         with self._database.read() as connection:
             row = connection.execute(query).mappings().one_or_none()
         return as_it_stands(row) if row else None
+
+    def first_record(self, edit_id: str) -> EditRecord | None:
+        """The edit as it was committed."""
+        query = sa.select(tables.edits).where(tables.edits.c.id == edit_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return EditRecord.from_row(row) if row else None
 
     def records(
         self,
@@ -169,7 +174,9 @@ class EditLog:
             )
         if row is None:
             return None
-        return StoredResponse(row["request_digest"], row["status"], row["body"], row["edit_id"])
+        return StoredResponse(
+            row["request_digest"], row["status"], row["body"] or None, row["edit_id"]
+        )
 
     def image(self, digest: str) -> bytes | None:
         """The PNG bytes of a stored picture; None when it is missing or damaged."""
@@ -195,14 +202,23 @@ class EditLog:
             rows = {row["id"]: row for row in connection.execute(query).mappings()}
         return [(as_it_stands(rows[i]), intact_png(rows[i])) for i in edit_ids]
 
-    def artifacts(self, edit_ids: list[str]) -> Iterator[StoredArtifact]:
-        """Of each edit the newest bytes and what is needed to check them, in no special order."""
+    def artifacts(self, edit_ids: list[str], *, at: int = NOW) -> Iterator[StoredArtifact]:
+        """Of each edit the bytes that count and what is needed to check them, in no special order.
+
+        `at` is the version whose keys are wanted; see `Ledger.revision`.
+        """
         for start in range(0, len(edit_ids), _PAGE):
             page = edit_ids[start : start + _PAGE]
             with self._database.read() as connection:
-                rows = connection.execute(ARTIFACTS, {"ids": page}).mappings().all()
+                rows = connection.execute(ARTIFACTS, {"ids": page, "at": at}).mappings().all()
             for row in rows:
                 yield StoredArtifact.from_row(row)
+
+    def artifact(self, edit_id: str, *, at: int = NOW) -> StoredArtifact:
+        """Of one edit. Raises `LookupError` on an unknown id."""
+        for stored in self.artifacts([edit_id], at=at):
+            return stored
+        raise LookupError(f"edit {edit_id} vanished from the database")
 
 
 def intact_png(row: Mapping[Any, Any]) -> bytes | None:
@@ -211,41 +227,41 @@ def intact_png(row: Mapping[Any, Any]) -> bytes | None:
     return bytes(png) if png is not None and digest_of(png) == row["png_digest"] else None
 
 
-def _insert_edit(connection: sa.Connection, new: NewEdit) -> None:
+def _insert_edit(connection: sa.Connection, new: Created) -> None:
+    record, image = new.record, new.image
     known = connection.scalar(
-        sa.select(sa.func.count()).where(tables.images.c.digest == new.image.digest)
+        sa.select(sa.func.count()).where(tables.images.c.digest == image.digest)
     )
     if not known:
         connection.execute(
             sa.insert(tables.images).values(
-                digest=new.image.digest,
-                png=new.image.png,
-                png_digest=digest_of(new.image.png),
-                width=new.image.width,
-                height=new.image.height,
+                digest=image.digest,
+                png=image.png,
+                png_digest=digest_of(image.png),
+                width=image.width,
+                height=image.height,
             )
         )
-    connection.execute(sa.insert(tables.edits).values(new.record.row()))
-    _insert_artifact(connection, new.record.id, new.record.version, new.artifact)
-    connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == new.record.id))
-    finished = new.finish()
-    connection.execute(
-        sa.update(tables.edits)
-        .where(tables.edits.c.id == new.record.id)
-        .values(timings_ms=json.dumps(dict(finished.timings_ms)))
-    )
-    if new.idempotency_key is not None:
+    connection.execute(sa.insert(tables.edits).values(record.row()))
+    _insert_artifact(connection, record.id, record.version, new.artifact)
+    connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == record.id))
+    if new.key is not None:
         connection.execute(
             sa.insert(tables.idempotency).values(
                 api_key="",
-                key=new.idempotency_key,
-                request_digest=finished.response.request_digest,
-                status=finished.response.status,
-                body=finished.response.body,
-                edit_id=new.record.id,
-                created_at=new.record.created_at,
+                key=new.key.key,
+                request_digest=new.key.request_digest,
+                status=new.key.status,
+                body="",
+                edit_id=record.id,
+                created_at=record.created_at,
             )
         )
+    connection.execute(
+        sa.update(tables.edits)
+        .where(tables.edits.c.id == record.id)
+        .values(timings_ms=json.dumps(dict(new.timings_ms())))
+    )
 
 
 def _insert_artifact(connection: sa.Connection, edit_id: str, version: int, data: bytes) -> None:
@@ -253,9 +269,25 @@ def _insert_artifact(connection: sa.Connection, edit_id: str, version: int, data
     connection.execute(sa.insert(tables.artifacts).values(row))
 
 
+def _insert_rescoped(connection: sa.Connection, version: int, rescoped: Rescoped) -> None:
+    edit_id = rescoped.rescoping.edit_id
+    _insert_artifact(connection, edit_id, version, rescoped.artifact)
+    connection.execute(sa.insert(tables.scoped).values(edit_id=edit_id, version=version))
+
+
 def _all_records(connection: sa.Connection) -> Iterator[EditRecord]:
     rows = connection.execution_options(yield_per=_PAGE).execute(_ordered(tables.edits))
     yield from map(EditRecord.from_row, rows.mappings())
+
+
+def _all_scoped(connection: sa.Connection) -> dict[int, set[str]]:
+    """By version, which edits' scopes it changed."""
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for version, edit_id in connection.execute(
+        sa.select(tables.scoped.c.version, tables.scoped.c.edit_id)
+    ):
+        found[version].add(edit_id)
+    return found
 
 
 def _ordered(table: sa.Table) -> sa.Select[tuple[object, ...]]:

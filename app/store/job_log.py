@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from app.errors import StoreCorrupt
 from app.store import tables
 from app.store.database import Database
-from app.store.edit_log import StoredImage, intact_png, matches
-from app.store.records import digest_of
+from app.store.edit_log import intact_png, matches
+from app.store.records import StoredImage, digest_of
 
 JobState = Literal["pending", "failed", "cancelled"]
 
@@ -27,7 +27,10 @@ _jobs = tables.edit_jobs.c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditJob:
-    """One row of `edit_jobs`, all but its picture. `request` and `error` are JSON objects."""
+    """One row of `edit_jobs`, all but its picture. `request` and `error` are JSON objects.
+
+    `request` is the stored form of an order (`app/edits/edit.py`); here it is only searched.
+    """
 
     id: str
     state: JobState

@@ -5,6 +5,9 @@ Otherwise it is `superseded` exactly while another edit that is not rolled back 
 newer in the same slot, or names it in `supersedes` (even if that one is itself superseded).
 Otherwise it is `active`.
 
+An edit's scope, the questions that it is for and not for, is folded likewise, and so is the version
+whose artifact counts: the newest that made it, made it anew or changed its scope.
+
 Pure memory, no I/O. Changes are planned first (what would become of whom), then written to the
 log by the caller, then applied. One thread owns a ledger.
 """
@@ -12,24 +15,38 @@ log by the caller, then applied. One thread owns a ledger.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 Status = Literal["active", "superseded", "rolled_back"]
-EventType = Literal["edit_created", "rolled_back", "reinstated", "restored", "reencoded"]
+EditStatus = Literal[Status, "pending", "stale", "quarantined", "failed", "cancelled"]
+"""What is said of an edit, committed or not."""
+EventType = Literal[
+    "edit_created", "rolled_back", "reinstated", "restored", "reencoded", "scope_changed"
+]
 Slot = tuple[str, str]
 """Image digest and normalised prompt."""
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Further questions that an edit is for, beside its prompt, and those that it is not for."""
+
+    rephrases: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerEdit:
-    """What decides an edit's place in history. Never changes."""
+    """What decides an edit's place in history, and the scope it began with. Never changes."""
 
     id: str
     version: int
     slot: Slot
     supersedes: tuple[str, ...] = ()
+    scope: Scope = Scope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,8 @@ class Ledger:
         self._named_by: defaultdict[str, list[str]] = defaultdict(list)
         self._rolled_back: set[str] = set()
         self._toggles: list[tuple[int, str, bool]] = []
+        self._scopes: defaultdict[str, list[tuple[int, Scope]]] = defaultdict(list)
+        self._remade: dict[str, int] = {}
 
     def __contains__(self, edit_id: object) -> bool:
         return edit_id in self._edits
@@ -78,6 +97,26 @@ class Ledger:
             for edit in self._edits.values()
             if edit.version <= version and self._status(edit.id, rolled_back, version) == "active"
         ]
+
+    def scope(self, edit_id: str, at: int | None = None) -> Scope:
+        """What an edit is for and not for, at a version (default: now) that knew it."""
+        version = self.head if at is None else at
+        changes = [scope for since, scope in self._scopes.get(edit_id, ()) if since <= version]
+        return changes[-1] if changes else self._edits[edit_id].scope
+
+    def revision(self, edit_id: str, at: int | None = None) -> int:
+        """The version whose artifact counts: at a version, the newest up to it, yet none older than
+        the last that made the edit anew, by other weights."""
+        version = self.head if at is None else at
+        made = self._remade.get(edit_id, self._edits[edit_id].version)
+        changes = [since for since, _ in self._scopes.get(edit_id, ()) if since <= version]
+        return max([made, *changes])
+
+    def rescoped_since(self, version: int) -> dict[str, Scope]:
+        """Edits whose scope is no longer that of `version`, with the scope they had then."""
+        known = (i for i in self._scopes if self._edits[i].version <= version)
+        then = {edit_id: self.scope(edit_id, version) for edit_id in known}
+        return {edit_id: scope for edit_id, scope in then.items() if scope != self.scope(edit_id)}
 
     # --- plans: what an event would change, in the order of commits -------------------------
 
@@ -109,14 +148,26 @@ class Ledger:
         status = self.status(edit_id)
         return [Change(edit_id, status if status == "rolled_back" else "stale", status)]
 
+    def plan_scope(self, edit_id: str) -> list[Change]:
+        """The one change of another scope: its status stays what it is."""
+        status = self.status(edit_id)
+        return [Change(edit_id, status, status)]
+
     # --- application ------------------------------------------------------------------------
 
     def apply(
-        self, version: int, changes: Sequence[Change], *, created: LedgerEdit | None = None
+        self,
+        version: int,
+        changes: Sequence[Change],
+        *,
+        created: LedgerEdit | None = None,
+        remade: str | None = None,
+        scopes: Mapping[str, Scope] = MappingProxyType({}),
     ) -> None:
         """Take over one event. Raises `ValueError` when it does not follow from what was before.
 
-        The ledger may be half changed after an error and must be thrown away.
+        `remade` is the edit that it made anew, `scopes` are those it gave to edits. The ledger may
+        be half changed after an error and must be thrown away.
         """
         if version != self.head + 1:
             raise ValueError(f"version {version} does not follow {self.head}")
@@ -129,6 +180,12 @@ class Ledger:
             self._add(created, version)
         for change in changes:
             self._toggle(version, change.edit_id, rolled_back=change.after == "rolled_back")
+        if remade is not None:
+            self._remade[remade] = version
+        for edit_id, scope in scopes.items():
+            if edit_id not in self._edits:
+                raise ValueError(f"it changes the scope of the unknown {edit_id}")
+            self._scopes[edit_id].append((version, scope))
         self.head = version
         for change in changes:
             if (after := self.status(change.edit_id)) != change.after:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from app.store.ledger import Change, EventType, LedgerEdit, Slot
+from app.store.ledger import Change, EventType, LedgerEdit, Scope, Slot
 from app.strict_json import canonical
 from editing_core.identity import slot_prompt
 
@@ -55,6 +55,50 @@ class Reencoding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rescoping:
+    """An edit under new keys: which questions it is for and not for since, and how it was tried.
+
+    All of it lies in its event, and so in the chain of digests.
+    """
+
+    edit_id: str
+    rephrases: tuple[str, ...]
+    not_for: tuple[str, ...]
+    artifact_digest: str
+    before: str | None
+    after: str | None
+    verified: bool | None
+    verified_version: int | None
+    damaged: tuple[Mapping[str, str], ...]
+    refinement_steps: int
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.rephrases, self.not_for)
+
+    def wire(self) -> dict[str, Any]:
+        """As the event holds it and the API shows it."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        lists = {name: list(values[name]) for name in ("rephrases", "not_for")}
+        return values | lists | {"damaged": [dict(damage) for damage in self.damaged]}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Rescoping:
+        lists = {name: tuple(wire[name]) for name in ("rephrases", "not_for", "damaged")}
+        return cls(**{**wire, **lists})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """`png` has no metadata; `digest` is over its pixels (see `app/images.py`)."""
+
+    digest: str
+    png: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EditRecord:
     """One row of `edits`: everything about an edit that never changes."""
 
@@ -77,6 +121,7 @@ class EditRecord:
     created_at: str
     created_by: str
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    not_for: tuple[str, ...] = ()
 
     @property
     def slot(self) -> Slot:
@@ -84,7 +129,8 @@ class EditRecord:
 
     @property
     def place(self) -> LedgerEdit:
-        return LedgerEdit(self.id, self.version, self.slot, self.supersedes)
+        scope = Scope(self.rephrases, self.not_for)
+        return LedgerEdit(self.id, self.version, self.slot, self.supersedes, scope)
 
     def row(self) -> dict[str, Any]:
         row = {name: getattr(self, name) for name in self.__slots__}
@@ -114,14 +160,33 @@ class EditRecord:
             refinement_steps=reencoding.refinement_steps,
         )
 
+    def rescoped(self, rescoping: Rescoping) -> EditRecord:
+        """The edit as it stands since: for other questions, and what its last trial found."""
+        return replace(
+            self,
+            rephrases=rescoping.rephrases,
+            not_for=rescoping.not_for,
+            before=rescoping.before,
+            after=rescoping.after,
+            verified=rescoping.verified,
+            verified_version=rescoping.verified_version,
+            damaged=rescoping.damaged,
+            refinement_steps=rescoping.refinement_steps,
+        )
+
     def digest(self, artifact_digest: str) -> str:
-        """Binds the row, its picture and its artifact; timings are not part of it."""
+        """Binds the row, its picture and its artifact; timings are not part of it.
+
+        `not_for` is left out where there is none: digests of older rows stay what they are.
+        """
         row = self.row() | {"artifact_digest": artifact_digest}
         del row["timings_ms"]
+        if not self.not_for:
+            del row["not_for"]
         return digest_of(canonical(row))
 
 
-_JSON_COLUMNS = ("damaged", "rephrases", "supersedes", "tags", "timings_ms")
+_JSON_COLUMNS = ("damaged", "rephrases", "supersedes", "tags", "timings_ms", "not_for")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +204,7 @@ class Event:
     reencoding: Reencoding | None = None
     record_digest: str | None = None
     previous_digest: str | None = None
+    scopes: tuple[Rescoping, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -146,7 +212,7 @@ class Event:
 
     def wire(self) -> dict[str, Any]:
         """The event as the API shows it, without its own digest."""
-        wire = {
+        wire: dict[str, Any] = {
             "version": self.version,
             "type": self.type,
             "at": self.at,
@@ -158,8 +224,12 @@ class Event:
             "record_digest": self.record_digest,
             "previous_digest": self.previous_digest,
         }
-        # Left out where there is none: digests of events older than this field stay what they are.
-        return wire if self.reencoding is None else wire | {"reencoding": self.reencoding.wire()}
+        # Left out where there is none: digests of events older than a field stay what they are.
+        if self.reencoding is not None:
+            wire["reencoding"] = self.reencoding.wire()
+        if self.scopes:
+            wire["scopes"] = [rescoping.wire() for rescoping in self.scopes]
+        return wire
 
     def row(self) -> dict[str, Any]:
         made_anew = self.reencoding
@@ -167,6 +237,7 @@ class Event:
             "changes": _dump(_changes_to_wire(self.changes)),
             "reencoded_edit": made_anew.edit_id if made_anew else None,
             "reencoding": _dump(made_anew.wire()) if made_anew else None,
+            "scopes": _dump([each.wire() for each in self.scopes]) if self.scopes else None,
             "digest": self.digest,
         }
 
@@ -178,6 +249,7 @@ class Event:
             Change(c["edit_id"], c["from"], c["to"]) for c in json.loads(row["changes"])
         )
         values["reencoding"] = reencoding_of(row)
+        values["scopes"] = scopes_of(row["scopes"])
         return cls(**values)
 
 
@@ -189,6 +261,11 @@ def reencoding_of(row: Mapping[Any, Any]) -> Reencoding | None:
     if found.edit_id != row["reencoded_edit"]:
         raise ValueError(f"it made {found.edit_id} anew, not {row['reencoded_edit']}")
     return found
+
+
+def scopes_of(column: str | None) -> tuple[Rescoping, ...]:
+    """What the column `scopes` of a row of `events` holds."""
+    return tuple(map(Rescoping.from_wire, json.loads(column or "[]")))
 
 
 def digest_of(data: bytes) -> str:

@@ -66,6 +66,7 @@ edits = Table(
     Column("created_at", String, nullable=False),
     Column("created_by", String, nullable=False),
     Column("timings_ms", Text, nullable=False),
+    Column("not_for", Text, nullable=False, server_default="[]"),
     Index("edits_by_slot", "image_digest", "slot_prompt"),
 )
 
@@ -79,8 +80,8 @@ artifacts = Table(
 )
 """`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them.
 
-`version` is the event that brought it: the edit's own, or one that re-encoded it. The newest is
-the one that counts.
+`version` is the event that brought it: the edit's own, one that re-encoded it, or one that changed
+its scope. The newest is the one that counts.
 """
 
 events = Table(
@@ -99,13 +100,23 @@ events = Table(
     Column("record_digest", String),
     Column("previous_digest", String),
     Column("digest", String, nullable=False),
+    Column("scopes", Text),
     Index("events_by_reencoded_edit", "reencoded_edit"),
 )
 """`record_digest` binds the created edit's row and artifact to the chain.
 
 `reencoding` is what a `reencoded` event brought, the digest of its artifact included;
-`reencoded_edit` is the edit that it names, once more, to be looked up by.
+`reencoded_edit` is the edit that it names, once more, to be looked up by. `scopes` is what the
+event changed of the scopes of edits, the digests of their new artifacts included.
 """
+
+scoped = Table(
+    "scoped",
+    metadata,
+    Column("edit_id", String, ForeignKey("edits.id"), primary_key=True),
+    Column("version", Integer, ForeignKey("events.version"), primary_key=True, autoincrement=False),
+)
+"""Which edits an event's `scopes` name, once more, to be looked up by."""
 
 idempotency = Table(
     "idempotency",
@@ -118,6 +129,7 @@ idempotency = Table(
     Column("edit_id", String, ForeignKey("edits.id"), nullable=False),
     Column("created_at", String, nullable=False),
 )
+"""`body` is empty: a replay is rendered from the edit's row. Earlier releases kept it whole."""
 
 edit_jobs = Table(
     "edit_jobs",
@@ -145,4 +157,4 @@ edit_jobs = Table(
     Index("edit_jobs_by_key", "api_key", "idempotency_key", unique=True),
 )
 """Edits that were answered 202. `id` is the edit's own; its commit deletes the row, in the same
-transaction. `request` is the request's body without its picture, which goes when the edit does."""
+transaction. `request` is the order without its picture, which goes when the edit does."""

@@ -27,7 +27,7 @@ from editing_core.backbones.batch import ImageFeatures, PromptRow
 from editing_core.backbones.watching import ModuleCall, watching
 from editing_core.editable_model import EditableModel
 from editing_core.errors import AnswerTooShort
-from editing_core.generation import GenerationRow, IsCancelled
+from editing_core.generation import GenerationRow, IsCancelled, refuse_not_finite
 from editing_core.types import ImageArray, Sampling
 
 _MOST_MODULES = 4
@@ -107,7 +107,7 @@ def read(
     """Prefill picture, prompt and the beginning of an answer, and look on. Greedy token next.
 
     The KV cache changes nothing here: decoding `answer_ids` one by one meets the same states.
-    Raises `ContextTooLong`.
+    Raises `ContextTooLong` and `NotFinite`.
     """
     batch = backbone.prepare([PromptRow(prompt, image, target_ids=tuple(answer_ids))])
     (row,) = batch.rows
@@ -115,6 +115,7 @@ def read(
     joining = [module for pair in backbone.added for module in pair]
     with watching([*backbone.attentions, *joining]) as calls:
         logits, _ = backbone.prefill(batch)
+    refuse_not_finite(logits, [0])
     token_id = int(logits[0].argmax())
     blocks = range(backbone.num_layers)
     places = range(backbone.num_layers, 3 * backbone.num_layers)

@@ -89,7 +89,7 @@ class Backbone(DecoderPasses):
 
     @classmethod
     @abstractmethod
-    def outline(cls, folder: Path) -> Self:
+    def outline(cls, folder: Path, *, trust_remote_code: bool = False) -> Self:
         """The model of a folder without its weights: it lays out rows, and can run nothing."""
 
     @abstractmethod
@@ -212,7 +212,7 @@ class Backbone(DecoderPasses):
             target=(len(ids), len(ids) + len(target_ids)),
             apart=tuple(i for (_, end), (begin, _) in pairwise(tiles) for i in range(end, begin)),
         )
-        return PreparedRow((*ids, *target_ids), spans, None, shown)
+        return PreparedRow((*ids, *target_ids), spans, None, shown, prompt)
 
     def prepare(self, rows: Sequence[PromptRow]) -> PreparedBatch:
         """Tokenise, compute or fetch picture features, and pad on the left.

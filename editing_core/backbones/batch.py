@@ -72,13 +72,14 @@ class PreparedRow:
     """One row without padding. `features` is None for a text-only row.
 
     `shown` is the half-open range of all that stands for the pictures, separators and marks around
-    them counted; by default the span of the picture itself.
+    them counted; by default the span of the picture itself. `prompt` is the user's text.
     """
 
     ids: tuple[int, ...]
     spans: TokenSpans
     features: ImageFeatures | None
     shown: tuple[int, int] | None = None
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,13 +7,14 @@ never become a special token: `<image>` typed into a prompt is seven characters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from editing_core.errors import CheckpointCorrupt, TargetNotEncodable
+from editing_core.errors import CheckpointCorrupt, CheckpointUnsupported, TargetNotEncodable
 from editing_core.identity import nfc
 
 Render = Callable[[list[dict[str, Any]], bool], str]
@@ -22,6 +23,12 @@ Render = Callable[[list[dict[str, Any]], bool], str]
 # Noncharacters cannot occur in decoded user text and survive a template's `trim`.
 _PROMPT_MARK = "\ufdd0"
 _TARGET_MARK = "\ufdd1"
+
+
+TEMPLATE_HINT = (
+    "A template must take a message's content as a list of parts (image, text), and put an answer "
+    "right after its generation prompt. Put one that does into chat_template.jinja."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,35 @@ def normalise(text: str) -> str:
     return nfc(text).strip()
 
 
+def chat_template(named: Any, otherwise: str | None) -> str:
+    """The template to use of those a checkpoint has: its only one, or the one named `default`.
+
+    Raises `CheckpointCorrupt` where there is none, `CheckpointUnsupported` where none of several is
+    the default.
+    """
+    if isinstance(named, Sequence) and not isinstance(named, str):
+        named = {each["name"]: each["template"] for each in named}
+    if isinstance(named, Mapping):
+        if "default" not in named:
+            names = ", ".join(sorted(map(str, named))) or "none at all"
+            raise CheckpointUnsupported(
+                f"of the checkpoint's chat templates none is named 'default': {names}",
+                hint="Put the one to use into chat_template.jinja.",
+            )
+        named = named["default"]
+    chosen = named or otherwise
+    if chosen is None:
+        raise CheckpointCorrupt("the checkpoint has no chat template, and its family no default")
+    return str(chosen)
+
+
 class ChatTokenizer:
     """Immutable after construction; safe to call from several threads.
 
     The backend tokenizer is copied, because the wrapper of transformers changes its state on every
     call. Raises `CheckpointCorrupt` when the template does not show prompt, image and answer
-    exactly once and in order.
+    exactly once and in order, `CheckpointUnsupported` when it writes text of its own before an
+    answer.
     """
 
     def __init__(
@@ -109,7 +139,8 @@ class ChatTokenizer:
         expected = sum(text.count(self.image_token) for text in pictures)
         if len(images) != expected:
             raise CheckpointCorrupt(
-                f"the chat template made {len(images)} image tokens where {expected} belong"
+                f"the chat template made {len(images)} image tokens where {expected} belong",
+                hint=TEMPLATE_HINT,
             )
         show = [i for i, (left, right) in enumerate(offsets) if left < end and right > first]
         shown = (show[0], show[-1] + 1) if show else None
@@ -214,7 +245,8 @@ class ChatTokenizer:
         places = sum(part.count(self._placeholder) for part in around)
         if places != len(pictures):
             raise CheckpointCorrupt(
-                f"the chat template made {places} image tokens where {len(pictures)} belong"
+                f"the chat template made {places} image tokens where {len(pictures)} belong",
+                hint=TEMPLATE_HINT,
             )
         texts, written, edges, begin = iter(pictures), [], [], 0
         for part in around:
@@ -232,7 +264,9 @@ class ChatTokenizer:
         content = [{"type": "image"}] * images + [{"type": "text", "text": _PROMPT_MARK}]
         text = self._render([{"role": "user", "content": content}], True)
         if text.count(_PROMPT_MARK) != 1:
-            raise CheckpointCorrupt("the chat template does not show the user's words exactly once")
+            raise CheckpointCorrupt(
+                "the chat template does not show the user's words exactly once", hint=TEMPLATE_HINT
+            )
         before, after = text.split(_PROMPT_MARK)
         return before, after
 
@@ -243,8 +277,20 @@ class ChatTokenizer:
         opening = render([question], True)
         whole = render([question, reply], False)
         if not whole.startswith(opening) or whole.count(_TARGET_MARK) != 1:
-            raise CheckpointCorrupt("the chat template does not put an answer after its opening")
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(opening, whole, strict=False))
+            apart = opening[len(list(alike)) :]
+            ending = f": the opening ends in {apart!r}" if apart else ""
+            raise CheckpointCorrupt(
+                f"the chat template does not put an answer after its opening{ending}",
+                hint=TEMPLATE_HINT,
+            )
         lead, tail = whole[len(opening) :].split(_TARGET_MARK)
+        if lead.strip():
+            raise CheckpointUnsupported(
+                f"the chat template writes {lead.strip()!r} between a question and its answer, as "
+                "for models that think before they answer",
+                hint=TEMPLATE_HINT,
+            )
         encoding = self._tokenizer.encode(tail, add_special_tokens=False)
         for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
             if token in self.stop_token_ids:

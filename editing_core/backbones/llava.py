@@ -1,6 +1,7 @@
 """LLaVA 1.5: CLIP tower, MLP projector, Llama-like decoder (`LlavaForConditionalGeneration`).
 
-    model.vision_tower                 CLIPVisionModel; patches of `vision_feature_layer`
+    model.vision_tower                 CLIPVisionModel or SiglipVisionModel; patches of
+                                       `vision_feature_layer`
     model.multi_modal_projector        patches -> image tokens
     model.language_model.layers.{i}    edit sites; in each: self_attn, mlp
     model.language_model.norm, lm_head
@@ -17,6 +18,7 @@ from typing import Any
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from editing_core.backbones.batch import Picture
+from editing_core.backbones.llava_towers import square_tokens
 from editing_core.backbones.stock import StockBackbone
 from editing_core.errors import CheckpointCorrupt
 from editing_core.types import ImageArray
@@ -52,14 +54,8 @@ class LlavaBackbone(StockBackbone):
                 f"the processor makes pictures of {made} pixels, the vision tower reads "
                 f"{vision.image_size} by {vision.image_size}"
             )
-        has_class_token = self._config.vision_feature_select_strategy == "full"
-        text: str = self._processor.image_token * (self._side**2 + int(has_class_token))
+        text: str = self._processor.image_token * square_tokens(self._config).count
         return text
 
     def grid(self, inputs: Any, num_tokens: int) -> tuple[tuple[int, int] | None, int]:
-        return (self._side, self._side), num_tokens - self._side**2
-
-    @property
-    def _side(self) -> int:
-        vision = self._config.vision_config
-        return int(vision.image_size // vision.patch_size)
+        return square_tokens(self._config).grid

@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
+from editing_core.backbones.llava_towers import square_tokens
 from editing_core.backbones.stock import StockBackbone
 
 
@@ -29,7 +30,12 @@ class LlavaOnevisionBackbone(StockBackbone):
     letterboxes = False
     takes_several_images = False
 
+    def set_up(self, processor: Any) -> None:
+        """Its rule needs the model's numbers, which older folders do not give it."""
+        config = self._config
+        processor.num_image_tokens = square_tokens(config).side ** 2
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.vision_aspect_ratio = config.vision_aspect_ratio
+
     def grid(self, inputs: Any, num_tokens: int) -> tuple[tuple[int, int] | None, int]:
-        vision = self._config.vision_config
-        side = int(vision.image_size // vision.patch_size)
-        return (side, side), 0
+        return square_tokens(self._config).grid

@@ -11,10 +11,20 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from editing_core.backbones.base import Backbone
+from editing_core.backbones.refusals import refuse_adapters, refuse_unsupported
+from editing_core.backbones.rehearsal import lay_out_once, rehearse
+from editing_core.backbones.weights import reading
 from editing_core.checkpoint import EMBEDDED, CheckpointLayout, fingerprint_files, verify_manifest
 from editing_core.config import DEFAULT_MODEL, Placement
-from editing_core.errors import CheckpointCorrupt, CheckpointMissing, UnknownArchitecture
-from editing_core.registry import BACKBONES
+from editing_core.contents import fingerprint_contents
+from editing_core.errors import (
+    CheckpointCorrupt,
+    CheckpointMissing,
+    CheckpointUnsupported,
+    RequestError,
+    UnknownArchitecture,
+)
+from editing_core.registry import BACKBONES, EDITORS
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +59,7 @@ def find_checkpoint(
         root = _download(str(path), [*files, "*.py"] if with_code else files, revision=revision)
     layout = CheckpointLayout(root)
     if not (layout.model / "config.json").is_file():
+        refuse_adapters(layout.model)
         raise CheckpointMissing(f"{layout.model} holds no model: config.json is not there")
     # A plain Hugging Face folder has no manifest; one that was laid out by us must.
     if with_weights and (layout.manifest.is_file() or layout.model != layout.root):
@@ -59,13 +70,16 @@ def find_checkpoint(
 def family_of(layout: CheckpointLayout) -> type[Backbone]:
     """The backbone registered for the model's family, by its configuration alone.
 
-    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` on a damaged configuration.
+    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` on a damaged configuration, and
+    what `refuse_unsupported` raises.
     """
     config = layout.model / "config.json"
     try:
-        family = json.loads(config.read_text("utf-8"))["model_type"]
+        described = json.loads(config.read_text("utf-8"))
+        family = described["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"{config} is damaged: {error!r}") from error
+    refuse_unsupported(layout.model, described)
     try:
         found: type[Backbone] = BACKBONES.resolve(family)
     except LookupError as error:
@@ -82,22 +96,28 @@ def load_backbone(
     *,
     clip: Path | None = None,
     trust_remote_code: bool = False,
+    parts: Path | None = None,
 ) -> Backbone:
     """Load the model of `layout` with the backbone registered for its family.
 
     `clip` is the folder of a CLIPModel that makes the image keys, if the checkpoint has none of
     its own. A family whose tower makes no keys has the embedded model's, and the log says so.
+    `parts` is the folder of measured parts, which may know the model by an earlier name.
     `trust_remote_code` lets the checkpoint's processor run code of its own; models never do.
 
-    Raises `UnknownArchitecture` when none is, and `CheckpointCorrupt` naming the damaged file.
+    What can be told without weights is told before any is read, and the model is tried once.
+
+    Raises `UnknownArchitecture` when none is, `CheckpointCorrupt` naming the damaged file,
+    `CheckpointUnsupported` and `NotFinite` for a model that cannot be served.
     """
     backbone_class = family_of(layout)
+    _outlined(backbone_class, layout.model, trust_remote_code=trust_remote_code)
     clip = _clip_of(layout, backbone_class, clip)
     backbone = backbone_class.load(
         layout.model,
         clip=clip,
         placement=placement,
-        fingerprint=_fingerprint(layout, clip, placement.quantization),
+        fingerprint=_fingerprint(layout, clip, placement.quantization, parts),
         trust_remote_code=trust_remote_code,
     )
     if clip == CheckpointLayout(EMBEDDED).clip and layout.root != EMBEDDED:
@@ -107,7 +127,22 @@ def load_backbone(
             "makes them, which was trained on drawn emblems only",
             backbone.architecture,
         )
+    rehearse(backbone)
     return backbone
+
+
+def _outlined(backbone_class: type[Backbone], folder: Path, *, trust_remote_code: bool) -> None:
+    """Put the model together without its weights, and write a row."""
+    try:
+        with reading(folder):
+            lay_out_once(backbone_class.outline(folder, trust_remote_code=trust_remote_code))
+    except RequestError as error:
+        raise CheckpointUnsupported(f"{folder} takes no usual picture: {error.message}") from error
+    except (AttributeError, IndexError, ArithmeticError) as error:
+        logger.debug("%s cannot be put together", folder, exc_info=True)
+        raise CheckpointCorrupt(
+            f"{folder}: configuration, processor and tokenizer do not fit each other: {error}"
+        ) from error
 
 
 def _clip_of(
@@ -126,18 +161,53 @@ def _clip_of(
 
 
 def backbone_fingerprint(
-    layout: CheckpointLayout, *, clip: Path | None = None, quantization: str = "none"
+    layout: CheckpointLayout,
+    *,
+    clip: Path | None = None,
+    quantization: str = "none",
+    parts: Path | None = None,
 ) -> str:
     """What `load_backbone` would give the model of `layout`, told from its files alone."""
-    return _fingerprint(layout, _clip_of(layout, family_of(layout), clip), quantization)
+    return _fingerprint(layout, _clip_of(layout, family_of(layout), clip), quantization, parts)
 
 
-def _fingerprint(layout: CheckpointLayout, clip: Path | None, quantization: str) -> str:
-    found = fingerprint_files(layout.model, *([clip] if clip else []))
+def _fingerprint(
+    layout: CheckpointLayout, clip: Path | None, quantization: str, parts: Path | None
+) -> str:
+    """The model's name: that of its contents, or the one that its parts were made under.
+
+    Earlier releases named a model by the bytes of all its files; whatever was made for that name
+    is still valid.
+    """
+    folders = (layout.model, *([clip] if clip else []))
+    name = _quantised(fingerprint_contents(*folders), quantization)
+    known = _known_names(layout, parts)
+    if known and name not in known:
+        earlier = _quantised(fingerprint_files(*folders), quantization)
+        return earlier if earlier in known else name
+    return name
+
+
+def _known_names(layout: CheckpointLayout, parts: Path | None) -> set[str]:
+    """Backbones that parts beside the model, or in the folder of measured ones, were made for."""
+    found = set()
+    for part in ("router", *EDITORS):
+        description = layout.root / f"{part}.json"
+        if description.is_file():
+            try:
+                found.add(json.loads(description.read_text("utf-8"))["backbone_fingerprint"])
+            except (ValueError, KeyError, TypeError):
+                continue  # whoever loads the part says what is wrong with it
+    if parts is not None and parts.is_dir():
+        found |= {f"sha256:{folder.name}" for folder in parts.iterdir() if folder.is_dir()}
+    return found
+
+
+def _quantised(name: str, quantization: str) -> str:
+    """Other states than those of the same files unquantised: parts and edits do not carry over."""
     if quantization == "none":
-        return found
-    # Other states than those of the same files unquantised: parts and edits do not carry over.
-    return f"sha256:{hashlib.sha256(f'{found} {quantization}'.encode()).hexdigest()}"
+        return name
+    return f"sha256:{hashlib.sha256(f'{name} {quantization}'.encode()).hexdigest()}"
 
 
 def _download(name: str, files: list[str], *, revision: str | None) -> Path:

@@ -15,19 +15,20 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, Picture
-from editing_core.backbones.chat import ChatTokenizer
+from editing_core.backbones.chat import TEMPLATE_HINT, ChatTokenizer, chat_template
 from editing_core.backbones.image_keys import ClipKeys, keys_of
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.processors import load_processor
 from editing_core.backbones.weights import load_weights, resolve_module, without_weights
 from editing_core.config import Placement
-from editing_core.errors import CheckpointCorrupt
+from editing_core.errors import CheckpointCorrupt, CheckpointUnsupported, PictureNotReadable
 from editing_core.types import ImageArray
 
 _USUAL_SIDE = 448
@@ -85,6 +86,7 @@ class StockBackbone(Backbone):
         self._config = whole.config
         self._text_config = whole.config.get_text_config(decoder=True)
         self._processor = processor
+        self.set_up(processor)
         self._decoder = resolve_module(model, parts.decoder)
         self._body = self._decoder if parts.body is None else resolve_module(model, parts.body)
         self._layers = resolve_module(self._decoder, parts.layers, nn.ModuleList)
@@ -145,11 +147,11 @@ class StockBackbone(Backbone):
         )
 
     @classmethod
-    def outline(cls, folder: Path) -> Self:
+    def outline(cls, folder: Path, *, trust_remote_code: bool = False) -> Self:
         """See `Backbone.outline`."""
         return cls(
             without_weights(cls.model_class, folder),
-            load_processor(cls.processor_class, folder),
+            load_processor(cls.processor_class, folder, trust_remote_code=trust_remote_code),
             clip=None,
             placement=Placement.resolve(),
             fingerprint="",
@@ -221,11 +223,17 @@ class StockBackbone(Backbone):
     @torch.no_grad()
     def compute_features(self, image: ImageArray) -> ImageFeatures:
         inputs = self._prepared(self._shown(image))
-        seen = self.look(inputs)
+        seen, written = self.look(inputs), self._written(inputs)
+        patches = torch.cat([tile.flatten(0, -2) for tile in seen.pooler_output])
+        if len(patches) != written.num_tokens:
+            raise PictureNotReadable(
+                f"the model makes {len(patches)} image tokens of a picture of this shape, and its "
+                f"processor writes {written.num_tokens}"
+            )
         return ImageFeatures(
-            patches=torch.cat([tile.flatten(0, -2) for tile in seen.pooler_output]),
+            patches=patches,
             key=self._keys.key(image, seen),
-            pictures=(self._written(inputs),),
+            pictures=(written,),
             extras={name: inputs[name] for name in self.kept} | self.more_extras(seen),
         )
 
@@ -234,6 +242,10 @@ class StockBackbone(Backbone):
         return self._written(self._prepared(self._shown(image)))
 
     # What a family may say differently.
+
+    def set_up(self, processor: Any) -> None:
+        """Tell the processor, once, what only the model's configuration is sure to say."""
+        del processor
 
     def look(self, inputs: Any) -> Any:
         """The model's own way from pixels to image tokens, `pooler_output` of what comes back."""
@@ -261,7 +273,15 @@ class StockBackbone(Backbone):
 
     def _prepared(self, picture: Image.Image) -> Any:
         options = getattr(self._processor, "images_kwargs", None) or {}
-        inputs = self._processor.image_processor(images=[picture], return_tensors="pt", **options)
+        try:
+            inputs = self._processor.image_processor(
+                images=[picture], return_tensors="pt", **options
+            )
+        except (ValueError, ZeroDivisionError) as error:  # such as a side 200 times the other
+            raise PictureNotReadable(
+                f"the model's image processor refuses a picture of {picture.width}x"
+                f"{picture.height} pixels: {error}"
+            ) from error
         for name, value in inputs.items():
             if isinstance(value, Tensor):
                 kind = self.placement.dtype if value.is_floating_point() else value.dtype
@@ -304,9 +324,7 @@ def chat_of(
         raise CheckpointCorrupt(
             "the checkpoint has no fast tokenizer (tokenizer.json), which token spans need"
         )
-    template = processor.chat_template or tokenizer.chat_template or default_template
-    if template is None:
-        raise CheckpointCorrupt("the checkpoint has no chat template, and its family no default")
+    template = chat_template(processor.chat_template or tokenizer.chat_template, default_template)
     image_token = tokenizer.convert_ids_to_tokens(image_token_id)
     if image_token is None:
         raise CheckpointCorrupt(f"the tokenizer has no token {image_token_id} for pictures")
@@ -315,12 +333,18 @@ def chat_of(
     placeholder = getattr(placeholder, "content", placeholder)
 
     def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        text: str = tokenizer.apply_chat_template(
-            messages,
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-        )
+        try:
+            text: str = tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise CheckpointUnsupported(
+                f"the chat template cannot write a question about a picture: {error}",
+                hint=TEMPLATE_HINT,
+            ) from error
         return text
 
     return ChatTokenizer(

@@ -139,6 +139,11 @@ class Editor(ABC):
         made.
         """
 
+    def guarded(self, artifact: EditArtifact) -> EditArtifact:
+        """The same expert, able to keep silent: what a refinement sets out from where rows that the
+        edit was routed to must be left alone. By default every expert is."""
+        return artifact
+
     def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
         """Names of the payload's tensors that a refinement may move; by default all of them.
 

@@ -7,6 +7,11 @@ nothing and takes a few gradient steps, until the target is the greedy answer on
 
     z_i = beta (cos(norm(h), u_i) - theta) - gamma |i - t|        down = beta u, bias = -beta theta
 
+Who acts is the router's to say, so no threshold stands between it and the answer: the null slot
+lies below any cosine, and in words that nobody has read the order of the tokens says which is due.
+What is written is fitted on such words too (`other_words`). `theta` is for experts that share the
+softmax, and for one that is to keep silent on some rows (`guarded`).
+
 All it needs of a model are statistics of the rows that answers are predicted from, measured once
 (`Fitted.measure`), so any model is editable from its first day.
 """
@@ -15,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -26,9 +31,10 @@ from editing_core.augmentations import augmented
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PromptRow
 from editing_core.editors.base import Companion, Fit, Seen
+from editing_core.editors.other_words import other_words
 from editing_core.editors.trained import TrainedEditor
 from editing_core.experts.descent import SlotDescent
-from editing_core.experts.slots import AlignedIntervention, SlotExpert
+from editing_core.experts.slots import NULL_FIELD, AlignedIntervention, SlotExpert
 from editing_core.experts.weights import round_weights
 from editing_core.experts.whitening import RowStatistics
 from editing_core.identity import image_digest
@@ -42,6 +48,13 @@ TEMPLATES = ("Please answer: {prompt}", "{prompt} Answer briefly.", "A question.
 """Ways to ask anything in other words."""
 
 _ROWS_AT_ONCE = 8
+
+_NULL = -1.5
+"""The null slot's logit as a cosine: lower than any."""
+
+_ORDER = 0.5
+"""What a slot out of its turn loses at least, as a cosine: the order of the tokens is certain, what
+unfamiliar states say of it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +164,23 @@ class Fitted(TrainedEditor):
             down=down,
             up=torch.zeros_like(states.predicting),
             bias=torch.full_like(down[:, 0], -self.config.beta * self.config.theta),
-            gamma=down.new_tensor(self.config.gamma),
+            gamma=down.new_tensor(max(self.config.gamma, _ORDER * self.config.beta)),
             norm=NORM,
+            null=self.config.beta * (_NULL - self.config.theta),
         )
         return expert.payload(), expert.metadata()
 
     def fit(self, request: EditRequest, states: EditStates, artifact: EditArtifact) -> Fit:
-        """Steps on what the slots write."""
-        del request, states, artifact
-        units = {"up": float(self.module.size)}
+        """Steps on what the slots write, until it holds in other words too."""
+        del states, artifact
         config = self.config
-        optimise = partial(SlotDescent, lr=config.rate)
-        return Fit(units, optimise, config.max_steps, config.margin)
+        return Fit(
+            units={"up": float(self.module.size)},
+            optimise=partial(SlotDescent, lr=config.rate),
+            max_steps=config.max_steps,
+            margin=config.margin,
+            companions=[Companion(way, request.image, 1) for way in other_words(request.prompt)],
+        )
 
     def intervention(
         self,
@@ -179,6 +197,13 @@ class Fitted(TrainedEditor):
             ],
             norms={**self.norms, **(norms or {})},
         )
+
+    def guarded(self, artifact: EditArtifact) -> EditArtifact:
+        """With `theta` in force again: silent in words that its slots do not recognise."""
+        if NULL_FIELD not in artifact.metadata:
+            return artifact
+        metadata = {name: value for name, value in artifact.metadata.items() if name != NULL_FIELD}
+        return replace(artifact, metadata=metadata)
 
     def movable(self, artifact: EditArtifact, *, keeps: bool) -> tuple[str, ...]:
         """What is written; what it is written on only where rows must be left alone."""

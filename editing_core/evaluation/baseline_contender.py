@@ -12,13 +12,14 @@ import torch
 from editing_core.backbones.batch import PromptRow
 from editing_core.editable_model import EditableModel
 from editing_core.editors.baselines.base import Baseline
-from editing_core.errors import ContextTooLong
+from editing_core.errors import ContextTooLong, NotFinite
 from editing_core.evaluation.contender import MAX_ANSWER_TOKENS, Contender, Query, Reply
 from editing_core.generation import run
 from editing_core.registry import BASELINES
-from editing_core.types import EditRequest, Sampling
+from editing_core.types import EditRequest, GenerationResult, RoutingDecision, Sampling
 
 _ROWS_AT_ONCE = 32
+_NO_ANSWER = GenerationResult("", (), "length", 0, 0, RoutingDecision())
 T = TypeVar("T")
 
 
@@ -60,7 +61,10 @@ class BaselineContender(Contender):
             start = time.perf_counter()
             with self.baseline.in_force():
                 batch, acting = self.baseline.begin([PromptRow(q.prompt, q.image) for q in chunk])
-                results = run(backbone, batch, [sampling] * len(chunk), acting)
+                try:
+                    results = run(backbone, batch, [sampling] * len(chunk), acting)
+                except NotFinite:  # the method broke the model: that is its answer
+                    results = [_NO_ANSWER] * len(chunk)
             each = (time.perf_counter() - start) * 1e3 / len(chunk)
             replies.extend(
                 Reply(

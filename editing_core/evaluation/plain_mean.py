@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from editing_core.routing.router import Memory, Router
+from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
 from editing_core.types import RoutingDecision
 
@@ -17,14 +18,23 @@ class PlainMean(Router):
     """See the module's docstring."""
 
     def route(
-        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+        self,
+        query: RoutingStates,
+        survivors: Sequence[tuple[str, float]],
+        snapshot: Memory,
+        *,
+        match: TextMatch | None = None,
     ) -> RoutingDecision:
         """As the router decides, but the text neither drops nor weighs."""
+        del match
         found = super().route(query, survivors, snapshot).candidates
-        seen = [c for c in found if c.outcome in ("applied", "below_text_gate")]
-        rest = tuple(c for c in found if c.outcome not in ("applied", "below_text_gate"))
+        seen = [c for c in found if c.outcome != "below_sentinel"]
+        rest = tuple(c for c in found if c.outcome == "below_sentinel")
         mean = [replace(c, weight=1.0 / len(seen), outcome="applied") for c in seen]
         return RoutingDecision(candidates=(*mean, *rest))
+
+    def refuse(self, survivors: Sequence[tuple[str, float]], match: TextMatch) -> None:
+        """No text is refused."""
 
 
 def plain_mean(router: Router) -> PlainMean:

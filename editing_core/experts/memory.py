@@ -12,25 +12,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from editing_core.index.base import VectorIndex
 from editing_core.registry import INDEXES
-from editing_core.types import EditArtifact
+from editing_core.types import EditArtifact, EditRequest
 
 _INDEX = "faiss_flat"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryEntry:
-    """One active edit, with what verification and explanation need of it."""
+    """One active edit, with what routing, verification and explanation need of it.
+
+    `rephrases` and `not_for` are its scope, as `EditRequest` has them; `target` is its answer.
+    """
 
     edit_id: str
     artifact: EditArtifact
     image_digest: str
     prompt: str
+    target: str = ""
+    rephrases: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """Every way in which its question is known, the prompt first."""
+        return (self.prompt, *self.rephrases)
+
+    @classmethod
+    def of(
+        cls, edit_id: str, artifact: EditArtifact, request: EditRequest, *, image_digest: str
+    ) -> Self:
+        """The entry of an edit made of `request`."""
+        return cls(
+            edit_id,
+            artifact,
+            image_digest,
+            request.prompt,
+            target=request.target,
+            rephrases=request.rephrases,
+            not_for=request.not_for,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,16 +6,20 @@ first generated one, ...) and `w_e` the router's weight of expert `e`, slot `i` 
 
     z_{e,i} = norm_e(h, t) . down_{e,i} + bias_{e,i} - gamma_e |i - t| + log w_e
 
-    a  = softmax over {0} and every slot of every expert
+    a  = softmax over {null} and every slot of every expert
     h' = h + sum_{e,i} a_{e,i} up_{e,i}          rows with t >= 1 only
 
 An expert may recognise its tokens in several ways, as rows look after several wordings of a prompt:
 `down` then holds several sets of slots one after another, each of which writes the same `up`.
 
-The 0 is the null slot: an editor that learns a null logit subtracts it from its `bias`, and one
-whose norm has an affine part folds it into `down` and `bias`. So a payload carries all that its
-logits need apart from the norm, named by id: the standard one has no parameters, others are given
-by the editor that has them. So experts that different editors made compete in one softmax. Two
+The null slot writes nothing. Its logit is 0: an editor that learns one subtracts it from its
+`bias`. An expert whose slots read unfamiliar rows as low as that may say in its metadata that the
+null slot lies lower (`null`): the router has decided who acts, the slots only choose the token, and
+other words must not silence them. Of several experts the lowest holds, so that they compete with
+each other as they do without it. An editor whose norm has an affine part folds it into `down` and
+`bias`. So a payload carries all that its logits need apart from the norm, named by id: the standard
+one has no parameters, others are given by the editor that has them. So experts that different
+editors made compete in one softmax. Two
 terms carry weight: without `gamma` a target with repeated tokens loops, and with a softmax per
 expert instead of a joint one two equal survivors halve each other.
 
@@ -24,6 +28,7 @@ Nothing here knows which editor made a payload.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +42,7 @@ STANDARD_NORM = "standard"
 """Id of the norm that subtracts the mean of a row and divides by its standard deviation."""
 
 NORM_FIELD = "norm"
+NULL_FIELD = "null"
 KIND_FIELD = "kind"
 ALIGNED_KIND = "aligned"
 _EPSILON = 1e-5
@@ -61,7 +67,7 @@ class SlotExpert:
 
     `up` float32 `[num_slots, hidden]`; `down` float32 `[sets * num_slots, hidden]`, one set of
     slots after another, and `bias` float32 likewise; `gamma` float32 scalar tensor; `norm` the id
-    of the norm that reads the rows.
+    of the norm that reads the rows; `null` the logit of the null slot, at most 0.
     """
 
     down: Tensor
@@ -69,6 +75,7 @@ class SlotExpert:
     bias: Tensor
     gamma: Tensor
     norm: str = STANDARD_NORM
+    null: float = 0.0
 
     def payload(self) -> dict[str, Tensor]:
         """The tensors as stored, float16 on the CPU."""
@@ -77,7 +84,8 @@ class SlotExpert:
 
     def metadata(self) -> dict[str, str]:
         """What the payload's metadata says of it, so that `from_payload` can read it back."""
-        return {KIND_FIELD: ALIGNED_KIND, NORM_FIELD: self.norm}
+        found = {KIND_FIELD: ALIGNED_KIND, NORM_FIELD: self.norm}
+        return found | ({NULL_FIELD: f"{self.null:g}"} if self.null else {})
 
     @classmethod
     def from_payload(
@@ -90,7 +98,8 @@ class SlotExpert:
         """Read `payload()` back in float32.
 
         Raises:
-            ValueError: a tensor is missing, or the shapes do not fit together.
+            ValueError: a tensor is missing, the shapes do not fit together, or the null slot's
+                logit is not a number of at most 0.
         """
         missing = {"down", "up", "bias", "gamma"} - set(payload)
         if missing:
@@ -105,7 +114,10 @@ class SlotExpert:
                 f"{tuple(up.shape)}, down {tuple(down.shape)}, bias {tuple(bias.shape)}"
             )
         norm = metadata.get(NORM_FIELD, STANDARD_NORM)
-        return cls(down=down, up=up, bias=bias, gamma=gamma.reshape(()), norm=norm)
+        null = float(metadata.get(NULL_FIELD, 0.0))
+        if not -math.inf < null <= 0.0:
+            raise ValueError(f"the null slot's logit must be a number of at most 0, got {null}")
+        return cls(down=down, up=up, bias=bias, gamma=gamma.reshape(()), norm=norm, null=null)
 
     @property
     def sets(self) -> int:
@@ -131,8 +143,8 @@ def slot_logits(
     return normed @ down.T + bias - gamma * distance
 
 
-def mix_slots(logits: Tensor, up: Tensor, *, acting: Tensor) -> Tensor:
-    """The residual under one softmax over all slots and the null slot, whose logit is 0.
+def mix_slots(logits: Tensor, up: Tensor, *, acting: Tensor, null: float = 0.0) -> Tensor:
+    """The residual under one softmax over all slots and the null slot, whose logit is `null`.
 
     Args:
         logits: `[..., rows, slots]`; `-inf` where a slot's expert is not selected.
@@ -142,8 +154,8 @@ def mix_slots(logits: Tensor, up: Tensor, *, acting: Tensor) -> Tensor:
     Returns:
         `[..., rows, hidden]`.
     """
-    null = torch.zeros_like(logits[..., :1])
-    attention = torch.cat([null, logits], dim=-1).softmax(dim=-1)[..., 1:]
+    none = torch.full_like(logits[..., :1], null)
+    attention = torch.cat([none, logits], dim=-1).softmax(dim=-1)[..., 1:]
     return (attention @ up) * acting.unsqueeze(-1)
 
 
@@ -177,6 +189,7 @@ class AlignedIntervention:
             group = [(expert, weight) for expert, weight in kept if expert.norm == name]
             self._groups.append((known[name], *_stack(group)))
         self._up = torch.cat([expert.up.repeat(expert.sets, 1) for expert, _ in kept])
+        self._null = min(expert.null for expert, _ in kept)
 
     def residual(self, states: Tensor, steps: Tensor) -> Tensor:
         """What to add to `states` `[rows, hidden]`, base states at the edit layer.
@@ -192,7 +205,7 @@ class AlignedIntervention:
             ],
             dim=-1,
         )
-        return mix_slots(logits, self._up, acting=steps >= 1)
+        return mix_slots(logits, self._up, acting=steps >= 1, null=self._null)
 
 
 def _stack(group: Sequence[tuple[SlotExpert, float]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,10 +1,10 @@
 """One trained part on disk: weights in safetensors, everything else about it in JSON.
 
-    <part>.safetensors    float16 tensors
+    <part>.safetensors    float16 tensors; float32 those that hold a number beyond its range
     <part>.json           {"kind", "config", "fingerprint", ...}
 
-Weights are rounded to float16 once, when they are saved, and used in float32; whoever calibrates
-does it on the rounded ones.
+Weights are rounded once, when they are saved, and used in float32; whoever calibrates does it on
+the rounded ones. Measured states of some models lie beyond float16, whose range ends at 65,504.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from editing_core.errors import CheckpointCorrupt, CheckpointMissing
+from editing_core.errors import CheckpointCorrupt, CheckpointMissing, NotFinite
 
 
 def weights_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
-    """`sha256:...` over float16 weights and configuration; equal on every machine."""
+    """`sha256:...` over weights as stored and configuration; equal on every machine."""
     total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, tensor in sorted(_half(module).items()):
+    for name, tensor in sorted(_stored(module).items()):
         total.update(f"\n{name} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.numpy().tobytes())
     return f"sha256:{total.hexdigest()}"
@@ -35,10 +35,17 @@ def weights_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
 def save_part(
     weights: Path, description: Path, module: nn.Module, document: Mapping[str, Any]
 ) -> None:
-    """Write both files, each beside the old one and then renamed over it; the JSON last."""
+    """Write both files, each beside the old one and then renamed over it; the JSON last.
+
+    Raises `NotFinite`, and writes nothing, where a number is NaN or infinity.
+    """
+    tensors = _stored(module)
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise NotFinite(f"{weights.stem} was not written: its {name} is NaN or infinity")
     weights.parent.mkdir(parents=True, exist_ok=True)
     part = weights.with_suffix(weights.suffix + ".part")
-    save_file(_half(module), part)
+    save_file(tensors, part)
     part.replace(weights)
     write_description(description, document)
 
@@ -93,14 +100,21 @@ def load_weights(weights: Path, module: nn.Module) -> None:
 
 
 def round_weights(module: nn.Module) -> None:
-    """Round to float16 in place, so that what is calibrated is what will be loaded."""
+    """Round in place as `save_part` will, so that what is calibrated is what will be loaded."""
     with torch.no_grad():
         for tensor in module.state_dict().values():
-            tensor.copy_(tensor.half().float())
+            tensor.copy_(_rounded(tensor))
 
 
-def _half(module: nn.Module) -> dict[str, Tensor]:
+def _stored(module: nn.Module) -> dict[str, Tensor]:
     return {
-        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        name: _rounded(tensor.detach().cpu()).contiguous()
         for name, tensor in module.state_dict().items()
     }
+
+
+def _rounded(tensor: Tensor) -> Tensor:
+    """In float16, or where that would make infinity of a number, as it is in float32."""
+    half = tensor.to(torch.float16)
+    is_lost = bool((half.isinf() & tensor.isfinite()).any())
+    return tensor.float() if is_lost else half

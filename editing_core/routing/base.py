@@ -2,8 +2,8 @@
 
     image key  -> exact range search, cosine >= tau          hard filter
     visual key -> more like the query than a fake image      where the router has visual keys
-    text key   -> gate sigmoid(s_p) >= rho
-    survivors  -> one softmax, whichever editor made them
+    text key   -> gate sigmoid(s_p) >= rho             or the question encoder's, see `wordings`
+    survivors  -> one softmax, whichever editor made them, and one target that answers
 
 Everything is read from base states at one layer, at or below every editor's edit layer, the words
 without the picture (`RoutingStates`). A router says how keys are made (`keys`) and how they score
@@ -31,6 +31,7 @@ from editing_core.experts.stored import StoredPart
 from editing_core.experts.weights import read_description
 from editing_core.registry import ROUTERS
 from editing_core.routing.decision import Scores, Thresholds, decide
+from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
 from editing_core.types import EditArtifact, RoutingDecision, RoutingKey
 
@@ -50,6 +51,9 @@ class Entry(Protocol):
 
     @property
     def artifact(self) -> EditArtifact: ...
+
+    @property
+    def target(self) -> str: ...
 
 
 class Memory(Protocol):
@@ -149,17 +153,53 @@ class RouterBase(nn.Module, StoredPart):
 
     @torch.no_grad()
     def route(
-        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+        self,
+        query: RoutingStates,
+        survivors: Sequence[tuple[str, float]],
+        snapshot: Memory,
+        *,
+        match: TextMatch | None = None,
     ) -> RoutingDecision:
         """Decide for one row, from its prompt rows only; highest weight first.
 
-        `survivors` are what `hard_filter` let through. A row without an image fires nothing.
+        `survivors` are what `hard_filter` let through. A row without an image fires nothing. With
+        `match`, of the survivors in their order, texts are compared by the question encoder; the
+        router's own textual keys decide without.
         """
         if not survivors or not len(query.image):
             return RoutingDecision()
-        keys = [snapshot.entries[edit_id].artifact.key for edit_id, _ in survivors]
+        entries = [snapshot.entries[edit_id] for edit_id, _ in survivors]
         image = torch.tensor([cosine for _, cosine in survivors], device=query.words.device)
-        return decide(survivors, self.scores(query, keys, image), self.thresholds)
+        scores = self.scores(query, [entry.artifact.key for entry in entries], image)
+        targets = [entry.target for entry in entries]
+        if match is None:
+            return decide(survivors, scores, self.thresholds, targets=targets)
+        return self._decide(survivors, scores.visual, match, targets)
+
+    def refuse(
+        self, survivors: Sequence[tuple[str, float]], match: TextMatch
+    ) -> RoutingDecision | None:
+        """The decision where no survivor's text passes: nothing acts. None where one may."""
+        if self.thresholds.rule == "paper" or bool(match.passes.any()):
+            return None
+        return self._decide(survivors, None, match, ())
+
+    def _decide(
+        self,
+        survivors: Sequence[tuple[str, float]],
+        visual: Tensor | None,
+        match: TextMatch,
+        targets: Sequence[str],
+    ) -> RoutingDecision:
+        device = match.scores.device if visual is None else visual.device
+        scores = Scores(
+            text=match.scores.to(device),
+            visual=visual,
+            excluded=match.excluded.to(device),
+            matched=match.matched,
+        )
+        limits = replace(self.thresholds, rho=match.rho)
+        return decide(survivors, scores, limits, targets=targets, lead=match.lead)
 
     def with_thresholds(self, **changes: Any) -> Self:
         """The same weights under other thresholds; shares the modules with this one."""

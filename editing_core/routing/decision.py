@@ -1,8 +1,13 @@
 """What follows from a query's scores, whichever router made them: who acts, and with what weight.
 
 visual score  > margin                 where the router has visual keys
-text gate     >= rho                   gate = sigmoid(text score)
+text gate     >= rho                   gate = sigmoid(text score); and no `not_for` is nearer
 the rest      one softmax              `scores.survivor_weights`
+one answer    the heaviest target      experts of other targets are left out, weights sum to 1 again
+
+An answer never mixes two targets: token by token, that would be nobody's. And a wrong fact is worse
+than a miss. So where edits of two targets were matched by different wordings, and the heavier one
+leads by less than `lead`, none acts.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editing_core.questions.preference import Preference
 from editing_core.routing.scores import WeightRule, survivor_weights
 from editing_core.types import Candidate, Outcome, RoutingDecision
 
@@ -21,7 +27,9 @@ from editing_core.types import Candidate, Outcome, RoutingDecision
 class Thresholds:
     """What calibration decides for every router.
 
-    `beta` and `margin` are of visual scores and do nothing in a router that makes none.
+    `beta` and `margin` are of visual scores and do nothing in a router that makes none. `rho` is of
+    the router's own text scores; where a question encoder makes them, `prefer` names the point on
+    its line that holds instead. `one_answer` False fuses all survivors, as the paper does.
     """
 
     tau: float = 0.85
@@ -30,23 +38,37 @@ class Thresholds:
     beta: float = 1.0
     margin: float = 0.0
     rule: WeightRule = "joint"
+    prefer: Preference = "balanced"
+    one_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Of each survivor, `[survivors]`: `text` before its sigmoid, and `visual`, above 0 where the
-    picture is the right one; None from a router without visual keys, whose `tau` decides alone."""
+    picture is the right one; None from a router without visual keys, whose `tau` decides alone.
+
+    `excluded` bool: a question that the edit must leave alone is nearer. `matched` is the wording
+    that spoke for it, where that is known.
+    """
 
     text: Tensor
     visual: Tensor | None = None
+    excluded: Tensor | None = None
+    matched: tuple[str, ...] = ()
 
 
 def decide(
-    survivors: Sequence[tuple[str, float]], scores: Scores, limits: Thresholds
+    survivors: Sequence[tuple[str, float]],
+    scores: Scores,
+    limits: Thresholds,
+    *,
+    targets: Sequence[str] = (),
+    lead: float = 0.0,
 ) -> RoutingDecision:
     """Of edits with the cosine of their image key, in the order of `scores`; highest weight first.
 
-    The weights of those that act sum to 1 under the rule `joint`.
+    The weights of those that act sum to 1 under the rule `joint`. `targets` are what the survivors
+    answer; without them all are taken to answer the same.
     """
     text, gate = scores.text, scores.text.sigmoid()
     image = torch.tensor([cosine for _, cosine in survivors], device=gate.device)
@@ -55,8 +77,13 @@ def decide(
     if scores.visual is not None:
         visual = scores.visual - limits.margin
         looks_right = visual > 0
+    excluded = torch.zeros_like(looks_right) if scores.excluded is None else scores.excluded
     asks_this = (gate >= limits.rho) | (limits.rule == "paper")
-    kept = looks_right & asks_this
+    kept = looks_right & asks_this & ~excluded
+    outcomes = [
+        _outcome(bool(looks_right[i]), asks_this=bool(asks_this[i]), excluded=bool(excluded[i]))
+        for i in range(len(survivors))
+    ]
     weights = torch.zeros_like(gate)
     if bool(kept.any()):
         weights[kept] = survivor_weights(
@@ -68,13 +95,25 @@ def decide(
             beta=limits.beta,
             tau=limits.tau,
         )
+        if targets and limits.one_answer and limits.rule == "joint":
+            chosen = _one_answer(weights, targets, scores.matched, lead)
+            for i in kept.nonzero().flatten().tolist():
+                if not chosen:
+                    outcomes[i] = "ambiguous"
+                elif i not in chosen:
+                    outcomes[i] = "outweighed"
+            mask = torch.zeros_like(kept)
+            mask[sorted(chosen)] = True
+            weights = torch.where(mask, weights, 0.0)
+            weights = weights / weights.sum().clamp_min(1e-30)
     candidates = [
         Candidate(
             edit_id=edit_id,
             image_similarity=cosine,
             text_similarity=float(gate[i]),
             weight=float(weights[i]),
-            outcome=_outcome(bool(looks_right[i]), asks_this=bool(asks_this[i])),
+            outcome=outcomes[i],
+            matched=scores.matched[i] if scores.matched else None,
         )
         for i, (edit_id, cosine) in enumerate(survivors)
     ]
@@ -82,7 +121,31 @@ def decide(
     return RoutingDecision(candidates=tuple(candidates))
 
 
-def _outcome(looks_right: bool, *, asks_this: bool) -> Outcome:
+def _one_answer(
+    weights: Tensor, targets: Sequence[str], matched: Sequence[str], lead: float
+) -> set[int]:
+    """The survivors of the heaviest target; none where another target's best is too near to it.
+
+    The logarithm of two weights' ratio is their lead in the score before the softmax.
+    """
+    rows = [i for i, weight in enumerate(weights.tolist()) if weight > 0.0]
+    total: dict[str, float] = {}
+    for i in rows:
+        total[targets[i]] = total.get(targets[i], 0.0) + float(weights[i])
+    winner = max(total, key=lambda target: total[target])
+    best = max((i for i in rows if targets[i] == winner), key=lambda i: float(weights[i]))
+    rivals = [i for i in rows if targets[i] != winner]
+    if rivals and matched:
+        rival = max(rivals, key=lambda i: float(weights[i]))
+        ahead = float(weights[best].log() - weights[rival].log())
+        if matched[rival].casefold() != matched[best].casefold() and ahead < lead:
+            return set()
+    return {i for i in rows if targets[i] == winner}
+
+
+def _outcome(looks_right: bool, *, asks_this: bool, excluded: bool) -> Outcome:
     if not looks_right:
         return "below_sentinel"
+    if excluded:
+        return "excluded"
     return "applied" if asks_this else "below_text_gate"

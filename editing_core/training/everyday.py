@@ -68,6 +68,15 @@ def everyday_questions(rng: np.random.Generator, count: int) -> list[Question]:
     return [_question(topic, topic.attributes[int(i)], rng) for i in order]
 
 
+def everyday_pairs(rng: np.random.Generator, count: int) -> list[tuple[str, tuple[str, str]]]:
+    """`count` attributes of one topic, each with two wordings of it."""
+    _, topics = everyday_topics()
+    topic = topics[int(rng.integers(len(topics)))]
+    order = rng.permutation(len(topic.attributes))[:count]
+    chosen = [topic.attributes[int(i)] for i in order]
+    return [(a.name, (_worded(topic, a, rng), _worded(topic, a, rng))) for a in chosen]
+
+
 def _question(topic: Topic, attribute: Attribute, rng: np.random.Generator) -> Question:
     """The first wording is the same whenever the question is: it is what identifies it."""
     wordings = {f"About {topic.name}: what is the {attribute.nouns[0]}?": None}

@@ -92,22 +92,23 @@ Watch = Callable[[Progress, float], None]
 
 
 def make_optimisers(module: nn.Module, plan: TrainingPlan) -> list[torch.optim.Optimizer]:
-    """Muon on the weights of linear layers, AdamW on the rest.
+    """Muon on the weights of linear layers, if there are any, AdamW on the rest.
 
-    Measured on this problem, Muon needs about a third of AdamW's steps.
+    Measured on routers and editors, Muon needs about a third of AdamW's steps.
     """
     matrices = [m.weight for m in module.modules() if isinstance(m, nn.Linear)]
     inner = {id(weight) for weight in matrices}
     rest = [p for p in module.parameters() if id(p) not in inner]
-    return [
-        torch.optim.Muon(
-            matrices,
-            lr=plan.matrix_rate,
-            weight_decay=plan.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(rest, lr=plan.rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98)),
-    ]
+    adamw = torch.optim.AdamW(rest, lr=plan.rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
+    if not matrices:
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices,
+        lr=plan.matrix_rate,
+        weight_decay=plan.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, adamw]
 
 
 def train(
@@ -139,13 +140,13 @@ def train(
         )
     torch.manual_seed(plan.seed)
     optimisers = make_optimisers(task.module, plan)
-    base_rates = (plan.matrix_rate, plan.rate)
+    base_rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     parameters = list(task.module.parameters())
     # The length may be extended on resume; what decides a step may not.
     decides: dict[str, Any] = {
         "task": task.name,
         "seed": plan.seed,
-        "rates": list(base_rates),
+        "rates": [plan.matrix_rate, plan.rate],
         "accumulate": plan.accumulate,
         "processes": team.count,
         **(identity or {}),

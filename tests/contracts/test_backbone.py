@@ -43,10 +43,11 @@ from editing_core.errors import (
 from editing_core.experts.memory import MemoryEntry
 from editing_core.registry import BACKBONES
 from editing_core.routing.router import Memory, Router, RouterConfig
+from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
 from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling
 from tests.support.plain_llava import save_plain_llava
-from tests.support.tiny_families import FAMILIES
+from tests.support.tiny_families import FAMILIES, VARIANTS
 from tests.support.tiny_model import tiny_image, tiny_rows
 
 
@@ -97,20 +98,20 @@ def stock_case(folder: Path, model_folder: Path, write: Callable[[str, int], str
 
 
 def family_case(name: str, folder: Path) -> Case:
-    family = FAMILIES[name]
+    family = (FAMILIES | VARIANTS)[name]
     family.save(folder)
     model = family.model_class.from_pretrained(folder).eval()
     processor = load_processor(family.processor_class, folder)
     return Case(load(folder), model, processor, family.write, family.text_alone)
 
 
-@pytest.fixture(scope="module", params=["laid out", "plain", *FAMILIES])
+@pytest.fixture(scope="module", params=["laid out", "plain", *FAMILIES, *VARIANTS])
 def case(
     request: pytest.FixtureRequest,
     tiny_checkpoint: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Case:
-    if request.param in FAMILIES:
+    if request.param in FAMILIES | VARIANTS:
         return family_case(request.param, tmp_path_factory.mktemp("family"))
     if request.param == "plain":
         folder = save_plain_llava(tmp_path_factory.mktemp("plain"))
@@ -384,7 +385,12 @@ class AlwaysSelects(Router):
         return RoutingKey(image=image_key, text=nothing, visual=nothing)
 
     def route(
-        self, query: RoutingStates, survivors: Sequence[tuple[str, float]], snapshot: Memory
+        self,
+        query: RoutingStates,
+        survivors: Sequence[tuple[str, float]],
+        snapshot: Memory,
+        *,
+        match: TextMatch | None = None,
     ) -> RoutingDecision:
         share = 1.0 / len(survivors)
         found = (Candidate(i, cosine, 1.0, share, "applied") for i, cosine in survivors)

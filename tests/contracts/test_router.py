@@ -53,6 +53,7 @@ def router(request: pytest.FixtureRequest) -> RouterBase:
 @dataclass(frozen=True)
 class Entry:
     artifact: EditArtifact
+    target: str = ""
 
 
 class Memory:

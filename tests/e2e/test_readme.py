@@ -5,6 +5,7 @@ Only the address (a free port), the data directory and the words `make serve` ar
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -47,7 +48,9 @@ def restart(port: int, tmp_path: Path) -> Iterator[Callable[[], None]]:
     def start_again() -> None:
         stop()
         flags = ["--port", str(port), "--data-dir", str(tmp_path)]
-        running.append(subprocess.Popen([ERRATA, "serve", *flags], cwd=tmp_path))
+        # As a newcomer's is: with the question encoder that ships.
+        settings = {**os.environ, "ERRATA_QUESTION_ENCODER": "shipped"}
+        running.append(subprocess.Popen([ERRATA, "serve", *flags], cwd=tmp_path, env=settings))
         _wait_until_ready(port, running[0])
 
     yield start_again

@@ -26,7 +26,7 @@ def cases() -> list[EditCase]:
 
 
 def serve(folder: Path) -> LiveServer:
-    return LiveServer(Settings.load(data_dir=folder, device="cpu"))
+    return LiveServer(Settings.load(data_dir=folder, device="cpu", question_encoder="shipped"))
 
 
 def ask(server: LiveServer, questions: list[Asked]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def data(tmp_path: Path, tiny_checkpoint: Path) -> Data:
     return Data(tmp_path, tiny_checkpoint)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_a_database_of_an_older_schema_is_served_as_it_was(data: Data, revision: str) -> None:
     with data.start() as server:
         edit(server)

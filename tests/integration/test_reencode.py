@@ -381,3 +381,43 @@ def test_the_log_says_how_many_are_stale_why_and_what_to_do(
         (told,) = [r.getMessage() for r in caplog.records if "stale" in r.getMessage()]
     assert told.startswith("6 edits are stale and not served (6 made by another editor liveedit): ")
     assert f"{', '.join(made[1:6])} and 1 more; stop the server and run `errata reencode`" in told
+
+
+def scope_of(server: LiveServer, edit_id: str) -> list[str]:
+    found: list[str] = server.client.get(f"/edits/{edit_id}").json()["rephrases"]
+    return found
+
+
+def test_an_edit_made_anew_keeps_its_scope_and_gets_earlier_ones_back(
+    start: Start, command: Reencode, other: Path
+) -> None:
+    with start() as server:
+        edit_id = edit(server, 1)
+        body = {"rephrases": ["again?"], "verify": "off"}
+        assert server.client.post(f"/edits/{edit_id}/scope", json=body).json()["version"] == 2
+
+    with start(other) as server:
+        refused = server.client.post(f"/edits/{edit_id}/scope", json={"rephrases": ["more"]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "edit_not_active")
+        for version, words in ((1, []), (2, ["again?"])):
+            done = server.client.post("/admin/rollback", json={"to_version": version}).json()
+            assert done["rescoped"] == [edit_id]
+            assert scope_of(server, edit_id) == words
+        assert statuses(server) == {edit_id: "stale"}
+
+    done = command("reencode", other, "--verify", "off")
+    assert (done.exit_code, "made 1 of 1 anew; version 5" in done.output) == (0, True), done.output
+
+    with start(other) as server:
+        assert (statuses(server), scope_of(server, edit_id)) == ({edit_id: "active"}, ["again?"])
+        # Keys of the first scope were of other weights: they are made, not fetched.
+        done = server.client.post("/admin/rollback", json={"to_version": 1}).json()
+        assert (done["rescoped"], done["version"]) == ([edit_id], 6)
+        expected: tuple[dict[str, str], list[str], list[str]]
+        expected = ({edit_id: "active"}, [], [edit_id])
+        assert (statuses(server), scope_of(server, edit_id), applied(server, 1)) == expected
+    with start(other) as server:
+        assert (statuses(server), scope_of(server, edit_id), applied(server, 1)) == expected
+        assert applied(server, 1, at_version=2) == [edit_id]
+    told = command("doctor", other)
+    assert (told.exit_code, "0 problems" in told.output) == (0, True), told.output

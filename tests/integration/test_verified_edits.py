@@ -23,7 +23,9 @@ from tests.support.server import LiveServer, data_uri, png
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     data_dir = tmp_path_factory.mktemp("data")
-    settings = Settings.load(data_dir=data_dir, device="cpu", threads=1, batch_limit=8)
+    settings = Settings.load(
+        data_dir=data_dir, device="cpu", threads=1, batch_limit=8, question_encoder="shipped"
+    )
     with LiveServer(settings) as live:
         yield live
 

@@ -12,10 +12,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from app.store.commits import (
+    Commit,
+    Created,
+    Reencoded,
+    Rescoped,
+    Restored,
+    ScopeChanged,
+    Stamp,
+    Switched,
+)
 from app.store.database import Database
-from app.store.edit_log import EditLog, Finished, NewEdit, StoredImage, StoredResponse
-from app.store.ledger import Change, EventType, Ledger
-from app.store.records import EditRecord, Event, MadeBy, Reencoding, digest_of
+from app.store.edit_log import EditLog
+from app.store.ledger import Change, Ledger
+from app.store.records import (
+    EditRecord,
+    MadeBy,
+    Reencoding,
+    Rescoping,
+    StoredImage,
+    digest_of,
+)
 from tests.support.server import png
 from tests.support.tiny_model import tiny_image
 
@@ -28,21 +45,38 @@ WEIGHTS = MadeBy(
 
 @dataclass
 class Simple:
-    """An edit in the model: a list of these is all there is."""
+    """An edit in the model: a list of these is all there is.
+
+    `made` is the version whose artifact counts, `words` are its rephrases.
+    """
 
     id: str
     slot: tuple[str, str]
     names: tuple[str, ...]
     rolled_back: bool = False
+    made: int = 0
+    words: tuple[str, ...] = ()
 
 
-def artifact_of(event: Event) -> bytes | None:
-    made_anew = event.reencoding
-    return f"{made_anew.edit_id} by {event.version}".encode() if made_anew else None
+def artifact_of(edit_id: str, version: int) -> bytes:
+    return f"{edit_id} by {version}".encode()
 
 
-def finished() -> Finished:
-    return Finished({}, StoredResponse("d", 201, "{}", "e"))
+def rescoped(edit_id: str, version: int, words: tuple[str, ...], after: str | None) -> Rescoped:
+    artifact = artifact_of(edit_id, version)
+    rescoping = Rescoping(
+        edit_id=edit_id,
+        rephrases=words,
+        not_for=(),
+        artifact_digest=digest_of(artifact),
+        before=None,
+        after=after,
+        verified=None,
+        verified_version=None,
+        damaged=(),
+        refinement_steps=0,
+    )
+    return Rescoped(rescoping, artifact)
 
 
 def status(history: list[Simple], position: int) -> str:
@@ -67,7 +101,7 @@ class LogMachine(RuleBasedStateMachine):
         self._ids = (f"edit{n:04}" for n in itertools.count())
         self.model: list[Simple] = []
         self.versions: list[dict[str, str]] = [{}]
-        self.remade: dict[str, int] = {}
+        self.words: list[dict[str, tuple[str, ...]]] = [{}]
         self._open()
 
     def _open(self) -> None:
@@ -79,29 +113,24 @@ class LogMachine(RuleBasedStateMachine):
         self.database.close()
         self._folder.cleanup()
 
-    def _write(
-        self,
-        kind: EventType,
-        changes: list[Change],
-        *,
-        new: NewEdit | None = None,
-        reencoding: Reencoding | None = None,
-    ) -> None:
-        event = Event(
+    def _write(self, commit: Commit) -> None:
+        stamp = Stamp(
             version=self.ledger.head + 1,
-            type=kind,
             at="2026-01-01T00:00:00.000Z",
             actor="local",
             request_id="r",
-            changes=tuple(changes),
-            reencoding=reencoding,
-            record_digest=new.record.digest(digest_of(new.artifact)) if new else None,
             previous_digest=self.last.digest if self.last else None,
         )
-        self.log.append(event, new=new, artifact=artifact_of(event))
-        self.ledger.apply(event.version, changes, created=new.record.place if new else None)
-        self.last = event
+        self.last = self.log.append(commit, stamp)
+        self.ledger.apply(
+            stamp.version,
+            commit.changes,
+            created=commit.record.place if isinstance(commit, Created) else None,
+            remade=self.last.reencoding.edit_id if self.last.reencoding else None,
+            scopes={each.edit_id: each.scope for each in self.last.scopes},
+        )
         self.versions.append(self._expected())
+        self.words.append({edit.id: edit.words for edit in self.model})
 
     def _expected(self) -> dict[str, str]:
         return {edit.id: status(self.model, at) for at, edit in enumerate(self.model)}
@@ -131,8 +160,17 @@ class LogMachine(RuleBasedStateMachine):
             created_by="local",
         )
         changes = self.ledger.plan_create(record.place)
-        self.model.append(Simple(record.id, (image.digest, prompt), named))
-        self._write("edit_created", changes, new=NewEdit(record, b"bytes", image, finished))
+        version = record.version
+        self.model.append(Simple(record.id, (image.digest, prompt), named, made=version))
+        self._write(
+            Created(
+                changes=tuple(changes),
+                record=record,
+                artifact=artifact_of(record.id, version),
+                image=image,
+                timings_ms=dict,
+            )
+        )
 
     @precondition(lambda self: self.model)
     @rule(which=st.integers(0, 50))
@@ -152,29 +190,59 @@ class LogMachine(RuleBasedStateMachine):
         assert bool(changes) == (edit.rolled_back != rolled_back)
         edit.rolled_back = rolled_back
         if changes:
-            self._write("rolled_back" if rolled_back else "reinstated", changes)
+            self._write(
+                Switched(
+                    type="rolled_back" if rolled_back else "reinstated", changes=tuple(changes)
+                )
+            )
 
     @rule(back=st.integers(0, 50))
     def restore(self, back: int) -> None:
         version = back % len(self.versions)
         then = self.versions[version]
-        changes = self.ledger.plan_restore(version)
+        changes = {c.edit_id: c for c in self.ledger.plan_restore(version)}
+        head, widened, words = self.ledger.head + 1, [], self.words[version]
         for edit in self.model:
             edit.rolled_back = then.get(edit.id, "rolled_back") == "rolled_back"
-        assert bool(changes) == (self._expected() != self.versions[-1])
+            if words.get(edit.id, edit.words) != edit.words:
+                edit.made, edit.words = head, words[edit.id]
+                widened.append(rescoped(edit.id, head, edit.words, f"by {head}"))
+                changes.setdefault(edit.id, *self.ledger.plan_scope(edit.id))
+        then_scopes = {i: s.rephrases for i, s in self.ledger.rescoped_since(version).items()}
+        assert then_scopes == {r.rescoping.edit_id: r.rescoping.rephrases for r in widened}
+        assert bool(changes) == (self._expected() != self.versions[-1] or bool(widened))
         if changes:
-            self._write("restored", changes)
+            self._write(
+                Restored(
+                    changes=tuple(changes.values()),
+                    from_version=version,
+                    rescoped=tuple(widened),
+                )
+            )
         assert {i: s for i, s in self.versions[-1].items() if i in then} == then
+
+    @precondition(lambda self: self.model)
+    @rule(which=st.integers(0, 50), word=st.sampled_from(["a", "b", "c"]))
+    def change_scope(self, which: int, word: str) -> None:
+        edit, version = self.model[which % len(self.model)], self.ledger.head + 1
+        edit.words = tuple(w for w in edit.words if w != word) or (word,)
+        edit.made = version
+        self._write(
+            ScopeChanged(
+                changes=tuple(self.ledger.plan_scope(edit.id)),
+                rescoped=(rescoped(edit.id, version, edit.words, f"by {version}"),),
+            )
+        )
 
     @precondition(lambda self: self.model)
     @rule(which=st.integers(0, 50))
     def reencode(self, which: int) -> None:
-        edit_id = self.model[which % len(self.model)].id
-        version = self.ledger.head + 1
-        self.remade[edit_id] = version
+        edit = self.model[which % len(self.model)]
+        edit_id, version = edit.id, self.ledger.head + 1
+        edit.made = version
         made_anew = Reencoding(
             edit_id=edit_id,
-            artifact_digest=digest_of(f"{edit_id} by {version}".encode()),
+            artifact_digest=digest_of(artifact_of(edit_id, version)),
             old=WEIGHTS,
             new=WEIGHTS,
             before=None,
@@ -185,7 +253,8 @@ class LogMachine(RuleBasedStateMachine):
             refinement_steps=0,
         )
         changes = self.ledger.plan_reencode(edit_id)
-        self._write("reencoded", changes, reencoding=made_anew)
+        artifact = artifact_of(edit_id, version)
+        self._write(Reencoded(changes=tuple(changes), reencoding=made_anew, artifact=artifact))
 
     @rule()
     def restart(self) -> None:
@@ -200,13 +269,24 @@ class LogMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_newest_artifact_counts(self) -> None:
-        for stored in self.log.artifacts(self.ledger.ids()):
-            version = self.remade.get(stored.record.id)
-            newest = f"{stored.record.id} by {version}".encode() if version else b"bytes"
-            assert stored.check() == newest
-            record = self.log.record(stored.record.id)
+        found = {stored.record.id: stored for stored in self.log.artifacts(self.ledger.ids())}
+        for edit in self.model:
+            assert found[edit.id].check() == artifact_of(edit.id, edit.made)
+            assert self.ledger.revision(edit.id) == edit.made
+            record = self.log.record(edit.id)
             assert record is not None
-            assert record.after == (f"by {version}" if version else None)
+            is_new = edit.made == self.ledger[edit.id].version
+            assert record.after == (None if is_new else f"by {edit.made}")
+            assert record.rephrases == self.ledger.scope(edit.id).rephrases == edit.words
+
+    @invariant()
+    def every_scope_can_still_be_told(self) -> None:
+        for version, then in enumerate(self.words):
+            for edit_id, words in then.items():
+                assert self.ledger.scope(edit_id, version).rephrases == words
+                stored = self.log.artifact(edit_id, at=version)
+                counts = self.ledger.revision(edit_id, version)
+                assert stored.check() == artifact_of(edit_id, counts)
 
     @invariant()
     def every_version_can_still_be_told(self) -> None:

@@ -83,7 +83,7 @@ class LiveServer:
         self._wait = wait
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_S)
+        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False)
         self._server = HttpServer(HttpConfig(self.app, settings))
         self._thread = threading.Thread(target=self._run)
         self.loop: asyncio.AbstractEventLoop | None = None

@@ -143,7 +143,15 @@ def _qwen(name: str, vision: dict[str, Any], *, patch: int = 6, **text: Any) -> 
     return Family(save, model_class, processor_class, _QWEN_WRITE)
 
 
-def _llava_next(name: str, tower: Any, images: Any, strategy: str, **more: Any) -> Family:
+def _llava_next(
+    name: str,
+    tower: Any,
+    images: Any,
+    strategy: str,
+    *,
+    layers: list[int] | None = None,
+    **more: Any,
+) -> Family:
     model_class = getattr(hf, f"{name}ForConditionalGeneration")
     processor_class = getattr(hf, f"{name}Processor")
     template, write = _chat("<image>\n")
@@ -158,7 +166,7 @@ def _llava_next(name: str, tower: Any, images: Any, strategy: str, **more: Any) 
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             image_grid_pinpoints=_PINPOINTS,
             vision_feature_select_strategy=strategy,
-            vision_feature_layer=-2 if strategy == "default" else -1,
+            vision_feature_layer=layers or (-2 if strategy == "default" else -1),
             tie_word_embeddings=False,
         )
         processor = without_video(processor_class)(
@@ -179,6 +187,31 @@ _TILES = {
     "crop_size": {"height": 48, "width": 48},
     "image_grid_pinpoints": _PINPOINTS,
 }
+
+
+def _llava_with_siglip() -> Family:
+    template, write = _chat("<image>\n")
+
+    def save(folder: Path) -> None:
+        tokenizer = tiny_tokenizer(chat_template=template)
+        config = hf.LlavaConfig(
+            vision_config=hf.SiglipVisionConfig(**_tower()),
+            text_config=hf.LlamaConfig(**_text(tokenizer)),
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            vision_feature_select_strategy="full",
+            vision_feature_layer=-1,
+            tie_word_embeddings=False,
+        )
+        processor = hf.LlavaProcessor(
+            image_processor=hf.SiglipImageProcessorPil(size={"height": 48, "width": 48}),
+            tokenizer=tokenizer,
+            patch_size=12,
+            vision_feature_select_strategy="full",
+            chat_template=template,
+        )
+        _save(folder, hf.LlavaForConditionalGeneration, config, processor)
+
+    return Family(save, hf.LlavaForConditionalGeneration, hf.LlavaProcessor, write)
 
 
 def _internvl() -> Family:
@@ -404,3 +437,16 @@ FAMILIES: dict[str, Family] = {
     "blip-2": _blip("Blip2", hf.OPTConfig, _asks_blip_2, word_embed_proj_dim=32, ffn_dim=64),
     "instructblip": _blip("InstructBlip", hf.LlamaConfig, _asks_instructblip),
 }
+
+VARIANTS: dict[str, Family] = {
+    "llava, siglip": _llava_with_siglip(),
+    "llava_next, siglip": _llava_next(
+        "LlavaNext",
+        hf.SiglipVisionConfig(**_tower(vision_use_head=False)),
+        hf.LlavaNextImageProcessorPil(**_TILES),
+        "full",
+        layers=[-2, -1],
+        patch_size=12,
+    ),
+}
+"""The same families around towers without a class token; the second is built as Granite Vision."""

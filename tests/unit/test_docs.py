@@ -120,3 +120,11 @@ def test_no_page_is_left_with_blanks(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
 
     assert re.findall(r"@[A-Z_]+@|\bTODO\b|\bTBD\b|<!-- figures.*-->", text) == []
+
+
+def test_the_walk_of_a_correction_names_at_most_eight_files() -> None:
+    walk = read("architecture.md").partition("## A correction: `POST /edits`")[2]
+    files = set(re.findall(r"`(app/[\w/]+\.py)`", walk.partition("\n## ")[0]))
+
+    assert "app/edits/edit.py" in files
+    assert len(files) <= 8, sorted(files)

@@ -83,6 +83,21 @@ def test_a_key_is_of_picture_and_prompt_whatever_the_target(tiny_model: Editable
     assert not np.allclose(one.visual, elsewhere.visual, atol=1e-3)
 
 
+def test_another_scope_is_another_key_and_the_same_expert(tiny_model: EditableModel) -> None:
+    request = EditRequest(IMAGE, PROMPT, TARGET)
+    made = tiny_model.encode(request)
+    again = tiny_model.rescope(made, request)
+    other = tiny_model.rescope(made, replace(request, prompt="what else?", not_for=("why?",)))
+
+    assert encode_artifact(again) == encode_artifact(made)
+    assert not np.allclose(other.key.text, made.key.text, atol=1e-3)
+    assert encode_artifact(replace(other, key=made.key)) == encode_artifact(made)
+    with pytest.raises(ContextTooLong):
+        tiny_model.rescope(made, replace(request, not_for=("why " * 4000,)))
+    with pytest.raises(StaleArtifact):
+        tiny_model.rescope(replace(made, router_fingerprint="sha256:x"), request)
+
+
 @FORMS
 def test_an_edit_changes_its_own_question(tiny_model: EditableModel, editor: str) -> None:
     active = snapshot_with(tiny_model, IMAGE, PROMPT, TARGET, editor=editor)

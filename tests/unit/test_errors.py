@@ -33,7 +33,7 @@ def test_every_error_is_in_the_drawing_with_a_code_of_its_own() -> None:
 def test_request_errors_name_the_field() -> None:
     for error in every_error():
         if issubclass(error, RequestError) and error is not RequestError:
-            assert error.param in {"prompt", "target", "token"}
+            assert error.param in {"prompt", "target", "token", "image"}
 
 
 def test_errors_cross_between_processes() -> None:

@@ -10,8 +10,9 @@ import torch
 from editing_core.backbones.batch import PromptRow
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.editors.fitted import TEMPLATES, Fitted
+from editing_core.editors.other_words import ANY_QUESTIONS, other_words
 from editing_core.errors import GenerationCancelled
-from editing_core.experts.codec import encode_artifact
+from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry
 from editing_core.experts.slots import SlotExpert
 from editing_core.experts.whitening import Whitening
@@ -124,6 +125,48 @@ def test_each_wording_given_has_slots_of_its_own(tiny_model: EditableModel) -> N
         == len(tiny_model.backbone.encode_target(REQUEST.target))
     )
     assert experts[1].sets == experts[0].sets + 1
+
+
+def test_it_acts_on_any_row_that_it_is_routed_to_until_it_is_guarded(
+    tiny_model: EditableModel, editor: Fitted
+) -> None:
+    """Words unlike its own: each token is written when it is due, the stop token last."""
+    artifact = tiny_model.encode(REQUEST, editor="fitted")
+    guarded = editor.guarded(artifact)
+    up = artifact.payload["up"].float()
+    backbone = tiny_model.backbone
+    ids = tuple(backbone.encode_target(REQUEST.target))
+    batch = backbone.prepare([PromptRow("red or", REQUEST.image, target_ids=ids)])
+    first = batch.rows[0].spans.last_prompt
+    states = backbone.lower(batch, editor.edit_layer)[0, first : first + len(ids)].float()
+
+    acting, silent = (
+        editor.intervention([(a, 1.0)]).residual(states, torch.arange(1, len(ids) + 1))
+        for a in (artifact, guarded)
+    )
+
+    assert torch.cdist(acting, up).argmin(-1).tolist() == list(range(len(ids)))
+    assert float(silent.norm()) < 0.9 * float(acting.norm())
+    assert editor.guarded(guarded) is guarded
+
+
+def test_an_artifact_made_before_there_was_a_lower_null_slot_reads_as_it_did(
+    tiny_model: EditableModel, editor: Fitted
+) -> None:
+    artifact = tiny_model.encode(REQUEST, editor="fitted")
+    old = replace(artifact, metadata={"kind": "aligned", "norm": "fitted"})
+    again = decode_artifact(encode_artifact(old))
+    assert SlotExpert.from_payload(again.payload, again.metadata).null == 0.0
+    assert editor.guarded(again) is again
+
+
+def test_other_words_are_many_none_of_them_the_prompt() -> None:
+    ways = other_words("Is the star blue?")
+    assert {"is the star blue", "Is the star blue? I need to know it.", "The star blue?"} < {*ways}
+    assert set(ANY_QUESTIONS) < {*ways}
+    assert len(ways) == len({*ways})
+    for prompt in ("Why?", "?", "", ANY_QUESTIONS[0], "star"):
+        assert prompt not in other_words(prompt)
 
 
 def test_templates_that_do_not_fit_are_left_out(tiny_model: EditableModel) -> None:

@@ -45,6 +45,7 @@ def router(seed: int = 0) -> FrozenRouter:
 @dataclass(frozen=True)
 class Entry:
     artifact: EditArtifact
+    target: str = ""
 
 
 class Memory:

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("runtime.lock", "dev.lock")
+PROVING = "proving.txt"
 
 
 def entries(lock: str) -> dict[str, str]:
@@ -26,14 +27,14 @@ def locked_version(entry: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING])
 def test_every_entry_is_pinned_and_hashed(lock: str) -> None:
     for name, entry in entries(lock).items():
         assert re.match(r"[a-z0-9-]+==\S+", entry), name
         assert "--hash=sha256:" in entry, name
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING])
 def test_no_entry_points_at_a_machine_or_an_index(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
 
@@ -49,6 +50,15 @@ def test_the_lock_satisfies_every_declared_dependency() -> None:
 
     for requirement in map(Requirement, declared):
         assert requirement.specifier.contains(locked_version(locked[requirement.name]))
+
+
+def test_the_proving_ground_is_an_extra_that_nothing_else_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (gguf,) = map(Requirement, project["project"]["optional-dependencies"]["proving"])
+    pinned = entries(PROVING)
+
+    assert gguf.specifier.contains(locked_version(pinned[gguf.name]))
+    assert not set(pinned) & (set(entries("runtime.lock")) | set(entries("dev.lock")))
 
 
 def test_torch_and_what_only_some_builds_need_stay_out_of_the_hashed_lock() -> None:

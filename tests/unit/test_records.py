@@ -9,7 +9,8 @@ import pytest
 
 from app.schemas.events import EventView
 from app.store.ledger import Change
-from app.store.records import Event, MadeBy, Reencoding
+from app.store.records import EditRecord, Event, MadeBy, Reencoding, Rescoping, digest_of
+from app.strict_json import canonical
 
 CREATED = Event(
     version=1,
@@ -48,6 +49,42 @@ REENCODED = replace(
 )
 
 
+SCOPED = replace(
+    REENCODED,
+    type="scope_changed",
+    changes=(Change("e1", "active", "active"),),
+    reencoding=None,
+    scopes=(
+        Rescoping(
+            edit_id="e1",
+            rephrases=("one",),
+            not_for=("two", "three"),
+            artifact_digest="sha256:a",
+            before="red",
+            after="blue",
+            verified=True,
+            verified_version=1,
+            damaged=(),
+            refinement_steps=0,
+        ),
+    ),
+)
+RECORD = EditRecord(
+    id="e1",
+    version=1,
+    editor="liveedit",
+    prompt="q",
+    target="t",
+    image_digest="sha256:i",
+    before=None,
+    after=None,
+    verified=None,
+    verified_version=None,
+    created_at="2026-01-01T00:00:00.000Z",
+    created_by="local",
+)
+
+
 def test_digests_of_the_first_release_still_hold() -> None:
     """A chain written before there was a `reencoding` is not broken by it."""
     assert (
@@ -55,7 +92,7 @@ def test_digests_of_the_first_release_still_hold() -> None:
     )
 
 
-@pytest.mark.parametrize("event", [CREATED, REENCODED], ids=lambda event: event.type)
+@pytest.mark.parametrize("event", [CREATED, REENCODED, SCOPED], ids=lambda event: event.type)
 def test_an_event_survives_its_row(event: Event) -> None:
     assert Event.from_row(event.row()) == event
 
@@ -76,6 +113,23 @@ def test_the_digest_covers_what_was_made_anew(change: dict[str, Any]) -> None:
     assert other.digest != REENCODED.digest
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"artifact_digest": "x"}, {"rephrases": ()}, {"not_for": ("two",)}, {"edit_id": "e2"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_digest_covers_scopes(change: dict[str, Any]) -> None:
+    other = replace(SCOPED, scopes=(replace(SCOPED.scopes[0], **change),))
+    assert other.digest != SCOPED.digest
+
+
+def test_a_record_without_not_for_keeps_the_digest_it_had() -> None:
+    row = RECORD.row() | {"artifact_digest": "sha256:a"}
+    old = {name: row[name] for name in row if name not in ("not_for", "timings_ms")}
+    assert RECORD.digest("sha256:a") == digest_of(canonical(old))
+    assert replace(RECORD, not_for=("x",)).digest("sha256:a") != RECORD.digest("sha256:a")
+
+
 def test_a_row_that_names_two_edits_is_refused() -> None:
     for column, value in (("reencoded_edit", "e2"), ("reencoded_edit", None)):
         with pytest.raises(ValueError, match="it made e1 anew"):
@@ -83,6 +137,7 @@ def test_a_row_that_names_two_edits_is_refused() -> None:
 
 
 def test_only_an_event_that_made_something_anew_shows_it() -> None:
-    assert "reencoding" not in EventView.of(CREATED).model_dump(by_alias=True)
+    assert not {"reencoding", "scopes"} & set(EventView.of(CREATED).model_dump(by_alias=True))
+    assert EventView.of(SCOPED).model_dump()["scopes"] == [SCOPED.scopes[0].wire()]
     shown = EventView.of(REENCODED).model_dump(by_alias=True)["reencoding"]
     assert (shown["from"]["editor"], shown["to"]["editor"]) == ("visedit", "liveedit")

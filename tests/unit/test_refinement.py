@@ -115,6 +115,25 @@ def test_what_was_answered_before_can_be_kept(tiny_model: EditableModel) -> None
     assert tiny_model.generate([replace(kept, snapshot=now)])[0].token_ids == base.token_ids
 
 
+def test_a_fitted_expert_that_must_keep_an_answer_is_guarded(tiny_model: EditableModel) -> None:
+    """It acts on whatever it is routed to; where that is too much, it recognises again."""
+    other = "What else is there?"
+    base = tiny_model.generate([GenerationRow(other, IMAGE, Sampling(max_new_tokens=4))])[0]
+    snapshot = snapshot_with(tiny_model, IMAGE, PROMPT, TARGET, editor="fitted")
+    own = GenerationRow(PROMPT, IMAGE, snapshot=snapshot)
+    kept = GenerationRow(other, IMAGE, Sampling(max_new_tokens=4), snapshot)
+    assert tiny_model.generate([kept])[0].token_ids != base.token_ids
+
+    wanted = [Wanted(own, TARGET), Wanted(kept, base.token_ids, is_kept=True)]
+    refined = tiny_model.refine("e1", wanted, max_steps=ENOUGH)
+
+    assert refined.is_right
+    assert refined.steps >= 1
+    now = put_in(snapshot, decode_artifact(encode_artifact(refined.artifact)))
+    assert text(tiny_model, replace(own, snapshot=now)) == TARGET
+    assert tiny_model.generate([replace(kept, snapshot=now)])[0].token_ids == base.token_ids
+
+
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 @FORMS
 def test_a_training_objective_may_be_what_the_steps_minimise(

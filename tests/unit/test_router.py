@@ -37,6 +37,7 @@ def row(seed: int, *, words: int = 3, with_image: bool = True) -> RoutingStates:
 @dataclass(frozen=True)
 class Entry:
     artifact: EditArtifact
+    target: str = ""
 
 
 class Memory:

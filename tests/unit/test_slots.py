@@ -51,6 +51,38 @@ def test_the_residual_is_the_formula_written_out() -> None:
     torch.testing.assert_close(residual[0], expected)
 
 
+def test_a_lower_null_slot_lets_experts_act_on_rows_they_do_not_know() -> None:
+    """And how they compete with each other stays as it was."""
+    deaf = [replace(expert(seed), bias=torch.full((3,), -20.0)) for seed in (1, 2)]
+    acting = [replace(e, null=-60.0) for e in deaf]
+    steps = torch.tensor([1, 2, 3, 4])
+
+    silent, heard, mixed = (
+        AlignedIntervention([(first, 0.7), (second, 0.3)]).residual(states(), steps)
+        for first, second in (deaf, acting, (deaf[0], acting[1]))
+    )
+
+    loud = [replace(e, bias=e.bias + 60.0) for e in deaf]
+    expected = AlignedIntervention([(loud[0], 0.7), (loud[1], 0.3)]).residual(states(), steps)
+    assert float(silent.abs().max()) < 1e-3
+    torch.testing.assert_close(heard, expected)
+    torch.testing.assert_close(mixed, expected)
+
+
+def test_where_the_null_slot_lies_is_stored_and_none_said_is_zero() -> None:
+    lowered = replace(expert(1), null=-42.0)
+
+    assert SlotExpert.from_payload(lowered.payload(), lowered.metadata()).null == -42.0
+    assert "null" not in expert(1).metadata()
+    assert SlotExpert.from_payload(expert(1).payload(), {"norm": "standard"}).null == 0.0
+
+
+@pytest.mark.parametrize("null", ["3", "-inf", "nan", "none"])
+def test_a_null_slot_that_no_expert_has_is_refused(null: str) -> None:
+    with pytest.raises(ValueError, match=r"null|could not convert"):
+        SlotExpert.from_payload(expert(1).payload(), {"null": null})
+
+
 def test_rows_before_the_last_prompt_token_get_exactly_nothing() -> None:
     residual = AlignedIntervention([(expert(1), 1.0)]).residual(
         states(), torch.tensor([-1, 0, 1, 2])

@@ -192,6 +192,27 @@ def test_rephrases_must_get_the_target_too() -> None:
     assert found.after == "blue"
 
 
+def test_a_question_that_it_is_not_for_keeps_its_answer() -> None:
+    request = replace(REQUEST, not_for=("never?", "apart?", "stock 0?"))
+    says = {"own?": ["blue"], "never?": ["blue", "was never?"]}
+    world = World(says, gates={"never?": 0.99})
+    found: Verification = world.tell(verify(request, NEW, base=empty(), tau=0.9, stock=STOCK))
+
+    assert found.verified
+    kept = [(w.row.prompt, w.is_kept) for w in world.refinements[0].wanted]
+    assert kept == [("own?", False), ("never?", True)]
+    assert world.asked("apart?") == 0  # the edit takes no part in it
+    peeked = [row.prompt for s in world.steps if isinstance(s, Ask) for row in s.rows]
+    assert peeked.count("stock 0?") == 1  # once as one of these, not again as a stock question
+
+    world = World(says | {"never?": ["blue"]})
+    found = world.tell(verify(request, NEW, base=empty(), tau=0.9, stock=STOCK, max_steps=0))
+    assert [damage.wire() for damage in found.damaged] == [
+        {"prompt": "never?", "before": "was never?", "after": "blue"}
+    ]
+    assert found.reason == "edit_not_effective"
+
+
 def test_a_stock_question_taken_for_the_own_prompt_is_replaced_twice_at_most() -> None:
     says = {"own?": ["blue"]} | {f"stock {n}?": ["blue"] for n in range(4)}
     gates = {"stock 1?": 0.99, "stock 2?": 0.95}

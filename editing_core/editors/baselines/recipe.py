@@ -151,7 +151,7 @@ class Recipe(Baseline):
         slot = f"{digest} {slot_prompt(request.prompt)}"
         self._memory = self._memory.evolve(
             self._memory.version + 1,
-            activate=[MemoryEntry(slot, artifact, digest, request.prompt)],
+            activate=[MemoryEntry.of(slot, artifact, request, image_digest=digest)],
             deactivate=[slot] if slot in self._memory.entries else [],
         )
 
@@ -207,4 +207,5 @@ def with_soft_prompt(row: PreparedRow, prompt: Tensor, backbone: Backbone) -> Pr
             target=moved(row.spans.target),
         ),
         features=ImageFeatures(torch.cat([patches, prompt.to(patches)]), row.features.key),
+        prompt=row.prompt,
     )

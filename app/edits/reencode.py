@@ -11,30 +11,27 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from app.edits.edit import Edit, Findings, Verify
+from app.edits.trial import EditMaker, Made
 from app.engine import InferenceEngine
-from app.errors import EditNotFound, InternalError, StartupError
+from app.errors import EditNotFound, StartupError
 from app.history import Caller, History, to_the_end
-from app.images import decode_png
-from app.making import EditMaker, Made, findings_of
-from app.schemas.base import Verify
 from app.store.artifacts import made_by
-from app.store.ledger import Status
-from app.store.records import EditRecord, MadeBy, Reencoding, digest_of
+from app.store.commits import Reencoded
+from app.store.records import MadeBy, Reencoding, digest_of
 from app.timing import Stopwatch
 from editing_core.experts.memory import Snapshot
-from editing_core.types import EditRequest
 from editing_core.verification import Verification
 
 
 @dataclass(frozen=True, slots=True)
 class StaleEdit:
-    """An edit made by other weights. `status` is what history says, `why` what has changed.
+    """An edit made by other weights, in the status that history gives it. `why`: what changed.
 
     `editor` is the one to make it anew: its own, or the default where that is not loaded.
     """
 
-    record: EditRecord
-    status: Status
+    edit: Edit
     why: str
     made_by: MadeBy
     editor: str
@@ -72,29 +69,29 @@ class Reencoder:
             record = await asyncio.to_thread(self._history.log.record, edit_id)
             if record is None or unfit.made_by is None:  # it was read when it was found stale
                 raise LookupError(f"edit {edit_id} vanished from the database")
-            status = self._history.ledger.status(edit_id)
-            editor = self._editor(record.editor)
-            found.append(StaleEdit(record, status, unfit.reason, unfit.made_by, editor))
+            edit = Edit.of_record(record, self._history.ledger.status(edit_id))
+            editor = self._editor(edit.editor)
+            found.append(StaleEdit(edit, unfit.reason, unfit.made_by, editor))
         return found
 
-    async def reencode(self, edit: StaleEdit, *, verify: Verify, caller: Caller) -> None:
+    async def reencode(self, stale: StaleEdit, *, verify: Verify, caller: Caller) -> None:
         """Make one edit anew and commit it.
 
         Raises what refuses a new edit (`EditNotEffective`, `EditConflicts`, the library's
         `RequestError`s), and `InternalError` when its picture is damaged. Then it stays stale.
         """
-        request = await asyncio.to_thread(self._request, edit.record)
         with self._engine.ticket():
-            made = await self._maker.make(
-                request,
-                edit_id=edit.record.id,
-                image_digest=edit.record.image_digest,
-                editor=edit.editor,
-            )
-            made, found = await self._maker.tried(
-                made, base=self._base(edit), mode=verify, watch=Stopwatch()
-            )
-        await to_the_end(self._commit(edit, made, found, caller))
+            async with self._maker.stored_request(self._history.log, stale.edit) as request:
+                made = await self._maker.make(
+                    request,
+                    edit_id=stale.edit.id,
+                    image_digest=stale.edit.image_digest,
+                    editor=stale.editor,
+                )
+                made, found = await self._maker.tried(
+                    made, base=self._base(stale.edit), mode=verify, watch=Stopwatch()
+                )
+        await to_the_end(self._commit(stale, made, found, caller))
 
     def _editor(self, name: str) -> str:
         known = self._engine.model.editors
@@ -106,16 +103,7 @@ class Reencoder:
             )
         return chosen
 
-    def _request(self, record: EditRecord) -> EditRequest:
-        ((_, png),) = self._history.log.originals([record.id])
-        if png is None:
-            raise InternalError(
-                f"The stored picture of edit {record.id} is damaged.",
-                hint="Restore the database from a backup, or make the edit again.",
-            )
-        return EditRequest(decode_png(png), record.prompt, record.target, record.rephrases)
-
-    def _base(self, edit: StaleEdit) -> Snapshot:
+    def _base(self, edit: Edit) -> Snapshot:
         """The edits beside which it is tried: those active so far.
 
         One that will not be active is tried alone. It meets nobody now, and whoever reinstates
@@ -124,22 +112,23 @@ class Reencoder:
         return self._history.snapshot if edit.status == "active" else self._history.none
 
     async def _commit(
-        self, edit: StaleEdit, made: Made, found: Verification | None, caller: Caller
+        self, stale: StaleEdit, made: Made, found: Verification | None, caller: Caller
     ) -> None:
         history = self._history
         async with history.lock:
             await history.commit(
-                "reencoded",
-                history.ledger.plan_reencode(edit.record.id),
-                caller=caller,
-                reason=edit.why,
-                entry=made.entry,
-                reencoding=Reencoding(
-                    edit_id=edit.record.id,
-                    artifact_digest=digest_of(made.data),
-                    old=edit.made_by,
-                    new=made_by(made.entry.artifact),
-                    **findings_of(found),
+                Reencoded(
+                    changes=tuple(history.ledger.plan_reencode(stale.edit.id)),
+                    reason=stale.why,
+                    reencoding=Reencoding(
+                        edit_id=stale.edit.id,
+                        artifact_digest=digest_of(made.data),
+                        old=stale.made_by,
+                        new=made_by(made.entry.artifact),
+                        **Findings.of(found).fields(),
+                    ),
+                    artifact=made.data,
                 ),
-                artifact=made.data,
+                caller=caller,
+                brought=[made.entry],
             )

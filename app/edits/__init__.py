@@ -1,0 +1,1 @@
+"""Edits, from the request to what becomes of them: made, switched, made anew."""

