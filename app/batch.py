@@ -15,6 +15,7 @@ from app.handlers import as_service_error, error_body
 from app.history import Caller
 from app.schemas.edits import EditCreate, body_of_answer
 from app.service import EditingService
+from app.streaming import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class BatchRun:
         for index, item in enumerate(self._items):
             is_committed, line = await self._line(index, item)
             committed += is_committed
-            yield line
+            yield one_line(line)
         counts = {"committed": committed, "failed": len(self._items) - committed}
         self._log.update(counts)
         yield _json({"done": True, "version": self._service.history.head, **counts})

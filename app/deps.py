@@ -1,13 +1,18 @@
-"""What routes ask for: the service, who calls, a strictly read body, a strictly read query."""
+"""What routes ask for: the service, who calls, a strictly read body, a strictly read query.
+
+None of it may wait for a thread: what is no coroutine, the framework runs in a pool that slow
+requests can fill, and probes need these too.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends
 from pydantic import BaseModel, ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.errors import (
@@ -28,19 +33,23 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_KEY = 255
 
-_LARGE_BODY = 256 * 1024
+MAX_QUERY_FIELDS = 64
+_MAX_MISTAKES = 20
+"""Unknown fields that are looked at: the first one is named, and a body may have thousands."""
+
+_LARGE_BODY = 64 * 1024
 
 
-def runtime_of(request: Request) -> Runtime:
+async def runtime_of(request: Request) -> Runtime:
     return cast(Runtime, request.app.state.runtime)
 
 
-def service_of(request: Request) -> EditingService:
+async def service_of(request: Request) -> EditingService:
     """The service, once it is ready and until it drains."""
-    return runtime_of(request).service
+    return (await runtime_of(request)).service
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     return Caller(request_id_of(request.scope))
 
 
@@ -70,21 +79,23 @@ def body_of(model: type[Model], *, optional: bool = False) -> Callable[[Request]
             raise InvalidJson("The body is empty.")
         if len(body) < _LARGE_BODY:
             return validate(model, parse(body))
-        return validate(model, await run_in_threadpool(parse, body))
+        return validate(model, await asyncio.to_thread(parse, body))
 
     return read
 
 
-def query_of(model: type[Model]) -> Callable[[Request], Model]:
+def query_of(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that reads the query string as `model`, repeats and unknown names refused."""
 
-    def read(request: Request) -> Model:
+    async def read(request: Request) -> Model:
+        query: bytes = request.scope["query_string"]
+        if query.count(b"&") >= MAX_QUERY_FIELDS:
+            raise InvalidField(f"The query has more than {MAX_QUERY_FIELDS} fields.")
         pairs = request.query_params.multi_items()
-        values = dict(pairs)
-        for name in values:
-            if sum(name == other for other, _ in pairs) > 1:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
                 raise InvalidField(f"{name} is given more than once.", param=name)
-        return validate(model, values)
+        return validate(model, dict(pairs))
 
     return read
 
@@ -109,10 +120,14 @@ def validate(model: type[Model], value: Any) -> Model:
     """`value` as a `model`. Raises the first mistake: missing, then wrong, then unknown fields."""
     if not isinstance(value, dict):
         raise InvalidField("The body must be a JSON object.")
+    unknown = [name for name in value if name not in model.model_fields]
+    for name in unknown[_MAX_MISTAKES:]:
+        del value[name]
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise min((_mistake(item) for item in error.errors()), key=_rank) from error
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        raise min(map(_mistake, mistakes), key=_rank) from error
 
 
 def _mistake(item: Any) -> BadRequest:

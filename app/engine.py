@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.errors import QueueFull
+from app.errors import Draining, QueueFull
+from app.waiting import Waits
 from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import GenerationCancelled, NotFinite
@@ -90,6 +91,8 @@ class InferenceEngine:
         self, model: EditableModel, *, queue_limit: int, refine_objective: str = ANSWERS
     ) -> None:
         self.model = model
+        self.waits = Waits()
+        """Once they are over, whatever waits for the device gets `Draining`."""
         self._refine_objective = refine_objective
         self._limit = queue_limit
         self.not_finite = 0
@@ -226,7 +229,12 @@ class InferenceEngine:
         job = _Job(work, cancelled or threading.Event())
         self._jobs.put(job)
         try:
-            return await asyncio.wrap_future(job.future)
+            async with self.waits.wait():
+                return await asyncio.wrap_future(job.future)
+        except TimeoutError as error:
+            if not self.waits.is_over:  # the work's own
+                raise
+            raise Draining("This server is shutting down.", retry_after_s=5) from error
         except NotFinite as error:
             self.not_finite += 1
             logger.error("%s; %d times since the start", error.message, self.not_finite)

@@ -1,11 +1,13 @@
 """What the service can answer instead of a result, drawn as a tree.
 
     ServiceError
-    ├── BadRequest 400      InvalidJson MissingField InvalidField UnknownField
-    │                       ImageBase64Invalid RemoteImagesDisabled UnsupportedParameter
+    ├── BadRequest 400      InvalidHttp InvalidJson MissingField
+    │                       InvalidField UnknownField ImageBase64Invalid
+    │                       RemoteImagesDisabled UnsupportedParameter
     ├── Forbidden 403       HostNotAllowed
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
     ├── MethodNotAllowed 405
+    ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
     │                       EditStale
     ├── VersionMismatch 412
@@ -34,6 +36,9 @@ from editing_core.errors import NotFinite, RequestError
 
 logger = logging.getLogger(__name__)
 
+_MAX_MESSAGE = 1000
+_MAX_PARAM = 100
+
 
 class ServiceError(Exception):
     """An answer of the form `{"error": {...}}`. `hint` says what to do and is never empty."""
@@ -54,8 +59,8 @@ class ServiceError(Exception):
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = _shortened(message, _MAX_MESSAGE)
+        self.param = param if param is None else _shortened(param, _MAX_PARAM)
         self.hint = hint or self.default_hint
         self.retry_after_s = retry_after_s
         self.details = dict(details or {})
@@ -74,6 +79,11 @@ class ServiceError(Exception):
         }
 
 
+def _shortened(text: str, most: int) -> str:
+    """What came in may be part of what is said of it, but not at its full length."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 class InternalError(ServiceError):
     """Something nobody foresaw. The log has the traceback."""
 
@@ -88,6 +98,11 @@ class BadRequest(ServiceError):
     status = 400
     kind = "invalid_request_error"
     default_hint = "Change the request and send it again. The fields are described under /docs."
+
+
+class InvalidHttp(BadRequest):
+    code = "invalid_http"
+    default_hint = "Send HTTP/1.1 with one Host header, and headers of 64 KiB at most."
 
 
 class InvalidJson(BadRequest):
@@ -158,6 +173,16 @@ class MethodNotAllowed(ServiceError):
     kind = "invalid_request_error"
     code = "method_not_allowed"
     default_hint = "The Allow header names the methods of this path."
+
+
+class RequestTimeout(ServiceError):
+    status = 408
+    kind = "invalid_request_error"
+    code = "request_timeout"
+    retryable = True
+    default_hint = (
+        "Send the whole body without pauses. ERRATA_BODY_TIMEOUT_S is how long it may take."
+    )
 
 
 class Conflict(ServiceError):

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import Scope
 
 from app import errors
@@ -45,12 +46,24 @@ def as_service_error(error: Exception) -> ServiceError:
 def install_handlers(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> JSONResponse:
         response = error_response(as_service_error(error), request_id_of(request.scope))
-        if isinstance(error, HTTPException) and error.headers:
-            response.headers.update(error.headers)  # Allow, of a 405
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods_of(app, request.scope))
+        elif isinstance(error, HTTPException) and error.headers:
+            response.headers.update(error.headers)
         return response
 
     for kind in (ServiceError, RequestError, NotFinite, HTTPException, GenerationCancelled):
         app.add_exception_handler(kind, answer)
+
+
+def _methods_of(app: FastAPI, scope: Scope) -> list[str]:
+    """What a path knows: the methods of each route that has it, not only of the first."""
+    known = [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]
+    return [*known, "HEAD"] if "GET" in known else known
 
 
 def _of_framework(error: HTTPException) -> ServiceError:

@@ -5,13 +5,20 @@ The size decides whether the picture is decoded at all, so it must not come from
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Literal, NamedTuple
 
 Format = Literal["PNG", "JPEG", "WEBP", "GIF"]
 
-_JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+MAX_SEGMENTS = 4096
+"""Segments of a JPEG that are walked in search of its size. Real ones have some dozens, and those
+with a large preview or colour profile some hundreds."""
+
+JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+JPEG_FILL = re.compile(rb"\xff+")
+"""What stands before a marker's number: one byte, or as many as the writer liked."""
 
 
 class Header(NamedTuple):
@@ -50,19 +57,17 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """The first frame header. Walks the segments, since previews may sit in front of it."""
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
+    for _ in range(MAX_SEGMENTS):
+        fill = JPEG_FILL.match(data, position)
+        if fill is None or fill.end() == len(data):
             return None
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif marker in _JPEG_BARE_MARKERS:
-            position += 2
-        elif marker in _JPEG_SIZE_MARKERS:
-            height, width = struct.unpack_from(">HH", data, position + 5)
+        marker, position = data[fill.end()], fill.end() + 1
+        if marker in JPEG_BARE_MARKERS:
+            continue
+        if marker in JPEG_SIZE_MARKERS:
+            height, width = struct.unpack_from(">HH", data, position + 3)
             return width, height
-        else:
-            position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
+        position += int(struct.unpack_from(">H", data, position)[0])
     return None
 
 

@@ -1,7 +1,7 @@
 """Pictures from requests: read under limits, decoded one way for edits and queries alike.
 
-First frame, orientation applied, 16 bits to 8, CMYK to RGB, alpha laid over white. The digest is
-over the resulting pixels, so a lossless re-encoding is the same picture.
+How is in `app/decoding.py`, and it happens in processes of its own. The digest is over the
+resulting pixels, so a lossless re-encoding is the same picture.
 """
 
 from __future__ import annotations
@@ -10,40 +10,38 @@ import asyncio
 import base64
 import binascii
 import io
-import logging
+import queue
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from app.decode_process import DecodeProcess, DecoderFailed
+from app.decoding import MAX_PIXELS, load
 from app.errors import (
     ImageBase64Invalid,
     ImageFormatUnsupported,
     ImageTooLarge,
     ImageTooManyPixels,
     ImageUndecodable,
+    InternalError,
     RemoteImagesDisabled,
 )
 from app.image_headers import read_header
+from app.image_parts import Unreadable
 from editing_core.identity import image_digest
-from editing_core.pixels import flatten
 from editing_core.types import ImageArray
 
 MAX_BYTES = 10 * 1024 * 1024
-MAX_PIXELS = 25_000_000
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
-_STRIP_PIXELS = 1_000_000
-
-_DATA_URI = re.compile(r"data:[^,]*,", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:(?!data:)[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +53,81 @@ class DecodedImage:
 
 
 class ImageDecoder:
-    """A bounded pool of decoders, and a bound on the pixels held by everybody together."""
+    """Some processes that decode, and a bound on the pixels held by everybody together.
 
-    def __init__(self, workers: int) -> None:
+    Lives on the event loop's thread. A picture may take `limit_s` of computing time.
+    """
+
+    def __init__(self, workers: int, *, limit_s: float = 5.0) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
 
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
         """The picture a request field holds; its pixels count as held until the block ends."""
-        loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(self._pool, read_field, field)
-        width, height = check_size(data)
-        async with self._budget.hold(width * height):
-            yield await loop.run_in_executor(self._pool, decode, data)
+        read = self._pool.submit(_read, field)
+        data, size = await asyncio.wrap_future(read)
+        async with self._held(size, data) as image:
+            yield image
 
     @asynccontextmanager
     async def reopen(self, png: bytes) -> AsyncIterator[ImageArray]:
         """The pixels of a picture that was stored by us, which count as held as well."""
-        width, height = check_size(png)
-        async with self._budget.hold(width * height):
-            yield await asyncio.get_running_loop().run_in_executor(self._pool, decode_png, png)
+        async with self._held(check_size(png), png) as image:
+            yield image.pixels
+
+    async def restore(self, png: bytes) -> ImageArray:
+        """The same, for callers that bound by themselves how much they hold (`app/neighbours.py`).
+
+        Waiting for a share of what all requests hold, they could wait for one another.
+        """
+        return (await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
+
+    @asynccontextmanager
+    async def _held(self, size: tuple[int, int], data: bytes) -> AsyncIterator[DecodedImage]:
+        pixels = size[0] * size[1]
+        await self._budget.take(pixels)
+        running = self._pool.submit(self._decode, data)
+        try:
+            yield await asyncio.wrap_future(running)
+        finally:
+            # Whoever went away leaves a thread at work, and what it fills counts as long as it is.
+            if running.done():
+                self._budget.give(pixels)
+            else:
+                loop = asyncio.get_running_loop()
+                running.add_done_callback(
+                    lambda _: loop.call_soon_threadsafe(self._budget.give, pixels)
+                )
+
+    def _decode(self, data: bytes) -> DecodedImage:
+        process = self._idle.get()
+        try:
+            pixels = process.decode(data)
+        except Unreadable as error:
+            raise _undecodable(data, error) from error
+        except (DecoderFailed, OSError) as error:
+            raise InternalError("Pictures cannot be decoded now.") from error
+        finally:
+            self._idle.put(process)
+        return _finished(pixels)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Stop, whatever is being decoded. Blocks for a moment."""
+        for process in self._all:
+            process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for process in self._all:
+            process.close()
+
+
+def _read(field: str) -> tuple[bytes, tuple[int, int]]:
+    data = read_field(field)
+    return data, check_size(data)
 
 
 def read_field(field: str) -> bytes:
@@ -110,7 +159,7 @@ def check_size(data: bytes) -> tuple[int, int]:
     if header is None:
         raise ImageFormatUnsupported("The bytes are no PNG, JPEG, WebP or GIF.", param="image")
     if header.size is None or 0 in header.size:
-        raise _undecodable(header.format)
+        raise _undecodable(data, Unreadable("is damaged"))
     width, height = header.size
     if width * height > MAX_PIXELS:
         raise ImageTooManyPixels(
@@ -120,15 +169,16 @@ def check_size(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes) -> DecodedImage:
-    """Pixels and digest of a picture whose header was checked. Raises `ImageUndecodable`."""
-    header = read_header(data)
-    name = header.format if header else "picture"
+    """Pixels and digest of a picture whose header was checked, decoded in this very process.
+
+    For one's own pictures; strangers' belong to `ImageDecoder`. Raises `ImageUndecodable`.
+    """
     try:
-        pixels = _decode(data, name)
-    except Exception as error:  # a hostile file can make a decoder raise anything
-        logger.debug("a %s could not be decoded", name, exc_info=True)
-        raise _undecodable(name) from error
-    return DecodedImage(pixels, image_digest(pixels))
+        loaded = load(data)
+    except Unreadable as error:
+        raise _undecodable(data, error) from error
+    flat = np.concatenate([piece.reshape(-1) for piece in loaded.pieces()])
+    return _finished(flat.reshape(loaded.height, loaded.width, 3))
 
 
 def encode_png(pixels: ImageArray) -> bytes:
@@ -148,56 +198,19 @@ def data_uri(data: bytes, *, media_type: str = "image/png") -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _decode(data: bytes, name: str) -> ImageArray:
-    """Pixels, upright. At most one whole picture is held beside the result."""
-    with Image.open(io.BytesIO(data), formats=(name,)) as picture:
-        if picture.width * picture.height > MAX_PIXELS:  # a frame larger than its header said
-            raise ValueError("the frame is larger than the header says")
-        picture.load()
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
-        for left, top, right, bottom in _strips(picture.width, picture.height):
-            strip = picture.crop((left, top, right, bottom))
-            pixels[top:bottom, left:right] = np.asarray(flatten(strip))
-    upright = np.ascontiguousarray(_UPRIGHT.get(orientation, _as_it_is)(pixels))
-    upright.flags.writeable = False
-    return upright
-
-
-def _strips(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes that cover a picture, each small enough to copy a few times."""
-    if width > height:
-        step = max(1, _STRIP_PIXELS // height)
-        for left in range(0, width, step):
-            yield left, 0, min(left + step, width), height
-    else:
-        step = max(1, _STRIP_PIXELS // width)
-        for top in range(0, height, step):
-            yield 0, top, width, min(top + step, height)
-
-
-def _as_it_is(pixels: ImageArray) -> ImageArray:
-    return pixels
-
-
-_UPRIGHT: dict[int, Callable[[ImageArray], ImageArray]] = {
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, 3),
-    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
-"""EXIF orientation -> how the stored pixels are turned upright."""
+def _finished(pixels: ImageArray) -> DecodedImage:
+    pixels.flags.writeable = False
+    return DecodedImage(pixels, image_digest(pixels))
 
 
 def _too_large() -> ImageTooLarge:
     return ImageTooLarge(f"The picture is larger than {MAX_BYTES // 2**20} MiB.", param="image")
 
 
-def _undecodable(name: str) -> ImageUndecodable:
-    return ImageUndecodable(f"The {name} is damaged.", param="image")
+def _undecodable(data: bytes, error: Unreadable) -> ImageUndecodable:
+    header = read_header(data)
+    name = header.format if header else "picture"
+    return ImageUndecodable(f"The {name} {error}.", param="image")
 
 
 class _PixelBudget:
@@ -208,15 +221,13 @@ class _PixelBudget:
         self._turn = asyncio.Lock()
         self._released = asyncio.Event()
 
-    @asynccontextmanager
-    async def hold(self, pixels: int) -> AsyncIterator[None]:
+    async def take(self, pixels: int) -> None:
         async with self._turn:
             while self._free < pixels:
                 self._released.clear()
                 await self._released.wait()
             self._free -= pixels
-        try:
-            yield
-        finally:
-            self._free += pixels
-            self._released.set()
+
+    def give(self, pixels: int) -> None:
+        self._free += pixels
+        self._released.set()

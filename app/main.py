@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app.bodies import Bodies, BodyLimit
 from app.handlers import install_handlers
-from app.middleware import BodyLimit, HostGuard, RequestContext
+from app.middleware import HostGuard, RequestContext
 from app.routes import admin, attributions, edits, generate, health, pages, versions
 from app.runtime import Runtime
 from app.schemas.errors import ErrorBody
@@ -54,14 +55,21 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
     for module in (pages, generate, attributions, edits, admin, versions, health):
         app.include_router(module.router)
     install_handlers(app)
-    app.add_middleware(BodyLimit)
+    bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)
+    current.when_draining(bodies.arriving.end)
+    app.add_middleware(BodyLimit, bodies=bodies)
     app.add_middleware(HostGuard, allowed=_allowed_hosts(settings))
-    app.add_middleware(RequestContext, on_begin=current.request_began, on_end=current.request_ended)
+    app.add_middleware(
+        RequestContext,
+        on_begin=current.request_began,
+        on_end=current.request_ended,
+        is_ending=lambda: current.state in ("draining", "closed"),
+    )
     return app
 
 
 def _allowed_hosts(settings: Settings) -> frozenset[str]:
-    return frozenset({*ALWAYS_ALLOWED_HOSTS, settings.host, *settings.allowed_hosts})
+    return frozenset({*ALWAYS_ALLOWED_HOSTS, settings.host.lower(), *settings.allowed_hosts})
 
 
 def _log_failure(loading: asyncio.Future[None]) -> None:

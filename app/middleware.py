@@ -1,4 +1,4 @@
-"""What surrounds every request: its id and its log line, who may address us, how much is read.
+"""What surrounds every request: its id and its log line, and who may address us.
 
 Plain ASGI, so that nothing is buffered and a client's going away is seen at once.
 """
@@ -15,27 +15,33 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, HostNotAllowed, ServiceError
+from app.bodies import draining
+from app.errors import HostNotAllowed
 from app.handlers import as_service_error, error_response, request_id_of
 from app.observability import access_log
 from app.ulid import new_ulid
-
-MAX_BODY = 16 * 1024 * 1024
-DRAIN_BYTES = 256 * 1024 * 1024
-DRAIN_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
 
 class RequestContext:
-    """Outermost: gives the request its id, counts it, logs it, and answers what nobody caught."""
+    """Outermost: gives the request its id, counts it, logs it, and answers what nobody caught.
+
+    HEAD is answered wherever GET is: the server leaves the body out by itself.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, on_begin: Callable[[], None], on_end: Callable[[], None]
+        self,
+        app: ASGIApp,
+        *,
+        on_begin: Callable[[], None],
+        on_end: Callable[[], None],
+        is_ending: Callable[[], bool],
     ) -> None:
         self._app = app
         self._on_begin = on_begin
         self._on_end = on_end
+        self._is_ending = is_ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,17 +60,24 @@ class RequestContext:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         self._on_begin()
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(inner, receive, send_with_id)
         except ClientDisconnect:
             logger.debug("the client went away")
+        except asyncio.CancelledError:
+            if not self._is_ending():
+                raise
+            if status == 0:
+                await error_response(draining(), request_id)(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the last resort: logged in full, told in general
             told = as_service_error(error)
             if status == 0:
                 await error_response(told, request_id)(scope, receive, send_with_id)
         finally:
             self._on_end()
+            scope["route"] = inner.get("route")
             access_log(scope, request_id, status, time.perf_counter() - began, state["log"])
 
 
@@ -96,78 +109,6 @@ class HostGuard:
         if origin is not None and _host_of(origin) not in self._allowed:
             return HostNotAllowed("Pages of other sites may not use this server.", param="Origin")
         return None
-
-
-class BodyLimit:
-    """Counts the body as it arrives, with or without Content-Length.
-
-    An error is only sent once the client had a chance to finish sending: closing a connection that
-    still receives would reset it, and the client would never read why.
-    """
-
-    def __init__(self, app: ASGIApp, *, limit: int = MAX_BODY) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body = _Body(receive, self._limit)
-        headers = Headers(scope=scope)
-        expects = headers.get("expect", "").lower() == "100-continue"
-
-        async def send_after_body(message: Message) -> None:
-            is_error = message["type"] == "http.response.start" and message["status"] >= 400
-            if is_error and (body.began or not expects):
-                await body.discard()
-            await send(message)
-
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._limit:
-            refusal: ServiceError = body.too_large()
-            await error_response(refusal, request_id_of(scope))(scope, receive, send_after_body)
-            return
-        await self._app(scope, body.receive, send_after_body)
-
-
-class _Body:
-    """A request's body on its way in."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._count = 0
-        self._ended = False
-        self.began = False
-
-    def too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than {self._limit // 2**20} MiB.")
-
-    async def receive(self) -> Message:
-        message = await self._next()
-        if self._count > self._limit:
-            raise self.too_large()
-        return message
-
-    async def discard(self) -> None:
-        """Read the rest and forget it, within bounds."""
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._ended and self._count < DRAIN_BYTES:
-                    await self._next()
-        except TimeoutError:
-            logger.debug("a client kept sending a body that was refused")
-
-    async def _next(self) -> Message:
-        self.began = True
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._count += len(message.get("body", b""))
-            self._ended = not message.get("more_body", False)
-        else:
-            self._ended = True
-        return message
 
 
 def _accepted_id(given: str | None) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,9 @@ _SERVED_EDITORS = ("visedit", "fitted")
 _PROGRESS_LINES = 4
 """How often a measurement of the first start is heard of in the log."""
 
+_LAST_WORDS_S = 2.0
+"""How long requests that are cut short have to say so."""
+
 State = Literal["starting", "ready", "failed", "draining", "closed"]
 
 
@@ -58,10 +62,11 @@ class Runtime:
         self.failure: Exception | None = None
         self._lock = lock
         self._database = database
-        self._decoder = ImageDecoder(settings.decode_workers)
+        self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
         self._service: EditingService | None = None
         self._requests = 0
+        self._when_draining: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -170,19 +175,36 @@ class Runtime:
         if self._requests == 0:
             self._idle.set()
 
+    def when_draining(self, call: Callable[[], None]) -> None:
+        """`call` is called when the server begins to drain."""
+        self._when_draining.append(call)
+
     async def drain(self) -> None:
         """Turn new requests away and wait for the running ones, up to the timeout.
 
-        Edits that were answered 202 stop here, and go on at the next start.
+        Bodies that have not arrived are not waited for. What still runs at the end is answered 503
+        `draining`. Edits that were answered 202 stop here, and go on at the next start.
         """
         self.state = "draining"
+        for call in self._when_draining:
+            call()
         if self._service is not None:
             self._service.queue.pause()
+        if await self._is_idle(self.settings.drain_timeout_s):
+            return
+        logger.warning("%d requests are cut short", self._requests)
+        if self._engine is not None:
+            self._engine.waits.end()
+        if not await self._is_idle(_LAST_WORDS_S):
+            logger.warning("%d requests do not end", self._requests)
+
+    async def _is_idle(self, within_s: float) -> bool:
         try:
-            async with asyncio.timeout(self.settings.drain_timeout_s):
+            async with asyncio.timeout(within_s):
                 await self._idle.wait()
         except TimeoutError:
-            logger.warning("%d requests were cut short", self._requests)
+            return False
+        return True
 
     async def close(self) -> None:
         self.state = "closed"

@@ -60,8 +60,10 @@ class EditingService:
         self.model_name = model_name
         self.default_editor = default_editor
         self._decoder = decoder
-        teller = StoryTeller(engine, history.log)
-        self.maker = EditMaker(engine=engine, teller=teller, refine_steps=refine_steps)
+        teller = StoryTeller(engine, history.log, decoder)
+        self.maker = EditMaker(
+            engine=engine, decoder=decoder, teller=teller, refine_steps=refine_steps
+        )
         under_way: dict[str, Work] = {}
         self.catalogue = Catalogue(history, job_log, under_way)
         creation = EditCreation(

@@ -2,7 +2,8 @@
 
 Precedence: command line flag, then environment (`ERRATA_PORT`), then `errata.toml` in the current
 folder, then the default. A name that does not exist is an error wherever it is written, except
-those of the client (`ERRATA_URL`, `ERRATA_API_KEY`).
+those of the client (`ERRATA_URL`, `ERRATA_API_KEY`) and those that Kubernetes sets by itself for a
+service called errata. An empty variable is as good as none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -29,12 +32,22 @@ SETTINGS_FILE = Path("errata.toml")
 CLIENT_VARIABLES = frozenset({"ERRATA_URL", "ERRATA_API_KEY"})
 ALWAYS_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "testserver")
 
+_OF_KUBERNETES = re.compile(
+    r"ERRATA_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+
 
 class Settings(BaseSettings):
     """How one server runs. Build it with `Settings.load`, which words mistakes for people."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
     )
 
     model: str = Field("heraldry", min_length=1, description="Embedded name, hub id or folder.")
@@ -82,7 +95,20 @@ class Settings(BaseSettings):
     )
     batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="How long a request's body may take to arrive before 408."
+    )
+    body_memory_mib: int = Field(
+        128, ge=16, description="MiB of request bodies held at one time; more wait, then get 429."
+    )
+    connection_limit: int = Field(1000, ge=8, description="Connections open at one time.")
+    idle_timeout_s: float = Field(
+        75.0, gt=0, description="How long a connection may be idle; longer than a proxy's."
+    )
     decode_workers: int = Field(2, ge=1, le=32, description="Pictures decoded at one time.")
+    decode_timeout_s: float = Field(
+        5.0, gt=0, description="Seconds of computing that one picture may take to decode."
+    )
     drain_timeout_s: float = Field(
         25.0, ge=0, description="How long SIGTERM waits for requests that still run."
     )
@@ -101,11 +127,36 @@ class Settings(BaseSettings):
             )
         return host
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_only(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """In the form in which `Host` headers are compared: small letters, no port."""
+        names = tuple(host.strip().lower() for host in hosts)
+        for name in names:
+            if not is_host_name(name):
+                raise ValueError(
+                    f"{name!r} is no host name; write it without scheme, port, path or wildcard, "
+                    'such as "errata.example.org"'
+                )
+        return tuple(name.strip("[]") for name in names)
+
+    @field_validator("data_dir", "clip")
+    @classmethod
+    def _at_home(cls, path: Path | None) -> Path | None:
+        return path if path is None else path.expanduser()
+
+    @field_validator("model")
+    @classmethod
+    def _model_at_home(cls, model: str) -> str:
+        return str(Path(model).expanduser()) if model.startswith("~") else model
+
     @field_validator("database_url")
     @classmethod
     def _sqlite_only(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith("sqlite:///"):
             raise ValueError("only SQLite is supported so far: sqlite:///path/to/errata.db")
+        if url is not None and (url == "sqlite:///" or ":memory:" in url or "mode=memory" in url):
+            raise ValueError("edits must outlive the process; name a file: sqlite:///path/to/it.db")
         return url
 
     @property
@@ -121,7 +172,7 @@ class Settings(BaseSettings):
     def model_name(self) -> str:
         """What answers call the model: the last part of a path, a hub id as it is."""
         path = Path(self.model)
-        return path.name if path.is_dir() else self.model
+        return path.resolve().name or "model" if path.is_dir() else self.model
 
     @classmethod
     def settings_customise_sources(
@@ -133,6 +184,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, toml_file=SETTINGS_FILE)
+        assert isinstance(env_settings, EnvSettingsSource)
+        env_settings.env_vars = {
+            name: value
+            for name, value in env_settings.env_vars.items()
+            if value is not None and not _is_of_kubernetes(name, value)
+        }
         return init_settings, env_settings, file
 
     @classmethod
@@ -159,9 +216,31 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_host_name(name: str) -> bool:
+    """A name or an address, in small letters; an IPv6 address also in brackets."""
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return _HOST_NAME.fullmatch(name) is not None
+    return True
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether it tells where a service called errata, or errata-something, is to be reached."""
+    name = name.upper()
+    if _OF_KUBERNETES.fullmatch(name):
+        return True
+    is_port = name.startswith(ENV_PREFIX) and name.endswith("_PORT")
+    return is_port and _KUBERNETES_PORT.match(value) is not None
+
+
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    given = {name for name in environment if name.upper().startswith(ENV_PREFIX)}
+    given = {
+        name
+        for name, value in environment.items()
+        if name.upper().startswith(ENV_PREFIX) and not _is_of_kubernetes(name, value)
+    }
     problems = [
         _unknown(name, known)
         for name in sorted(given - CLIENT_VARIABLES)

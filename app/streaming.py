@@ -36,6 +36,15 @@ async def while_connected(request: Request, story: Coroutine[Any, Any, Result]) 
         task.cancel()
 
 
+def one_line(text: str) -> str:
+    """JSON that every reader of lines takes for one: some also break lines at these three."""
+    return text.translate(_LINE_BREAKS)
+
+
+_LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+"""JSON escapes all others by itself, and these can only stand inside its strings."""
+
+
 class EventStream(Response):
     """Server-sent events of one answer."""
 
@@ -83,7 +92,7 @@ class EventStream(Response):
     async def _send_all(self, scope: Scope, send: Send) -> None:
         async def event(data: Any) -> None:
             text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
-            body = f"data: {text}\n\n".encode()
+            body = f"data: {one_line(text)}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
         delta = self._first

@@ -1,21 +1,31 @@
 """JSON as the contract wants it: nothing lenient, nothing that two parsers could read differently.
 
 Refused: wrong encoding, byte order marks, NaN and infinities (also written as 1e999), repeated
-keys, lone surrogates, numbers of absurd length, and nesting beyond `MAX_DEPTH`.
+keys, lone surrogates, numbers of absurd length, nesting beyond `MAX_DEPTH`, and more than
+`MAX_PARTS` parts: a few bytes of JSON can become a thousand times as much in memory.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from app.errors import InvalidJson
 
 MAX_DEPTH = 64
+MAX_PARTS = 100_000
+"""Commas, colons and brackets outside strings; a thousand edits with all their wordings have
+fewer. It also bounds what is built: no field of a request comes near it."""
+
+# One pass, whatever the bytes: a string that does not end is taken to the end of the body.
+_PART_OR_STRING = re.compile(rb'[,:\[{]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def parse(body: bytes) -> Any:
     """The value that `body` holds. Raises `InvalidJson`."""
+    if _has_too_many_parts(body):
+        raise InvalidJson(f"The body has more than {MAX_PARTS:,} fields and elements.")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -33,6 +43,21 @@ def parse(body: bytes) -> Any:
         raise InvalidJson(f"The body is not JSON: {_short(error)}.") from error
     _check(value)
     return value
+
+
+def _has_too_many_parts(body: bytes) -> bool:
+    """Without building anything. Most bodies are short, or one long string."""
+    if sum(map(body.count, (b",", b":", b"[", b"{"))) <= MAX_PARTS:
+        return False
+    parts = strings = 0
+    for match in _PART_OR_STRING.finditer(body):
+        if body[match.start()] == 0x22:
+            strings += 1
+        else:
+            parts += 1
+        if parts > MAX_PARTS or strings > MAX_PARTS + 1:  # between two strings is a part
+            return True
+    return False
 
 
 def canonical(value: Any) -> bytes:

@@ -10,27 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import InferenceEngine
-from app.errors import InternalError
-from app.images import decode_png
+from app.images import ImageDecoder
+from app.neighbours import Neighbours
 from app.store.edit_log import EditLog
 from app.timing import Stopwatch
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.memory import MemoryEntry, Snapshot
-from editing_core.refinement import Refinement
-from editing_core.stories import Ask, Fetch, Neighbour, Refine, Step, Story
+from editing_core.refinement import Refinement, Wanted
+from editing_core.stories import Ask, Fetch, Refine, Step, Story
 
 Outcome = TypeVar("Outcome")
+
+_STORIES_AT_ONCE = 2
+"""Each holds pictures of neighbours, beside those that requests hold."""
 
 
 class StoryTeller:
     """Tells stories on one engine, for whoever holds a ticket of it, or has the turn to edit."""
 
-    def __init__(self, engine: InferenceEngine, log: EditLog) -> None:
+    def __init__(self, engine: InferenceEngine, log: EditLog, decoder: ImageDecoder) -> None:
         self._engine = engine
         self._log = log
+        self._decoder = decoder
+        self._rooms = asyncio.Semaphore(_STORIES_AT_ONCE)
 
     async def tell(self, story: Story[Outcome], *, watch: Stopwatch) -> Outcome:
         """Run `story` to its end. Its time is counted as `verify`, or `refine`."""
+        async with self._rooms:
+            return await self._tell(story, Neighbours(self._log, self._decoder), watch)
+
+    async def _tell(
+        self, story: Story[Outcome], neighbours: Neighbours, watch: Stopwatch
+    ) -> Outcome:
         reply: Any = None
         while True:
             try:
@@ -39,34 +50,23 @@ class StoryTeller:
                 outcome: Outcome = end.value
                 return outcome
             with watch.lap("refine" if isinstance(step, Refine) else "verify"):
-                reply = await self._do(step)
+                reply = await self._do(step, neighbours)
 
-    async def _do(self, step: Step) -> Any:
+    async def _do(self, step: Step, neighbours: Neighbours) -> Any:
         match step:
             case Ask(rows):
-                return await self._engine.generate(rows)
+                groups = neighbours.shown(rows)
+                return [r async for group in groups for r in await self._engine.generate(group)]
             case Fetch(edit_ids):
-                return await asyncio.to_thread(self._neighbours, edit_ids)
+                return await asyncio.to_thread(neighbours.fetch, edit_ids)
             case Refine():
-                return await self._refine(step)
+                return await self._refine(step, await neighbours.wanted(step.wanted))
 
-    async def _refine(self, step: Refine) -> Refinement | None:
+    async def _refine(self, step: Refine, wanted: Sequence[Wanted]) -> Refinement | None:
         try:
-            return await self._engine.refine(step.edit_id, step.wanted, max_steps=step.max_steps)
+            return await self._engine.refine(step.edit_id, wanted, max_steps=step.max_steps)
         except ArtifactCorrupt:  # it outgrew float16: nothing came of it that could be stored
             return None
-
-    def _neighbours(self, edit_ids: Sequence[str]) -> list[Neighbour]:
-        found = []
-        for record, png in self._log.originals(edit_ids):
-            if png is None:
-                raise InternalError(
-                    f"The stored picture of edit {record.id} is damaged, so nobody can tell "
-                    "whether another edit would change its answer.",
-                    hint=f"Restore the database, roll {record.id} back, or skip the check.",
-                )
-            found.append(Neighbour(record.id, decode_png(png), record.prompt, record.target))
-        return found
 
 
 def near(

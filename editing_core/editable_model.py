@@ -433,7 +433,7 @@ class EditableModel:
     def _encode_target(self, target: str) -> tuple[int, ...]:
         chat = self.backbone.chat
         # Counting characters first keeps a megabyte of text away from the tokenizer.
-        if len(normalise(target)) > MAX_TARGET_TOKENS * chat.longest_token:
+        if _is_longer(target, MAX_TARGET_TOKENS * chat.longest_token):
             raise TargetTooLong(f"the target has more than {MAX_TARGET_TOKENS} tokens")
         ids = chat.encode_target(target)
         if len(ids) > MAX_TARGET_TOKENS:
@@ -442,7 +442,7 @@ class EditableModel:
 
     def _check_prompt(self, prompt: str) -> None:
         limit = self.backbone.max_positions
-        if len(normalise(prompt)) > limit * self.backbone.chat.longest_token:
+        if _is_longer(prompt, limit * self.backbone.chat.longest_token):
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
 
 
@@ -492,3 +492,8 @@ def _check_fit(backbone: Backbone, router: RouterBase, editors: Mapping[str, Edi
                 f"the editor {name!r} acts at layer {editor.edit_layer}; it must lie between the "
                 f"router's layer {router.layer} and the last, {backbone.num_layers - 1}"
             )
+
+
+def _is_longer(text: str, characters: int) -> bool:
+    """Whether it has more once it is normalised, which makes it at most four times shorter."""
+    return len(text) > 4 * characters or len(normalise(text)) > characters

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from app.errors import StartupError
 from app.main import create_app
+from app.memory import give_back_freed_memory
 from app.observability import configure_logging
+from app.protocol import HttpConfig, HttpServer
 from app.runtime import Runtime
 from app.settings import Settings
 from editing_core.errors import EditingError
 
 app = typer.Typer(add_completion=False)
 logger = logging.getLogger(__name__)
-
-LAST_WORDS_S = 5
-"""How long uvicorn waits for connections after draining, before it cuts them."""
 
 
 @app.command()
@@ -73,6 +71,13 @@ def serve(
     batch_limit: Annotated[int | None, typer.Option(help="Edits in one batch. [1000]")] = None,
     queue_limit: Annotated[int | None, typer.Option(help="Requests at once. [64]")] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
+    body_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a body. [30]")] = None,
+    body_memory_mib: Annotated[int | None, typer.Option(help="MiB of bodies held. [128]")] = None,
+    connection_limit: Annotated[int | None, typer.Option(help="Connections open. [1000]")] = None,
+    idle_timeout_s: Annotated[float | None, typer.Option(help="Seconds of idling. [75]")] = None,
+    decode_timeout_s: Annotated[
+        float | None, typer.Option(help="Computing seconds for one picture. [5]")
+    ] = None,
     drain_timeout_s: Annotated[float | None, typer.Option(help="Seconds for SIGTERM. [25]")] = None,
     store_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a lock. [5]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
@@ -82,6 +87,7 @@ def serve(
     try:
         settings = Settings.load(**given)
         configure_logging(settings.log_level)
+        give_back_freed_memory()
         # What draws keeps a list of fonts, which belongs where everything else is written.
         os.environ.setdefault("MPLCONFIGDIR", str(settings.data_dir / "matplotlib"))
         runtime = Runtime.open(settings)
@@ -144,18 +150,11 @@ async def _load(settings: Settings, runtime: Runtime, server: _Server, port: int
     )
 
 
-class _Server(uvicorn.Server):
+class _Server(HttpServer):
     """uvicorn, drained by us: while it drains it still answers, with 503 `draining`."""
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        config = uvicorn.Config(
-            create_app(settings, runtime=runtime),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=LAST_WORDS_S,
-        )
-        super().__init__(config)
+        super().__init__(HttpConfig(create_app(settings, runtime=runtime), settings))
         self.listening = asyncio.Event()
         self._runtime = runtime
         self._draining: asyncio.Task[None] | None = None

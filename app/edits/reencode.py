@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.edits.edit import Edit, Findings, Verify
-from app.edits.trial import EditMaker, Made, stored_request
+from app.edits.trial import EditMaker, Made
 from app.engine import InferenceEngine
 from app.errors import EditNotFound, StartupError
 from app.history import Caller, History, to_the_end
@@ -80,17 +80,17 @@ class Reencoder:
         Raises what refuses a new edit (`EditNotEffective`, `EditConflicts`, the library's
         `RequestError`s), and `InternalError` when its picture is damaged. Then it stays stale.
         """
-        request = await asyncio.to_thread(stored_request, self._history.log, stale.edit)
         with self._engine.ticket():
-            made = await self._maker.make(
-                request,
-                edit_id=stale.edit.id,
-                image_digest=stale.edit.image_digest,
-                editor=stale.editor,
-            )
-            made, found = await self._maker.tried(
-                made, base=self._base(stale.edit), mode=verify, watch=Stopwatch()
-            )
+            async with self._maker.stored_request(self._history.log, stale.edit) as request:
+                made = await self._maker.make(
+                    request,
+                    edit_id=stale.edit.id,
+                    image_digest=stale.edit.image_digest,
+                    editor=stale.editor,
+                )
+                made, found = await self._maker.tried(
+                    made, base=self._base(stale.edit), mode=verify, watch=Stopwatch()
+                )
         await to_the_end(self._commit(stale, made, found, caller))
 
     def _editor(self, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from app.edits.catalogue import Catalogue
 from app.edits.edit import Edit, Findings, Outcome, Verify
-from app.edits.trial import EditMaker, Made, stored_request
+from app.edits.trial import EditMaker, Made
 from app.edits.wordings import checked, tidied
 from app.engine import InferenceEngine
 from app.errors import EditNotActive, InvalidField, MissingField
@@ -139,7 +139,6 @@ class Scoping:
 
         One that is not active is tried alone, for it meets nobody.
         """
-        request = await asyncio.to_thread(stored_request, self._history.log, edit, scope)
         entry = base.entries.get(edit.id) or await self._loaded(edit.id)
         if entry is None:
             raise EditNotActive(f"The edit {edit.id} is no longer served.", param="id")
@@ -147,8 +146,11 @@ class Scoping:
         if edit.id in base.entries:
             others = base.evolve(base.version + 1, deactivate=[edit.id])
         with self._engine.ticket():
-            made = await self._maker.rescoped(entry, request)
-            made, found = await self._maker.tried(made, base=others, mode=verify, watch=Stopwatch())
+            async with self._maker.stored_request(self._history.log, edit, scope) as request:
+                made = await self._maker.rescoped(entry, request)
+                made, found = await self._maker.tried(
+                    made, base=others, mode=verify, watch=Stopwatch()
+                )
         version = base.version if edit.id in base.entries else 0
         findings = Findings.of(found)
         return made, findings if found is None else replace(findings, verified_version=version)
@@ -221,9 +223,9 @@ class Scoping:
 
     async def _made_for(self, entry: MemoryEntry, scope: Scope) -> tuple[bytes, MemoryEntry]:
         edit = await self._catalogue.committed(entry.edit_id)
-        request = await asyncio.to_thread(stored_request, self._history.log, edit, scope)
         with self._engine.ticket():
-            made = await self._maker.rescoped(entry, request)
+            async with self._maker.stored_request(self._history.log, edit, scope) as request:
+                made = await self._maker.rescoped(entry, request)
         return made.data, made.entry
 
 

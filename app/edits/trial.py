@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from app.edits.edit import Edit, Verify
 from app.engine import InferenceEngine
 from app.errors import EditConflicts, EditNotEffective, InternalError, ServiceError
-from app.images import decode_png
+from app.images import ImageDecoder
 from app.store.edit_log import EditLog
 from app.store.ledger import Scope
 from app.timing import Stopwatch
@@ -39,8 +41,16 @@ class EditMaker:
     Whoever uses it holds a ticket of the engine, or has the turn to edit.
     """
 
-    def __init__(self, *, engine: InferenceEngine, teller: StoryTeller, refine_steps: int) -> None:
+    def __init__(
+        self,
+        *,
+        engine: InferenceEngine,
+        decoder: ImageDecoder,
+        teller: StoryTeller,
+        refine_steps: int,
+    ) -> None:
         self._engine = engine
+        self._decoder = decoder
         self._teller = teller
         self._refine_steps = refine_steps
 
@@ -63,6 +73,19 @@ class EditMaker:
             return _made(request, artifact, edit_id, image_digest)
         except ArtifactCorrupt as error:
             raise _unusable(error) from error
+
+    @asynccontextmanager
+    async def stored_request(
+        self, log: EditLog, edit: Edit, scope: Scope | None = None
+    ) -> AsyncIterator[EditRequest]:
+        """What `edit` was made of, for its own scope or another; its pixels count as held.
+
+        Raises `InternalError` where its picture is damaged.
+        """
+        png = await asyncio.to_thread(_picture, log, edit.id)
+        wanted = edit.wanted if scope is None else edit.wanted.within(scope)
+        async with self._decoder.reopen(png) as pixels:
+            yield wanted.request(pixels)
 
     async def rescoped(self, entry: MemoryEntry, request: EditRequest) -> Made:
         """The same edit under keys for the wordings of `request`.
@@ -116,19 +139,14 @@ class EditMaker:
         return replace(made, entry=found.entry, data=encode_artifact(found.entry.artifact)), found
 
 
-def stored_request(log: EditLog, edit: Edit, scope: Scope | None = None) -> EditRequest:
-    """What `edit` was made of, for its own scope or another. Blocking.
-
-    Raises `InternalError` where its picture is damaged.
-    """
-    ((_, png),) = log.originals([edit.id])
+def _picture(log: EditLog, edit_id: str) -> bytes:
+    ((_, png),) = log.originals([edit_id])
     if png is None:
         raise InternalError(
-            f"The stored picture of edit {edit.id} is damaged.",
+            f"The stored picture of edit {edit_id} is damaged.",
             hint="Restore the database from a backup, or make the edit again.",
         )
-    wanted = edit.wanted if scope is None else edit.wanted.within(scope)
-    return wanted.request(decode_png(png))
+    return png
 
 
 def _made(request: EditRequest, artifact: EditArtifact, edit_id: str, image_digest: str) -> Made:

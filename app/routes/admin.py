@@ -21,11 +21,14 @@ from app.schemas.switching import (
 
 router = APIRouter(prefix="/admin", tags=["administration"])
 
+_IF_MATCH = r'^(\*|"?\d{1,18}"?)$'
 _ENTITY_TAG = re.compile(r'"?(\d{1,18})"?')
 
 
-def expected_version(
-    if_match: Annotated[str | None, Header(alias="If-Match")] = None,
+async def expected_version(
+    if_match: Annotated[
+        str | None, Header(alias="If-Match", json_schema_extra={"pattern": _IF_MATCH})
+    ] = None,
 ) -> int | None:
     """The version an `If-Match` names; None where any will do."""
     if if_match is None or if_match.strip() == "*":
@@ -100,4 +103,5 @@ async def list_events(
         data=[EventView.of(event) for event in events],
         has_more=has_more,
         last_version=events[-1].version if events else query.after,
+        version=service.history.head,
     )

@@ -19,7 +19,7 @@ from app.deps import (
     query_of,
 )
 from app.errors import InvalidField
-from app.schemas.base import NoQuery
+from app.schemas.base import NoBody, NoQuery
 from app.schemas.edits import (
     BatchCreate,
     EditCreate,
@@ -35,9 +35,13 @@ from app.schemas.switching import EditChanged
 
 router = APIRouter(tags=["edits"])
 
+_KEY = r"^[ -~]{1,255}$"
 
-def key_header(
-    key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+
+async def key_header(
+    key: Annotated[
+        str | None, Header(alias="Idempotency-Key", json_schema_extra={"pattern": _KEY})
+    ] = None,
 ) -> str | None:
     return idempotency_key(key, param="Idempotency-Key")
 
@@ -78,6 +82,7 @@ async def create_edit(
 @router.post(
     "/edits/batch",
     response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
     summary="Correct many answers",
     openapi_extra=described(BatchCreate),
     dependencies=[Depends(query_of(NoQuery))],
@@ -125,7 +130,10 @@ async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noq
 
 
 @router.post(
-    "/edits/{id}/cancel", summary="Cancel a pending edit", dependencies=[Depends(query_of(NoQuery))]
+    "/edits/{id}/cancel",
+    summary="Cancel a pending edit",
+    openapi_extra=described(NoBody, required=False),
+    dependencies=[Depends(query_of(NoQuery)), Depends(body_of(NoBody, optional=True))],
 )
 async def cancel_edit(service: CurrentService, id: str) -> EditView:  # noqa: A002
     """Stop an edit that was answered 202 and is not committed yet. Idempotent."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from editing_core.identity import MAX_MARKS, is_tangled
 
 INT64 = 2**63 - 1
 
@@ -16,8 +18,21 @@ def not_blank(text: str) -> str:
     return text
 
 
-Prompt = Annotated[str, AfterValidator(not_blank)]
-Reason = Annotated[str, Field(max_length=2000)]
+def untangled(text: str) -> str:
+    """The text. Raises `ValueError` where marks are heaped on one letter.
+
+    Everything that people write passes. Whatever orders, compares or draws it later is spared.
+    """
+    if is_tangled(text):
+        raise ValueError(f"must not have more than {MAX_MARKS} combining marks in a row")
+    return text
+
+
+Text = Annotated[str, AfterValidator(untangled)]
+Prompt = Annotated[
+    Text, AfterValidator(not_blank), WithJsonSchema({"type": "string", "pattern": r"\S"})
+]
+Reason = Annotated[Text, Field(max_length=2000)]
 
 
 class Request(BaseModel):
@@ -32,3 +47,7 @@ class Query(BaseModel):
 
 class NoQuery(Query):
     pass
+
+
+class NoBody(Request):
+    """A request that says everything by its path: no body, or `{}`."""

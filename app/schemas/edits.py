@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sized
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
 from app.edits.catalogue import Search
 from app.edits.edit import Answer, Correction, Edit, Order, Verify
 from app.edits.oddities import warnings_of
 from app.edits.wordings import MOST
-from app.schemas.base import Prompt, Query, Request, not_blank
+from app.schemas.base import Prompt, Query, Request, Text, not_blank
 from app.schemas.errors import ErrorDetail
 from app.schemas.events import EventView
 from app.store.ledger import EditStatus
+from editing_core.identity import nfc
+
+_BEYOND_ANY_TARGET = 100_000
 
 
 def _as_target(text: str) -> str:
-    return not_blank(unicodedata.normalize("NFC", text).strip())
+    if len(text) > _BEYOND_ANY_TARGET:  # the model will say so; nothing else is spent on it
+        return text
+    return not_blank(nfc(text).strip())
 
 
 def _unique(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-Target = Annotated[str, AfterValidator(_as_target)]
+Target = Annotated[
+    Text, AfterValidator(_as_target), WithJsonSchema({"type": "string", "pattern": r"\S"})
+]
+Tag = Annotated[Text, Field(min_length=1, max_length=100), AfterValidator(nfc)]
 Wordings = Annotated[list[Prompt], Field(max_length=MOST)]
 
 
@@ -39,15 +46,11 @@ class EditCreate(Request):
     target: Target
     rephrases: Wordings = Field([])
     not_for: Wordings = Field([])
-    editor: str | None = None
+    editor: Annotated[str, Field(min_length=1)] | None = None
     verify: Verify = "strict"
     supersedes: Annotated[list[str], Field(max_length=100), AfterValidator(_unique)] = Field([])
-    note: Annotated[str, Field(max_length=2000)] | None = None
-    tags: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=100)]],
-        Field(max_length=32),
-        AfterValidator(_unique),
-    ] = Field([])
+    note: Annotated[Text, Field(max_length=2000)] | None = None
+    tags: Annotated[list[Tag], Field(max_length=32), AfterValidator(_unique)] = Field([])
 
     def order(self) -> Order:
         """It, less the picture, as the service knows it."""
@@ -78,8 +81,8 @@ class BatchCreate(Request):
 
 class EditsQuery(Query):
     status: EditStatus | Literal["all"] = "all"
-    q: str | None = None
-    tag: str | None = None
+    q: Text | None = None
+    tag: Annotated[Text, AfterValidator(nfc)] | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 20
     after: str | None = None
 

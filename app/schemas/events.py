@@ -90,7 +90,10 @@ class EventView(BaseModel):
 
 
 class EventList(BaseModel):
+    """`last_version` is that of this page's last event, `version` the newest there is."""
+
     object: Literal["list"] = "list"
     data: list[EventView]
     has_more: bool
     last_version: int
+    version: int

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.schemas.base import INT64, Prompt, Request
+from app.schemas.base import INT64, Prompt, Request, Text
 from editing_core.types import Candidate, GenerationResult, Outcome, Sampling
 
 
@@ -24,7 +24,7 @@ class GenerateRequest(Request):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-INT64 - 1, le=INT64)] | None = None
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
+        list[Annotated[Text, Field(min_length=1)]],
         Field(max_length=4),
         BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     ] = Field([])

@@ -7,7 +7,6 @@ never become a special token: `<image>` typed into a prompt is seven characters.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,6 +15,7 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from editing_core.errors import CheckpointCorrupt, CheckpointUnsupported, TargetNotEncodable
+from editing_core.identity import nfc
 
 Render = Callable[[list[dict[str, Any]], bool], str]
 """(messages, add_generation_prompt) -> text, as the checkpoint's chat template writes it."""
@@ -53,7 +53,7 @@ class EncodedPrompt:
 
 def normalise(text: str) -> str:
     """The form in which prompts and targets reach the model: NFC, without outer white space."""
-    return unicodedata.normalize("NFC", text).strip()
+    return nfc(text).strip()
 
 
 def chat_template(named: Any, otherwise: str | None) -> str:

@@ -30,6 +30,7 @@ KINDS = {
     403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     409: "conflict_error",
     412: "invalid_request_error",
     413: "invalid_request_error",
@@ -48,7 +49,7 @@ def check(response: httpx.Response, status: int, code: str, param: str | None) -
     assert error["type"] == KINDS[status]
     assert error["message"]
     assert error["hint"]
-    assert error["retryable"] == (status in (409, 429, 503))
+    assert error["retryable"] == (status in (408, 409, 429, 503))
     assert error["request_id"] == response.headers["x-request-id"]
     if status in (429, 503):
         assert int(response.headers["retry-after"]) >= 1

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import uvicorn
 from PIL import Image
 
 from app.main import create_app
+from app.protocol import HttpConfig, HttpServer
 from app.runtime import Runtime
 from app.service import EditingService
 from app.settings import Settings
@@ -84,8 +84,7 @@ class LiveServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False)
-        config = uvicorn.Config(self.app, log_config=None, access_log=False)
-        self._server = uvicorn.Server(config)
+        self._server = HttpServer(HttpConfig(self.app, settings))
         self._thread = threading.Thread(target=self._run)
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -160,16 +159,21 @@ class LiveServer:
 class ServerProcess:
     """`errata serve` as a process of its own, on a free port, ready when entered."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        cwd: Path,
+        program: str = "import app.cli; app.cli.main()",
+    ) -> None:
         self._arguments = [str(argument) for argument in arguments]
         self._cwd = cwd
+        self._program = program
         self.lines: list[str] = []
         self.url = ""
 
     def __enter__(self) -> Self:
-        program = "import app.cli; app.cli.main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", "--port", "0", *self._arguments],
+            [sys.executable, "-c", self._program, "serve", "--port", "0", *self._arguments],
             cwd=self._cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,

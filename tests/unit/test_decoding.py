@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+import app.decoding
 import app.images
 from app.errors import ImageUndecodable
 from app.image_headers import read_header
@@ -136,7 +137,7 @@ def test_pictures_are_put_together_from_strips(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = tiny_image(4, height=size[0], width=size[1])
-    monkeypatch.setattr(app.images, "_STRIP_PIXELS", 200)
+    monkeypatch.setattr(app.decoding, "_PIECE_PIXELS", 200)
 
     assert np.array_equal(decode(png(pixels)).pixels, pixels)
 
@@ -188,16 +189,19 @@ def test_all_requests_together_hold_a_bounded_number_of_pixels(
     field = base64.b64encode(png(PIXELS)).decode()
     held: list[int] = []
     most: list[int] = []
+    two: asyncio.Barrier
 
     async def hold(decoder: ImageDecoder) -> ImageArray:
         async with decoder.open(field) as image:
             held.append(1)
             most.append(len(held))
-            await asyncio.sleep(0.01)
+            await two.wait()  # of the eight, always two are there together
             held.pop()
             return image.pixels
 
     async def everybody() -> None:
+        nonlocal two
+        two = asyncio.Barrier(2)
         decoder = ImageDecoder(workers=4)
         await asyncio.gather(*(hold(decoder) for _ in range(8)))
         decoder.close()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from app.decoding import MAX_PIXELS as SERVICE_PIXELS
 from app.images import MAX_BYTES as SERVICE_BYTES
-from app.images import MAX_PIXELS as SERVICE_PIXELS
 from app.images import decode
 from editing_core.evaluation.datasets import pictures
 from editing_core.evaluation.datasets.pictures import PictureError, read_picture

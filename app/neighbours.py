@@ -1,0 +1,121 @@
+"""The pictures of a story's neighbours: any number of them, and a bounded number of their pixels.
+
+A neighbour's picture may be as large as any, a story may have dozens, and who asked for it holds a
+picture of its own. So the story gets stand-ins, and rows get the pixels when they are answered.
+Small pictures are decoded once and kept; large ones each time they are asked about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from app.decoding import MAX_PIXELS
+from app.errors import InternalError
+from app.images import ImageDecoder, check_size
+from app.store.edit_log import EditLog
+from app.store.records import EditRecord
+from editing_core.generation import GenerationRow
+from editing_core.refinement import Wanted
+from editing_core.stories import Neighbour
+from editing_core.types import ImageArray
+
+SHOWN_PIXELS = MAX_PIXELS
+KEPT_PIXELS = MAX_PIXELS // 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where a picture is read again: the original of this edit, so many pixels."""
+
+    edit_id: str
+    pixels: int
+
+
+class Neighbours:
+    """Of one story. Lives on the event loop's thread, except for `fetch`."""
+
+    def __init__(self, log: EditLog, decoder: ImageDecoder) -> None:
+        self._log = log
+        self._decoder = decoder
+        self._stand_ins: dict[str, ImageArray] = {}
+        self._stored: dict[int, _Stored] = {}
+        self._kept: dict[int, ImageArray] = {}
+        self._kept_pixels = 0
+
+    def fetch(self, edit_ids: Sequence[str]) -> list[Neighbour]:
+        """What these edits were made of, with stand-ins for their pictures. Blocking.
+
+        Raises `InternalError` where a picture is damaged.
+        """
+        found = []
+        for edit_id in edit_ids:
+            record, png = self._original(edit_id)
+            if record.image_digest not in self._stand_ins:
+                made = self._stand_ins[record.image_digest] = np.zeros((1, 1, 3), dtype=np.uint8)
+                width, height = check_size(png)
+                self._stored[id(made)] = _Stored(edit_id, width * height)
+            image = self._stand_ins[record.image_digest]
+            found.append(Neighbour(record.id, image, record.prompt, record.target))
+        return found
+
+    def _original(self, edit_id: str) -> tuple[EditRecord, bytes]:
+        ((record, png),) = self._log.originals([edit_id])
+        if png is None:
+            raise InternalError(
+                f"The stored picture of edit {record.id} is damaged, so nobody can tell "
+                "whether another edit would change its answer.",
+                hint=f"Restore the database, roll {record.id} back, or skip the check.",
+            )
+        return record, png
+
+    async def shown(self, rows: Sequence[GenerationRow]) -> AsyncIterator[list[GenerationRow]]:
+        """The rows in their order, with pixels; as many at a time as these allow."""
+        group: list[GenerationRow] = []
+        pixels: dict[int, ImageArray] = {}
+        for row in rows:
+            if self._size(row, pixels) > SHOWN_PIXELS:
+                yield group
+                group, pixels = [], {}
+            group.append(await self._with_pixels(row, pixels))
+        yield group
+
+    async def wanted(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """Those whose pictures are large together are left out after the first.
+
+        An edit that is refined without them is tried with them all the same.
+        """
+        pixels: dict[int, ImageArray] = {}
+        return [
+            replace(each, row=await self._with_pixels(each.row, pixels))
+            for each in wanted
+            if self._size(each.row, pixels) <= SHOWN_PIXELS
+        ]
+
+    def _size(self, row: GenerationRow, pixels: dict[int, ImageArray]) -> int:
+        """What is held for `pixels`, and for this row as well; 0 if it is the first."""
+        name = id(row.image)
+        if name not in self._stored or name in pixels or name in self._kept or not pixels:
+            return 0
+        return self._stored[name].pixels + sum(each.size // 3 for each in pixels.values())
+
+    async def _with_pixels(
+        self, row: GenerationRow, pixels: dict[int, ImageArray]
+    ) -> GenerationRow:
+        name = id(row.image)
+        if name not in self._stored:  # the edit's own picture, or none
+            return row
+        image = self._kept.get(name, pixels.get(name))
+        if image is None:
+            stored = self._stored[name]
+            _, png = await asyncio.to_thread(self._original, stored.edit_id)
+            image = await self._decoder.restore(png)
+            if self._kept_pixels + stored.pixels <= KEPT_PIXELS:
+                self._kept[name] = image
+                self._kept_pixels += stored.pixels
+            else:
+                pixels[name] = image
+        return replace(row, image=image)
