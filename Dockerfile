@@ -13,7 +13,7 @@ RUN pip install --require-hashes -r requirements/runtime.lock \
  && pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} \
  && pip install --no-deps --require-hashes -r requirements/questions.txt
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE errata_start.py ./
 COPY migrations ./migrations
 COPY editing_core ./editing_core
 COPY app ./app
