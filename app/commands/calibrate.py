@@ -59,8 +59,7 @@ def calibrate(
     --prefer chooses how sure an edit must be that a question means it. Every option but --prefer
     and --dry-run is also ERRATA_... and errata.toml, as for errata serve.
     """
-    own = ("dry_run", "prefer")
-    given = {name: value for name, value in locals().items() if name not in own}
+    given = {n: value for n, value in locals().items() if n not in ("dry_run", "prefer")}
     try:
         _calibrate(Settings.load(**given), dry_run=dry_run, prefer=prefer)
     except (StartupError, EditingError, OSError, LookupError, ValueError) as error:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+_LARGEST = torch.finfo(torch.float16).max
+
 
 class SlotDescent(Optimizer):
     """Every row of a tensor moves by the same length, along its own gradient and those before.
@@ -44,4 +46,6 @@ class SlotDescent(Optimizer):
                 direction = torch.lerp(direction, before, group["momentum"])
                 self.state[tensor]["direction"] = direction
                 tensor.sub_(direction, alpha=group["lr"])
+                # It is stored as float16, and no step may take it beyond.
+                tensor.clamp_(-_LARGEST, _LARGEST)
         return loss

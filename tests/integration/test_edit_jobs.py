@@ -347,6 +347,7 @@ def test_an_edit_that_is_made_in_time_is_no_job(
     slow = Slow(monkeypatch)
     with start(edit_wait_s=0.01) as server:
         edit = ordered(server.client, image)
+        assert slow.began.wait(120)
         assert read(server.client, edit)["progress"]["stage"] == "fit"
         slow.go_on.set()
         assert ended(server.client, edit)["status"] == "active"
