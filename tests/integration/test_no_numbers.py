@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from app.settings import Settings
-from editing_core.editors.base import Seen
-from editing_core.states import EditStates
+from editing_core.experts.slots import AlignedIntervention
 from tests.support.server import LiveServer, picture
 
 EDIT = {"image": picture(1), "prompt": "q", "target": "blue"}
@@ -99,17 +98,10 @@ def test_states_that_are_no_numbers_are_no_fault_of_the_edit(server: LiveServer)
 def test_an_edit_that_breaks_the_model_is_refused_as_no_edit(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch, verify: str
 ) -> None:
-    editor = server.service.engine.model.editors["liveedit"]
-    made = type(editor).encode
+    def explodes(self: AlignedIntervention, states: Tensor, steps: Tensor) -> Tensor:
+        return torch.full_like(states, torch.inf).where((steps >= 1).unsqueeze(-1), 0.0)
 
-    def explodes(
-        self: Any, states: EditStates, seen: Sequence[Seen] = ()
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        payload, metadata = made(self, states, seen)
-        loud = {"up": torch.full_like(payload["up"], 65000.0)}
-        return {**payload, **loud, "bias": torch.full_like(payload["bias"], 1000.0)}, metadata
-
-    monkeypatch.setattr(type(editor), "encode", explodes)
+    monkeypatch.setattr(AlignedIntervention, "residual", explodes)
     response = server.client.post("/edits", json=EDIT | {"verify": verify})
 
     assert response.status_code == 422, response.text
