@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import sqlalchemy as sa
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -153,15 +154,26 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _sqlite_only(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith("sqlite:///"):
+        if url is None:
+            return url
+        if not url.startswith("sqlite:///"):
             raise ValueError("only SQLite is supported so far: sqlite:///path/to/errata.db")
-        if url is not None and (url == "sqlite:///" or ":memory:" in url or "mode=memory" in url):
+        if url == "sqlite:///" or ":memory:" in url or "mode=memory" in url:
             raise ValueError("edits must outlive the process; name a file: sqlite:///path/to/it.db")
+        parsed = sa.make_url(url)
+        if parsed.query or parsed.database in (None, "", ":memory:"):
+            raise ValueError(
+                "it must name a file and nothing else: sqlite:///path/to/errata.db, with %3F for "
+                "a question mark and %25 for a percent sign"
+            )
         return url
 
     @property
-    def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{(self.data_dir / 'errata.db').resolve()}"
+    def resolved_database_url(self) -> sa.URL:
+        """A value, never text that is put together: a path may hold %, ? and #."""
+        if self.database_url is not None:
+            return sa.make_url(self.database_url)
+        return sa.URL.create("sqlite", database=str((self.data_dir / "errata.db").resolve()))
 
     @property
     def parts_dir(self) -> Path:

@@ -49,7 +49,7 @@ def doctor(
 def _examine(settings: Settings) -> list[str]:
     url = settings.resolved_database_url
     file = database_file(url)
-    if file is not None and not file.is_file():
+    if not file.is_file():
         return [f"there is no database at {file}"]
     weights = _weights(settings)
     database = Database.open(url, migrate=False)

@@ -52,7 +52,7 @@ def reencode(
     """
     try:
         settings = Settings.load(model=model, data_dir=data_dir, editor=editor)
-        _require_database(settings.resolved_database_url)
+        _require_database(database_file(settings.resolved_database_url))
         runtime = Runtime.open(settings)
         failed = asyncio.run(_reencode(runtime, edit or [], verify, dry_run=dry_run))
     except (StartupError, ServiceError, EditingError, OSError, LookupError, ValueError) as error:
@@ -62,10 +62,9 @@ def reencode(
     raise typer.Exit(1 if failed else 0)
 
 
-def _require_database(url: str) -> None:
+def _require_database(file: Path) -> None:
     """What a server would begin with, this command would only be mistaken about."""
-    file = database_file(url)
-    if file is not None and not file.is_file():
+    if not file.is_file():
         raise StartupError(f"there is no database at {file}; check --data-dir")
 
 

@@ -23,26 +23,24 @@ logger = logging.getLogger(__name__)
 class Database:
     """Transactions on one database. Blocking: call it from a worker thread."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        self.url = url
+    def __init__(self, url: sa.URL, *, timeout_s: float = 5.0) -> None:
+        self.file = sqlite.database_file(url)
         self._engine = sqlite.create_engine(url, timeout_s=timeout_s)
 
     @classmethod
-    def open(cls, url: str, *, migrate: bool = True, timeout_s: float = 5.0) -> Database:
+    def open(cls, url: sa.URL | str, *, migrate: bool = True, timeout_s: float = 5.0) -> Database:
         """A database whose schema is the one this program knows.
 
         Raises `StartupError` when it cannot be opened, when its schema is newer, or when it is
         older and `migrate` is false.
         """
-        file = sqlite.database_file(url)
+        database = cls(sa.make_url(url), timeout_s=timeout_s)
         try:
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            database = cls(url, timeout_s=timeout_s)
+            database.file.parent.mkdir(parents=True, exist_ok=True)
             database._bring_up_to_date(migrate=migrate)
         except (OSError, sa.exc.DBAPIError) as error:
             cause = getattr(error, "orig", error)
-            raise StartupError(f"cannot open the database {url}: {cause}") from error
+            raise StartupError(f"cannot open the database {database.file}: {cause}") from error
         return database
 
     @contextmanager
@@ -85,12 +83,12 @@ class Database:
             step.revision for step in scripts.walk_revisions()
         }:
             raise StartupError(
-                f"the database {self.url} has schema {present}, and this program knows up to "
+                f"the database {self.file} has schema {present}, and this program knows up to "
                 f"{newest}: it was written by a newer version of Errata; install that one"
             )
         if not migrate:
             raise StartupError(
-                f"the database {self.url} has schema {present or 'none'}, {newest} is needed, and "
+                f"the database {self.file} has schema {present or 'none'}, {newest} is needed, and "
                 "migrations are switched off (ERRATA_MIGRATE)"
             )
         with self._engine.connect() as connection:

@@ -17,7 +17,7 @@ WRITER = {"errata_writer": True}
 """Execution options of a connection that will write."""
 
 
-def create_engine(url: str, *, timeout_s: float) -> sa.Engine:
+def create_engine(url: sa.URL, *, timeout_s: float) -> sa.Engine:
     """An engine whose every connection keeps the promises above. `timeout_s` bounds lock waits."""
     engine = sa.create_engine(url, connect_args={"timeout": timeout_s})
     event.listen(engine, "connect", _prepare)
@@ -25,10 +25,9 @@ def create_engine(url: str, *, timeout_s: float) -> sa.Engine:
     return engine
 
 
-def database_file(url: str) -> Path | None:
-    """The file behind `url`; None for a database in memory."""
-    name = sa.make_url(url).database
-    return None if name in (None, "", ":memory:") else Path(str(name))
+def database_file(url: sa.URL) -> Path:
+    """The file behind `url`."""
+    return Path(str(url.database))
 
 
 def _prepare(connection: Any, _record: Any) -> None:
