@@ -158,13 +158,11 @@ class Settings(BaseSettings):
             return url
         if not url.startswith("sqlite:///"):
             raise ValueError("only SQLite is supported so far: sqlite:///path/to/errata.db")
-        if url == "sqlite:///" or ":memory:" in url or "mode=memory" in url:
-            raise ValueError("edits must outlive the process; name a file: sqlite:///path/to/it.db")
         parsed = sa.make_url(url)
         if parsed.query or parsed.database in (None, "", ":memory:"):
             raise ValueError(
-                "it must name a file and nothing else: sqlite:///path/to/errata.db, with %3F for "
-                "a question mark and %25 for a percent sign"
+                "it must name a file, for edits must outlive the process: "
+                "sqlite:///path/to/errata.db, with %3F for a question mark and %25 for a percent sign"
             )
         return url
 
