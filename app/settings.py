@@ -162,7 +162,7 @@ class Settings(BaseSettings):
         if parsed.query or parsed.database in (None, "", ":memory:"):
             raise ValueError(
                 "it must name a file, for edits must outlive the process: "
-                "sqlite:///path/to/errata.db, with %3F for a question mark and %25 for a percent sign"
+                "sqlite:///path/to/errata.db, with %3F for a question mark, %25 for a percent sign"
             )
         return url
 
