@@ -37,12 +37,14 @@ class EditChanged(BaseModel):
 
 
 class Restored(BaseModel):
+    """`rescoped` is there where scopes were brought back."""
+
     version: int
     changed: bool
     rolled_back: list[str]
     reinstated: list[str]
     superseded: list[str]
-    rescoped: list[str]
+    rescoped: list[str] = Field([], exclude_if=lambda ids: not ids)
 
     @classmethod
     def of(cls, done: Restoration) -> Restored:
