@@ -181,7 +181,6 @@ def test_restoring_a_version_brings_back_its_answers(
         "rolled_back": [b["id"]],
         "reinstated": [],
         "superseded": [],
-        "rescoped": [],
     }
     assert answer(client, telling)["text"] == with_a["text"]
     event = client.get(f"/admin/events?after={head}").json()["data"][0]
