@@ -269,13 +269,20 @@ def test_pending_edits_are_bounded_and_keep_no_question_waiting(
         assert server.waiting == 0
         for edit in pending:
             cancel(client, edit)
-    eventually(lambda: post(client, image).status_code == 202)
+    answers: list[httpx.Response] = []
+
+    def is_taken() -> bool:
+        answers.append(post(client, image))
+        return answers[-1].status_code == 202
+
+    eventually(is_taken)
+    ended(client, answers[-1].json())  # or it would have the device when the next test begins
 
 
 class Slow:
     """An editor's `encode` that takes as many stages as the test wants.
 
-    Leaving it lets the work go on, so that a test that failed keeps the device from none that follows.
+    Leaving it lets the work go on: a test that failed keeps the device from none that follows.
     """
 
     def __enter__(self) -> Slow:
