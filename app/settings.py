@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import sqlalchemy as sa
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -52,12 +52,21 @@ class Settings(BaseSettings):
     )
 
     model: str = Field("heraldry", min_length=1, description="Embedded name, hub id or folder.")
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback only, for now.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; beyond loopback, with keys only.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Further names, as JSON, under which clients may address the server."
     )
     data_dir: Path = Field(Path("data"), description="Everything the server writes lies here.")
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=24,
+        description="A first API key with the scope admin; best left to a secret.",
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL; default: errata.db in the data directory."
     )
@@ -117,16 +126,6 @@ class Settings(BaseSettings):
         5.0, gt=0, description="How long a write waits for a locked database before 503."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log.")
-
-    @field_validator("host")
-    @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        if not is_loopback(host):
-            raise ValueError(
-                f"{host} is reachable from other machines, and this version has no API keys yet; "
-                "use 127.0.0.1, ::1 or localhost, and a proxy with authentication in front"
-            )
-        return host
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -261,11 +260,6 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    if name == "ERRATA_ADMIN_KEY":
-        return (
-            "ERRATA_ADMIN_KEY: this version has no API keys yet, so it would protect nothing; "
-            "unset it. The server is reachable from this machine only."
-        )
     close = difflib.get_close_matches(name, known, n=1)
     return f"{name}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
 
