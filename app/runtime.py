@@ -22,6 +22,7 @@ from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
 from app.store.database import Database
+from app.store.dialects import sqlite
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
@@ -80,6 +81,8 @@ class Runtime:
 
         With a `model`, that one is served, and the settings only name it.
         """
+        if not sqlite.database_file(settings.resolved_database_url).exists():
+            _require_keys(settings, has_keys=settings.admin_key is not None)
         lock = InstanceLock(settings.data_dir)
         try:
             database = Database.open(
@@ -223,18 +226,22 @@ class Runtime:
 
 
 def _keyring(settings: Settings, database: Database) -> Keyring:
-    """Raises `StartupError` where other machines could reach a server that asks for no key."""
     admin_key = settings.admin_key
     keyring = Keyring(
         KeyLog(database), admin_key=None if admin_key is None else admin_key.get_secret_value()
     )
-    if keyring.is_open and not is_loopback(settings.host):
+    _require_keys(settings, has_keys=not keyring.is_open)
+    return keyring
+
+
+def _require_keys(settings: Settings, *, has_keys: bool) -> None:
+    """Raises `StartupError` where other machines could reach a server that asks for no key."""
+    if not has_keys and not is_loopback(settings.host):
         raise StartupError(
             f"{settings.host} is reachable from other machines, and this server has no API keys. "
             "Set ERRATA_ADMIN_KEY to a secret of 24 characters or more; or serve on 127.0.0.1 and "
             "make a first key with `errata keys create NAME --scope admin`."
         )
-    return keyring
 
 
 def load_model(

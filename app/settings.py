@@ -31,6 +31,7 @@ from app.errors import StartupError
 ENV_PREFIX = "ERRATA_"
 SETTINGS_FILE = Path("errata.toml")
 CLIENT_VARIABLES = frozenset({"ERRATA_URL", "ERRATA_API_KEY"})
+MIN_ADMIN_KEY = 24
 ALWAYS_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "testserver")
 
 _OF_KUBERNETES = re.compile(
@@ -64,7 +65,6 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="Everything the server writes lies here.")
     admin_key: SecretStr | None = Field(
         None,
-        min_length=24,
         description="A first API key with the scope admin; best left to a secret.",
     )
     database_url: str | None = Field(
@@ -126,6 +126,13 @@ class Settings(BaseSettings):
         5.0, gt=0, description="How long a write waits for a locked database before 503."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log.")
+
+    @field_validator("admin_key")
+    @classmethod
+    def _hard_to_guess(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < MIN_ADMIN_KEY:
+            raise ValueError(f"it must have at least {MIN_ADMIN_KEY} characters, best random ones")
+        return key
 
     @field_validator("allowed_hosts")
     @classmethod
