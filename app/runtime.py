@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from app.access.keyring import Keyring
 from app.engine import InferenceEngine
 from app.errors import Draining, ServiceError, Starting, StartupError
 from app.history import History
@@ -19,10 +20,12 @@ from app.images import ImageDecoder
 from app.locking import InstanceLock
 from app.recovery import recover
 from app.service import EditingService
-from app.settings import Settings
+from app.settings import Settings, is_loopback
 from app.store.database import Database
+from app.store.dialects import sqlite
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
+from app.store.key_log import KeyLog
 from editing_core.config import Placement
 from editing_core.editable_model import EditableModel
 from editing_core.types import Notify
@@ -53,10 +56,12 @@ class Runtime:
         settings: Settings,
         lock: InstanceLock,
         database: Database,
+        keyring: Keyring,
         *,
         model: EditableModel | None = None,
     ) -> None:
         self.settings = settings
+        self.keyring = keyring
         self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
@@ -76,6 +81,8 @@ class Runtime:
 
         With a `model`, that one is served, and the settings only name it.
         """
+        if not sqlite.database_file(settings.resolved_database_url).exists():
+            _require_keys(settings, has_keys=settings.admin_key is not None)
         lock = InstanceLock(settings.data_dir)
         try:
             database = Database.open(
@@ -83,10 +90,11 @@ class Runtime:
                 migrate=settings.migrate,
                 timeout_s=settings.store_timeout_s,
             )
+            keyring = _keyring(settings, database)
         except BaseException:
             lock.release()
             raise
-        return cls(settings, lock, database, model=model)
+        return cls(settings, lock, database, keyring, model=model)
 
     async def load(self, *, resumes_edits: bool = True) -> None:
         """Load weights, recover history, start the engine, take up what was left pending.
@@ -215,6 +223,25 @@ class Runtime:
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
         self._lock.release()
+
+
+def _keyring(settings: Settings, database: Database) -> Keyring:
+    admin_key = settings.admin_key
+    keyring = Keyring(
+        KeyLog(database), admin_key=None if admin_key is None else admin_key.get_secret_value()
+    )
+    _require_keys(settings, has_keys=not keyring.is_open)
+    return keyring
+
+
+def _require_keys(settings: Settings, *, has_keys: bool) -> None:
+    """Raises `StartupError` where other machines could reach a server that asks for no key."""
+    if not has_keys and not is_loopback(settings.host):
+        raise StartupError(
+            f"{settings.host} is reachable from other machines, and this server has no API keys. "
+            "Set ERRATA_ADMIN_KEY to a secret of 24 characters or more; or serve on 127.0.0.1 and "
+            "make a first key with `errata keys create NAME --scope admin`."
+        )
 
 
 def load_model(

@@ -31,7 +31,7 @@ from app.errors import (
 )
 from app.history import Caller, History, now, to_the_end
 from app.store.job_log import JobLog
-from app.store.records import StoredImage
+from app.store.records import IdempotencyKey, StoredImage
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class EditQueue:
         self._limit = limit
         self._tasks: dict[str, asyncio.Task[Edit]] = {}
         self._turn = asyncio.Lock()
-        self._claimed: dict[str, str] = {}
+        self._claimed: dict[IdempotencyKey, str] = {}
         self._is_paused = False
 
     # --- from the order to its answer -------------------------------------------------------
@@ -77,18 +77,19 @@ class EditQueue:
         long it takes.
         """
         digest = order.digest(image)
-        with self._claim(key, digest):
-            answer = None if key is None else await self._catalogue.replay(key, digest)
+        own = None if key is None else IdempotencyKey(key, caller.key_id)
+        with self._claim(own, digest):
+            answer = None if own is None else await self._catalogue.replay(own, digest)
             if answer is None:
                 with self._place():
-                    work = await self._admit(order, image, key, digest, caller)
+                    work = await self._admit(order, image, own, digest, caller)
                     answer = Answer(await self._done_or_kept(work, patient))
         if patient and answer.status == 202:
             answer = await self._end_of(answer.edit.id)
         return answer
 
     @contextmanager
-    def _claim(self, key: str | None, digest: str) -> Iterator[None]:
+    def _claim(self, key: IdempotencyKey | None, digest: str) -> Iterator[None]:
         """One request at a time with each key; a key of None is no key."""
         if key is None:
             yield
@@ -114,11 +115,17 @@ class EditQueue:
             yield
 
     async def _admit(
-        self, order: Order, image: str, key: str | None, digest: str, caller: Caller
+        self,
+        order: Order,
+        image: str,
+        key: IdempotencyKey | None,
+        digest: str,
+        caller: Caller,
     ) -> Work:
         order = order.tidy()
         for edit_id in order.supersedes:
             await self._catalogue.require_committed(edit_id, param="supersedes")
+            await self._catalogue.require_own(edit_id, caller, param="supersedes")
         edit, stored, watch = await self._creation.admit(order, image, caller)
         work = Work(edit, order, caller, key, digest, stored, watch=watch)
         self._under_way[edit.id] = work

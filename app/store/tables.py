@@ -131,6 +131,32 @@ idempotency = Table(
 )
 """`body` is empty: a replay is rendered from the edit's row. Earlier releases kept it whole."""
 
+keyring = Table(
+    "keyring",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("pepper", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="one_keyring"),
+)
+"""What the tags of all API keys are made with."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("label", String, nullable=False, unique=True),
+    Column("scope", String, nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("edits_per_day", Integer),
+    Column("salt", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("revoked_at", String),
+    Column("revoked_by", String),
+)
+"""No part of history. A revoked key stays, for its label is in the audit trail."""
+
 edit_jobs = Table(
     "edit_jobs",
     metadata,
