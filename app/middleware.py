@@ -19,6 +19,7 @@ from app.access.keyring import Keyring
 from app.bodies import draining
 from app.errors import HostNotAllowed
 from app.handlers import as_service_error, error_response, request_id_of
+from app.metrics import Metrics
 from app.observability import access_log
 from app.ulid import new_ulid
 
@@ -35,11 +36,13 @@ class RequestContext:
         self,
         app: ASGIApp,
         *,
+        metrics: Metrics,
         on_begin: Callable[[], None],
         on_end: Callable[[], None],
         is_ending: Callable[[], bool],
     ) -> None:
         self._app = app
+        self._metrics = metrics
         self._on_begin = on_begin
         self._on_end = on_end
         self._is_ending = is_ending
@@ -79,7 +82,10 @@ class RequestContext:
         finally:
             self._on_end()
             scope["route"] = inner.get("route")
-            access_log(scope, request_id, status, time.perf_counter() - began, state["log"])
+            seconds = time.perf_counter() - began
+            path = getattr(scope["route"], "path", None)
+            self._metrics.request_ended(path, scope["method"], status, seconds)
+            access_log(scope, request_id, status, seconds, state["log"])
 
 
 class HostGuard:

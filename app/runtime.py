@@ -18,6 +18,7 @@ from app.errors import Draining, ServiceError, Starting, StartupError
 from app.history import History
 from app.images import ImageDecoder
 from app.locking import InstanceLock
+from app.metrics import Metrics
 from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
@@ -57,11 +58,14 @@ class Runtime:
         lock: InstanceLock,
         database: Database,
         keyring: Keyring,
+        metrics: Metrics,
         *,
         model: EditableModel | None = None,
     ) -> None:
         self.settings = settings
         self.keyring = keyring
+        self.metrics = metrics
+        metrics.watch(self._measures)
         self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
@@ -83,18 +87,20 @@ class Runtime:
         """
         if not sqlite.database_file(settings.resolved_database_url).exists():
             _require_keys(settings, has_keys=settings.admin_key is not None)
+        metrics = Metrics()
         lock = InstanceLock(settings.data_dir)
         try:
             database = Database.open(
                 settings.resolved_database_url,
                 migrate=settings.migrate,
                 timeout_s=settings.store_timeout_s,
+                on_done=metrics.stored,
             )
             keyring = _keyring(settings, database)
         except BaseException:
             lock.release()
             raise
-        return cls(settings, lock, database, keyring, model=model)
+        return cls(settings, lock, database, keyring, metrics, model=model)
 
     async def load(self, *, resumes_edits: bool = True) -> None:
         """Load weights, recover history, start the engine, take up what was left pending.
@@ -124,6 +130,7 @@ class Runtime:
             default_editor=self.settings.editor or model.default_editor,
             refine_steps=self.settings.refine_steps,
             job_log=jobs,
+            metrics=self.metrics,
             edit_wait_s=self.settings.edit_wait_s,
             edit_limit=self.settings.queue_limit,
         )
@@ -167,6 +174,22 @@ class Runtime:
         if self._engine is not None and not self._engine.is_alive:
             return Starting("The device thread has ended; restart the server.", retry_after_s=30)
         return None
+
+    def _measures(self) -> dict[str, float]:
+        """The gauges of `app/metrics.py`; while there is no service, only whether it is ready."""
+        refusal = self.refusal()
+        if self._service is None or self._engine is None:
+            return {"errata_ready": 0}
+        history = self._service.history
+        return {
+            "errata_ready": float(refusal is None),
+            "errata_version": history.head,
+            "errata_edits_active": len(history.snapshot.entries),
+            "errata_edits_stale": history.count_stale(),
+            "errata_edits_pending": self._service.queue.under_way,
+            "errata_requests_waiting": self._engine.overload_status().waiting,
+            "errata_jobs_waiting": self._engine.queued,
+        }
 
     @property
     def is_alive(self) -> bool:

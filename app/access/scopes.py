@@ -24,6 +24,7 @@ ROUTES: Mapping[tuple[str, str], Need] = {
     ("GET", "/openapi.json"): "open",
     ("GET", "/health/live"): "open",
     ("GET", "/health/ready"): "open",
+    ("GET", "/metrics"): "open",
     ("GET", "/versions"): "infer",
     ("POST", "/generate"): "infer",
     ("POST", "/attributions"): "infer",

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.edits.catalogue import Catalogue, require_same
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 
+OnEnd = Callable[[Work, asyncio.Task[Edit]], None]
+
 
 class EditQueue:
     """One per process; lives on the event loop's thread. `under_way` is its own to change."""
@@ -52,7 +54,9 @@ class EditQueue:
         under_way: dict[str, Work],
         wait_s: float,
         limit: int,
+        on_end: OnEnd = lambda _work, _ended: None,
     ) -> None:
+        """`on_end` is called when work on an edit ends, however it does."""
         self._creation = creation
         self._catalogue = catalogue
         self._engine = engine
@@ -61,10 +65,16 @@ class EditQueue:
         self._under_way = under_way
         self._wait_s = wait_s
         self._limit = limit
+        self._on_end = on_end
         self._tasks: dict[str, asyncio.Task[Edit]] = {}
         self._turn = asyncio.Lock()
         self._claimed: dict[IdempotencyKey, str] = {}
         self._is_paused = False
+
+    @property
+    def under_way(self) -> int:
+        """Edits that wait or are being made."""
+        return len(self._under_way)
 
     # --- from the order to its answer -------------------------------------------------------
 
@@ -187,6 +197,7 @@ class EditQueue:
 
         def forget(ended: asyncio.Task[Edit]) -> None:
             del self._under_way[work.edit.id], self._tasks[work.edit.id]
+            self._on_end(work, ended)
             if not ended.cancelled() and (error := ended.exception()) is not None:
                 logger.debug("edit %s was not made: %r", work.edit.id, error)
 
