@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attribute": ("app.commands.attribute", "Show which layers make an answer, and from where."),
     "calibrate": ("app.commands.calibrate", "Set the router's thresholds anew; edits stay valid."),
     "reencode": ("app.commands.reencode", "Make stale edits anew with the weights there are now."),
+    "feedback": ("app.commands.feedback", "Report answers; list and close what was reported."),
     "keys": ("app.commands.keys", "Make, list and revoke the API keys of a running server."),
     "doctor": ("app.commands.doctor", "Check a data directory: schema, history, stored bytes."),
     "sample": ("app.commands.sample", "Draw emblems of the embedded world, with their questions."),

@@ -7,10 +7,11 @@
     ├── InvalidApiKey 401
     ├── Forbidden 403       HostNotAllowed InsufficientScope
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound KeyNotFound
+    │                       AnswerNotFound FeedbackNotFound
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
-    │                       EditStale KeyLabelTaken LastAdminKey
+    │                       EditStale KeyLabelTaken LastAdminKey FeedbackClosed
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -18,7 +19,7 @@
     │                       IdempotencyMismatch
     │                       (and the library's context_too_long, target_too_long,
     │                       image_not_readable_by_model, ...)
-    ├── TooMany 429         QueueFull RateLimited
+    ├── TooMany 429         QueueFull RateLimited FeedbackFull
     ├── InternalError 500    ModelNotFinite
     └── Unavailable 503     Starting Draining StoreUnavailable VersionNotReached
 
@@ -186,6 +187,19 @@ class VersionNotFound(NotFound):
     default_hint = "GET /versions tells the newest version; 0 is the base model."
 
 
+class AnswerNotFound(NotFound):
+    code = "answer_not_found"
+    default_hint = (
+        "Only the newest answers are kept, and none of before the last start. "
+        "ERRATA_ANSWER_MEMORY_MIB is how many; 0 keeps none."
+    )
+
+
+class FeedbackNotFound(NotFound):
+    code = "feedback_not_found"
+    default_hint = "List what was reported with GET /feedback."
+
+
 class MethodNotAllowed(ServiceError):
     status = 405
     kind = "invalid_request_error"
@@ -248,6 +262,11 @@ class KeyLabelTaken(Conflict):
 class LastAdminKey(Conflict):
     code = "last_admin_key"
     default_hint = "Make another key with the scope admin first, or set ERRATA_ADMIN_KEY."
+
+
+class FeedbackClosed(Conflict):
+    code = "feedback_closed"
+    default_hint = "GET /feedback says what came of it."
 
 
 class VersionMismatch(ServiceError):
@@ -335,6 +354,11 @@ class QueueFull(TooMany):
 
 class RateLimited(TooMany):
     code = "rate_limited"
+
+
+class FeedbackFull(TooMany):
+    code = "feedback_full"
+    default_hint = "Resolve or dismiss some of it: GET /feedback?status=open."
 
 
 class Unavailable(ServiceError):

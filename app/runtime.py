@@ -15,6 +15,8 @@ from typing import Literal
 from app.access.keyring import Keyring
 from app.engine import InferenceEngine
 from app.errors import Draining, ServiceError, Starting, StartupError
+from app.feedback.answers import RecentAnswers
+from app.feedback.desk import FeedbackDesk
 from app.history import History
 from app.images import ImageDecoder
 from app.locking import InstanceLock
@@ -25,6 +27,7 @@ from app.settings import Settings, is_loopback
 from app.store.database import Database
 from app.store.dialects import sqlite
 from app.store.edit_log import EditLog
+from app.store.feedback_log import FeedbackLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
 from editing_core.config import Placement
@@ -109,7 +112,7 @@ class Runtime:
         raised.
         """
         try:
-            model, history, jobs = await asyncio.to_thread(self._load)
+            model, history, jobs, feedback = await asyncio.to_thread(self._load)
         except _Stopped:
             logger.info("stopped during the first start; the next one goes on with what is missing")
             return
@@ -131,6 +134,7 @@ class Runtime:
             refine_steps=self.settings.refine_steps,
             job_log=jobs,
             metrics=self.metrics,
+            feedback=feedback,
             edit_wait_s=self.settings.edit_wait_s,
             edit_limit=self.settings.queue_limit,
         )
@@ -139,12 +143,19 @@ class Runtime:
                 await self._service.queue.resume()
             self.state = "ready"
 
-    def _load(self) -> tuple[EditableModel, History, JobLog]:
+    def _load(self) -> tuple[EditableModel, History, JobLog, FeedbackDesk]:
         model = self._model
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        return model, History(log, recover(log, jobs, model)), jobs
+        history = History(log, recover(log, jobs, model))
+        feedback = FeedbackDesk(
+            FeedbackLog(self._database),
+            answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),
+            decoder=self._decoder,
+            history=history,
+        )
+        return model, history, jobs, feedback
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Of the first start, on the loading thread: minutes of it must not hold up an exit."""

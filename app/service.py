@@ -18,6 +18,8 @@ from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
+from app.feedback.answers import KeptAnswer
+from app.feedback.desk import FeedbackDesk
 from app.history import History
 from app.images import DecodedImage, ImageDecoder, data_uri
 from app.metrics import Metrics, Pace
@@ -55,6 +57,7 @@ class EditingService:
         refine_steps: int,
         job_log: JobLog,
         metrics: Metrics,
+        feedback: FeedbackDesk,
         edit_wait_s: float,
         edit_limit: int,
     ) -> None:
@@ -64,6 +67,7 @@ class EditingService:
         self.default_editor = default_editor
         self._decoder = decoder
         self._metrics = metrics
+        self.feedback = feedback
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
             engine=engine, decoder=decoder, teller=teller, refine_steps=refine_steps
@@ -130,7 +134,7 @@ class EditingService:
                     (result,) = await self.engine.generate([row], on_tokens=piece)
                 self._answered(pace, result)
                 candidates = await self._explain(row, result) if ask.explain else None
-        return GenerateView(
+        answer = GenerateView(
             id=new_ulid(),
             text=result.text,
             finish_reason=result.finish_reason,
@@ -141,6 +145,17 @@ class EditingService:
             usage=UsageView.of(result),
             timings_ms=watch.read(),
         )
+        self.feedback.answers.remember(
+            KeptAnswer(
+                id=answer.id,
+                prompt=ask.prompt,
+                image=ask.image,
+                text=answer.text,
+                version=answer.version,
+                applied=tuple(each.edit_id for each in answer.applied),
+            )
+        )
+        return answer
 
     async def attribute(self, ask: AttributionRequest) -> AttributionView:
         """Explain one token of the base model's answer. Drawn in a worker thread."""

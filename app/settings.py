@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     body_memory_mib: int = Field(
         128, ge=16, description="MiB of request bodies held at one time; more wait, then get 429."
     )
+    answer_memory_mib: int = Field(
+        64, ge=0, description="MiB of the newest answers, kept for feedback; 0 keeps none."
+    )
     connection_limit: int = Field(1000, ge=8, description="Connections open at one time.")
     idle_timeout_s: float = Field(
         75.0, gt=0, description="How long a connection may be idle; longer than a proxy's."

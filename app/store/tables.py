@@ -157,6 +157,33 @@ api_keys = Table(
 )
 """No part of history. A revoked key stays, for its label is in the audit trail."""
 
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("status", String, nullable=False),
+    Column("answer_id", String, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("correction", Text),
+    Column("comment", Text),
+    Column("prompt", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("image_digest", String),
+    Column("png", LargeBinary),
+    Column("version", Integer, nullable=False),
+    Column("applied", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("closed_by", String),
+    Column("edit_id", String),
+    Column("reason", Text),
+    Column("closed_at", String),
+    Column("closed_actor", String),
+    CheckConstraint("status IN ('open', 'resolved', 'dismissed')", name="known_status"),
+    Index("feedback_by_status", "status", "id"),
+)
+"""What people say of answers. No part of history; the picture goes when a report is closed."""
+
 edit_jobs = Table(
     "edit_jobs",
     metadata,
