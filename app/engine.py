@@ -34,7 +34,14 @@ from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import GenerationCancelled, NotFinite
 from editing_core.refinement import ANSWERS, Refinement, Wanted
-from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray, OnProgress
+from editing_core.types import (
+    EditArtifact,
+    EditRequest,
+    GenerationResult,
+    ImageArray,
+    OnProgress,
+    TokenLogprob,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +199,10 @@ class InferenceEngine:
             )
         finally:
             cancelled.set()
+
+    async def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
+        """The base model's log-probabilities of a text. Raises the library's `RequestError`s."""
+        return await self._submit(lambda: self.model.text_logprobs(ids, top=top))
 
     async def attribute(self, image: ImageArray, prompt: str, *, token: int) -> Attribution:
         """Attribute one token. Cancelling the awaiting task stops the device within one chunk."""
