@@ -4,8 +4,9 @@
     ├── BadRequest 400      InvalidHttp InvalidJson MissingField
     │                       InvalidField UnknownField ImageBase64Invalid
     │                       RemoteImagesDisabled UnsupportedParameter
+    │                       TooManyImages
     ├── Forbidden 403       HostNotAllowed
-    ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
+    ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound ModelNotFound
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
@@ -138,6 +139,11 @@ class UnsupportedParameter(BadRequest):
     code = "unsupported_parameter"
 
 
+class TooManyImages(BadRequest):
+    code = "too_many_images"
+    default_hint = "Leave pictures of earlier turns out; edits go by the latest one."
+
+
 class Forbidden(ServiceError):
     status = 403
     kind = "permission_error"
@@ -166,6 +172,11 @@ class EditNotFound(NotFound):
 class VersionNotFound(NotFound):
     code = "version_not_found"
     default_hint = "GET /versions tells the newest version; 0 is the base model."
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    default_hint = "GET /v1/models lists them."
 
 
 class MethodNotAllowed(ServiceError):

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from app.bodies import Bodies, BodyLimit
 from app.handlers import install_handlers
 from app.middleware import HostGuard, RequestContext
-from app.routes import admin, attributions, edits, generate, health, pages, versions
+from app.routes import admin, attributions, edits, generate, health, openai, pages, versions
 from app.runtime import Runtime
 from app.schemas.errors import ErrorBody
 from app.settings import ALWAYS_ALLOWED_HOSTS, Settings
@@ -52,7 +52,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         responses={"default": {"model": ErrorBody, "description": "Every error has this shape."}},
     )
     app.state.runtime = current
-    for module in (pages, generate, attributions, edits, admin, versions, health):
+    for module in (pages, generate, openai, attributions, edits, admin, versions, health):
         app.include_router(module.router)
     install_handlers(app)
     bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)

@@ -1,15 +1,17 @@
 """What the server can do, put together: edits are made and switched, questions answered.
 
-Edits have rooms of their own (`app/edits`), which routes enter directly. Lives on the event loop's
+Edits have rooms of their own (`app/edits`), which routes enter directly, and so have questions
+(`app/answering.py`). Lives on the event loop's
 thread; what blocks runs elsewhere (`app/engine.py`, worker threads).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
 
+from app.answering import Answering
 from app.edits.catalogue import Catalogue
 from app.edits.create import EditCreation
 from app.edits.edit import Work
@@ -21,22 +23,11 @@ from app.engine import InferenceEngine
 from app.history import History
 from app.images import DecodedImage, ImageDecoder, data_uri
 from app.schemas.attributions import AttributionRequest, AttributionView
-from app.schemas.generation import (
-    AppliedView,
-    CandidateView,
-    GenerateRequest,
-    GenerateView,
-    UsageView,
-)
+from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
 from app.store.records import Event
-from app.timing import Stopwatch
-from app.ulid import new_ulid
 from app.verification import StoryTeller
 from editing_core.attribution.attribute import Attribution
-from editing_core.editable_model import GenerationRow
-from editing_core.experts.memory import Snapshot
-from editing_core.types import Candidate, GenerationResult
 
 
 class EditingService:
@@ -59,7 +50,10 @@ class EditingService:
         self.history = history
         self.model_name = model_name
         self.default_editor = default_editor
+        self.created = int(time.time())
+        """When it could first be asked, in seconds since 1970."""
         self._decoder = decoder
+        self.answering = Answering(engine=engine, decoder=decoder, history=history)
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
             engine=engine, decoder=decoder, teller=teller, refine_steps=refine_steps
@@ -100,33 +94,8 @@ class EditingService:
         self, ask: GenerateRequest, *, on_tokens: Callable[[int, str], None] | None = None
     ) -> GenerateView:
         """Answer on one pinned snapshot. `on_tokens` is called on the device thread."""
-        watch = Stopwatch()
-        if ask.min_version is not None:
-            await self.history.wait_for(ask.min_version)
-        if ask.at_version is not None:
-            self.history.require_version(ask.at_version, param="at_version")
-        with self.engine.ticket():
-            async with self._image(ask.image) as image:
-                snapshot = await self._snapshot(ask)
-                row = GenerationRow(
-                    ask.prompt,
-                    image.pixels if image else None,
-                    ask.sampling,
-                    snapshot if ask.edits == "on" else None,
-                )
-                with watch.lap("generate"):
-                    (result,) = await self.engine.generate([row], on_tokens=on_tokens)
-                candidates = await self._explain(row, result) if ask.explain else None
-        return GenerateView(
-            id=new_ulid(),
-            text=result.text,
-            finish_reason=result.finish_reason,
-            model=self.model_name,
-            version=snapshot.version,
-            applied=[AppliedView.of(each) for each in result.decision.applied],
-            candidates=candidates,
-            usage=UsageView.of(result),
-            timings_ms=watch.read(),
+        return GenerateView.of(
+            await self.answering.answer(ask.question, on_tokens=on_tokens), model=self.model_name
         )
 
     async def attribute(self, ask: AttributionRequest) -> AttributionView:
@@ -136,29 +105,6 @@ class EditingService:
                 found = await self.engine.attribute(image.pixels, ask.prompt, token=ask.token)
                 drawn = await asyncio.to_thread(_draw, found, image, ask.prompt)
         return AttributionView.of(found, picture=data_uri(drawn))
-
-    @asynccontextmanager
-    async def _image(self, field: str | None) -> AsyncIterator[DecodedImage | None]:
-        if field is None:
-            yield None
-        else:
-            async with self._decoder.open(field) as image:
-                yield image
-
-    async def _snapshot(self, ask: GenerateRequest) -> Snapshot:
-        if ask.at_version is None:
-            return self.history.snapshot
-        return await self.history.snapshot_at(ask.at_version)
-
-    async def _explain(self, row: GenerationRow, result: GenerationResult) -> list[CandidateView]:
-        """The router's candidates, then edits that would pass the image filter if active."""
-        found = list(result.decision.candidates)
-        if row.image is not None and row.snapshot is not None:
-            key = await self.engine.image_key(row.image)
-            tau = self.engine.model.router.tau
-            near = self.history.inactive_near(key, tau, row.snapshot)
-            found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
-        return [CandidateView.of(each) for each in found]
 
     # --- read -------------------------------------------------------------------------------
 

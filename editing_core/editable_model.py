@@ -294,8 +294,7 @@ class EditableModel:
         if not rows:
             return []
         for row in rows:
-            for text in (row.prompt, *(turn.text for turn in row.turns)):
-                self._check_prompt(text)
+            self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
         batch = self.backbone.prepare([row.as_prompt for row in rows])
         edited = self.edited_pass(batch, [row.snapshot for row in rows])
         return run(

@@ -218,12 +218,14 @@ class ChatTokenizer:
         text, typed = _joined(pieces, texts)
         adds = self._adds_special_tokens(pieces[0])
         whole = self._tokenizer.encode(text, add_special_tokens=adds)
-        is_spelled = any(
-            token in self._special and left < stop and right > start
-            for token, (left, right) in zip(whole.ids, whole.offsets, strict=True)
-            for start, stop in typed
+        specials = (
+            span
+            for token, span in zip(whole.ids, whole.offsets, strict=True)
+            if token in self._special
         )
-        if not is_spelled:
+        if not any(
+            left < stop and right > start for left, right in specials for start, stop in typed
+        ):
             return whole.ids, whole.offsets
         return self._encode_literally(pieces, texts, adds=adds)
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
-from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.choosing import sample
+from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.types import GenerationResult, Sampling
 from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
