@@ -20,6 +20,7 @@ from app.errors import ServiceError
 from app.handlers import as_service_error
 
 Result = TypeVar("Result")
+Told = TypeVar("Told", contravariant=True)
 Emit = Callable[[int, str], None]
 Delta = tuple[int, str]
 
@@ -62,7 +63,7 @@ class ServerEvent:
         return f"{named}data: {one_line(text)}\n\n".encode()
 
 
-class Wording(Protocol[Result]):
+class Wording(Protocol[Told]):
     """How one answer is told as a stream. Made anew for each."""
 
     def opening(self) -> Iterable[ServerEvent]:
@@ -73,13 +74,13 @@ class Wording(Protocol[Result]):
         """`text` goes on with answer number `index`."""
         ...
 
-    def closing(self, result: Result) -> Iterable[ServerEvent]: ...
+    def closing(self, result: Told) -> Iterable[ServerEvent]: ...
 
     def failure(self, error: ServiceError, request_id: str) -> Iterable[ServerEvent]:
         """What ends a stream that broke."""
         ...
 
-    def noted(self, result: Result) -> dict[str, Any]:
+    def noted(self, result: Told) -> dict[str, Any]:
         """What the log says of it: never the text."""
         ...
 

@@ -47,10 +47,11 @@ class Chooser:
 
     def _weighed(self, logits: Tensor) -> Tensor:
         sampling = self._sampling
-        changes = Counter(dict(sampling.logit_bias))
+        changes = dict(sampling.logit_bias)
         if sampling.frequency_penalty or sampling.presence_penalty:
             for token, count in self._counts.items():
-                changes[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
+                penalty = sampling.frequency_penalty * count + sampling.presence_penalty
+                changes[token] = changes.get(token, 0.0) - penalty
         if not changes:
             return logits
         weighed = logits.clone()

@@ -321,6 +321,11 @@ class EditableModel:
         first = batch.rows[0].spans.last_prompt
         return logits[first : first + len(token_ids)]
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text that is to be continued as it stands. Raises `ContextTooLong`."""
+        self._check_prompt(text)
+        return self.backbone.chat.encode_text(text)
+
     @torch.no_grad()
     def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
         """The base model's log-probability of each token of a text after the first.

@@ -11,7 +11,7 @@ from app.answering import Answer, Question
 from app.errors import InvalidField, ServiceError
 from app.handlers import error_body
 from app.openai.fields import DEFAULT_MAX_TOKENS, DoorRequest, TextFormat
-from app.openai.messages import LEFT_OUT, WireMessage, conversation, with_one_picture
+from app.openai.messages import WireMessage, conversation
 from app.openai.names import ModelName
 from app.openai.reply import Reply, token_logprobs, usage, written_tokens
 from app.service import EditingService
@@ -52,10 +52,9 @@ class Chat:
         name = ModelName.parse(ask.model, service)
         backbone = service.engine.model.backbone
         ask.refuse_tools()
-        turns, ignored = conversation(ask.messages, param=_PARAM), ask.ignored
-        if not backbone.takes_several_images and sum(len(turn.images) for turn in turns) > 1:
-            turns = with_one_picture(turns, param=_PARAM)
-            ignored.append(LEFT_OUT)
+        turns, left_out = conversation(
+            ask.messages, param=_PARAM, takes_several=backbone.takes_several_images
+        )
         _, most = ask.asked_tokens or ("", DEFAULT_MAX_TOKENS)
         form = ask.response_format
         self.question = Question(
@@ -68,7 +67,12 @@ class Chat:
         )
         self._ask = ask
         self._reply = Reply(
-            "chatcmpl", name.id, backbone.chat, backbone.max_positions, ignored, ask.asked_tokens
+            "chatcmpl",
+            name.id,
+            backbone.chat,
+            backbone.max_positions,
+            [*ask.ignored, *left_out],
+            ask.asked_tokens,
         )
 
     def body(self, answer: Answer) -> dict[str, Any]:

@@ -46,8 +46,21 @@ class WireMessage(Lenient):
     content: Text | list[Part] | None = None
 
 
-def conversation(messages: Sequence[WireMessage], *, param: str) -> tuple[Message, ...]:
-    """The turns, the user's last. Raises where there is nothing to answer."""
+def conversation(
+    messages: Sequence[WireMessage], *, param: str, takes_several: bool
+) -> tuple[tuple[Message, ...], list[str]]:
+    """The turns, the user's last, and what was left out of them.
+
+    A model that is not shown several pictures is shown the latest. Raises where there is nothing to
+    answer, and where such a model is to be shown several in the last turn itself.
+    """
+    turns = _turns(messages, param=param)
+    if takes_several or sum(len(turn.images) for turn in turns) <= 1:
+        return turns, []
+    return _with_one_picture(turns, param=param), [LEFT_OUT]
+
+
+def _turns(messages: Sequence[WireMessage], *, param: str) -> tuple[Message, ...]:
     turns: list[Message] = []
     for message in messages:
         turn = _turn(message, param=param)
@@ -66,11 +79,7 @@ def conversation(messages: Sequence[WireMessage], *, param: str) -> tuple[Messag
     return tuple(joined)
 
 
-def with_one_picture(turns: Sequence[Message], *, param: str) -> tuple[Message, ...]:
-    """For models that are shown one picture at a time: the latest only.
-
-    Raises where the last turn itself has several.
-    """
+def _with_one_picture(turns: Sequence[Message], *, param: str) -> tuple[Message, ...]:
     if len(turns[-1].images) > 1:
         raise UnsupportedParameter(
             f"{param}: this model is shown one picture at a time.",

@@ -267,7 +267,7 @@ def test_what_no_answer_can_be_held_to_is_refused(
     assert (refused.value.code, refused.value.param) == (code, "response_format")
 
 
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+TOOL: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
 def test_what_is_ignored_is_said_and_what_is_too_long_is_clamped(
@@ -282,7 +282,7 @@ def test_what_is_ignored_is_said_and_what_is_too_long_is_clamped(
         store=True,
         presence_penalty=0,
         logit_bias={},
-        tools=[TOOL],  # type: ignore[list-item]
+        tools=[TOOL],
         tool_choice="auto",
         parallel_tool_calls=True,
         reasoning_effort="low",

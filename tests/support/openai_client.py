@@ -12,7 +12,7 @@ from tests.support.server import DEADLINE_S, LiveServer
 
 def client_of(server: LiveServer, **more: Any) -> openai.OpenAI:
     """It never tries twice unless told to, so that what a test asks is asked once."""
-    options = {"api_key": "none", "max_retries": 0, "timeout": DEADLINE_S} | more
+    options: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": DEADLINE_S} | more
     return openai.OpenAI(
         base_url=f"{server.url}/v1", http_client=httpx2.Client(trust_env=False), **options
     )
