@@ -120,13 +120,17 @@ def test_the_events_of_a_response_are_those_the_client_knows(
     ending: Any = events[-1]
     assert ending.response.output_text == whole.output_text
     content = ending.response.output[0].content[0]
-    assert content.logprobs == whole.output[0].content[0].logprobs  # type: ignore[union-attr]
+    assert content.logprobs == whole.output[0].content[0].logprobs
     assert len(content.logprobs[0].top_logprobs) == 2
 
 
 def test_a_response_keeps_to_its_schema(door: openai.OpenAI, model: str) -> None:
-    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
-    schema["additionalProperties"] = False
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     form: Any = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
     said = door.responses.create(model=model, input="q", text={"format": form})
 

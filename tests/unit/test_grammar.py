@@ -43,7 +43,8 @@ def test_whatever_is_drawn_is_json_of_the_schema(tokenizer: Any) -> None:
     compiled = grammar.compile(json.dumps(SCHEMA))
     random = torch.Generator().manual_seed(0)
     for _ in range(5):
-        rule, tokens = grammar.constraint(compiled), []
+        rule = grammar.constraint(compiled)
+        tokens: list[int] = []
         while not tokens or tokens[-1] != tokenizer.eos_token_id:
             allowed = rule.mask(tokens)
             tokens.append(int(allowed[torch.randint(len(allowed), (1,), generator=random)]))
