@@ -13,8 +13,8 @@ from app.engine import InferenceEngine, OnTokens
 from app.history import History
 from app.images import DecodedImage, ImageDecoder
 from app.timing import Stopwatch
-from editing_core.editable_model import GenerationRow
 from editing_core.experts.memory import Snapshot
+from editing_core.generation import GenerationRow
 from editing_core.types import Candidate, GenerationResult, Role, Sampling, TokenLogprob, Turn
 
 
@@ -141,12 +141,12 @@ class Answering:
         self, samplings: Sequence[Sampling], schema: str | None
     ) -> Sequence[Sampling]:
         """With the grammar of `schema`. What takes a while is made beside the event loop."""
-        chat = self._engine.model.backbone.chat
+        words = self._engine.words
         if schema is not None:
-            grammar = await asyncio.to_thread(lambda: chat.grammar.compile(schema))
+            grammar = await asyncio.to_thread(lambda: words.grammar.compile(schema))
             return [replace(each, grammar=grammar) for each in samplings]
         if any(each.top_logprobs is not None for each in samplings):
-            await asyncio.to_thread(lambda: chat.grammar)  # names the tokens later on
+            await asyncio.to_thread(lambda: words.grammar)  # names the tokens later on
         return samplings
 
     async def _snapshot(self, terms: Terms) -> Snapshot:

@@ -7,6 +7,7 @@ SentencePiece alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +64,12 @@ class TokenGrammar:
     def constraint(self, grammar: str) -> Constraint:
         """The rule of one row, for a grammar that `compile` made."""
         return _Matched(LLMatcher(self._tokenizer, grammar, log_level=0), self._stop_token_ids)
+
+
+@lru_cache(maxsize=4)
+def token_grammar(description: str, stop_token_ids: tuple[int, ...]) -> TokenGrammar:
+    """One for all who ask for the same: a large vocabulary takes a second and some memory."""
+    return TokenGrammar(description, stop_token_ids)
 
 
 class _Matched:

@@ -50,18 +50,16 @@ class Chat:
 
     def __init__(self, ask: ChatRequest, service: EditingService) -> None:
         name = ModelName.parse(ask.model, service)
-        backbone = service.engine.model.backbone
+        words = service.engine.words
         ask.refuse_tools()
         turns, left_out = conversation(
-            ask.messages, param=_PARAM, takes_several=backbone.takes_several_images
+            ask.messages, param=_PARAM, takes_several=words.takes_several_images
         )
         _, most = ask.asked_tokens or ("", DEFAULT_MAX_TOKENS)
         form = ask.response_format
         self.question = Question(
             turns,
-            ask.samplings(
-                most, vocabulary=backbone.chat.vocabulary, top_logprobs=ask.wanted_logprobs
-            ),
+            ask.samplings(most, vocabulary=words.vocabulary, top_logprobs=ask.wanted_logprobs),
             name.terms(ask.errata),
             schema=None if form is None else form.schema_text("response_format"),
         )
@@ -69,8 +67,7 @@ class Chat:
         self._reply = Reply(
             "chatcmpl",
             name.id,
-            backbone.chat,
-            backbone.max_positions,
+            words,
             [*ask.ignored, *left_out],
             ask.asked_tokens,
         )
@@ -133,5 +130,5 @@ class Chat:
     def _logprobs(self, result: GenerationResult) -> dict[str, Any] | None:
         if self._ask.wanted_logprobs is None:
             return None
-        chat = self._reply.chat
-        return {"content": token_logprobs(chat, written_tokens(chat, result)), "refusal": None}
+        words = self._reply.words
+        return {"content": token_logprobs(words, written_tokens(words, result)), "refusal": None}

@@ -13,15 +13,15 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from app.answering import Answer, TextQuestion
+from app.engine import InferenceEngine
 from app.errors import InvalidField, ServiceError, UnsupportedParameter
 from app.handlers import error_body
 from app.openai.fields import DoorRequest
 from app.openai.names import ModelName
-from app.openai.reply import Reply, token_text, usage, written_tokens
+from app.openai.reply import Reply, usage, written_tokens
 from app.schemas.base import Text
 from app.service import EditingService
 from app.streaming import ServerEvent
-from editing_core.editable_model import EditableModel
 from editing_core.types import GenerationResult, TokenLogprob
 
 DEFAULT_TOKENS = 16
@@ -61,29 +61,27 @@ class Completion:
         self, ask: CompletionRequest, prompts: Sequence[_Prompt], service: EditingService
     ) -> None:
         name = ModelName.parse(ask.model, service)
-        backbone = service.engine.model.backbone
+        words = service.engine.words
         most = DEFAULT_TOKENS if ask.max_tokens is None else ask.max_tokens
         self.question = TextQuestion(
             tuple(prompt.ids for prompt in prompts),
-            ask.samplings(most, vocabulary=backbone.chat.vocabulary, top_logprobs=ask.logprobs),
+            ask.samplings(most, vocabulary=words.vocabulary, top_logprobs=ask.logprobs),
             name.terms(ask.errata),
             top_logprobs=ask.logprobs if ask.echo else None,
         )
         self._ask = ask
         self._prompts = prompts
         asked = None if ask.max_tokens is None else ("max_tokens", ask.max_tokens)
-        self._reply = Reply(
-            "cmpl", name.id, backbone.chat, backbone.max_positions, ask.ignored, asked
-        )
+        self._reply = Reply("cmpl", name.id, words, ask.ignored, asked)
 
     @classmethod
     async def read(cls, ask: CompletionRequest, service: EditingService) -> Self:
-        """Tokenise beside the event loop. Raises where there is nothing to go on from."""
+        """Raises where there is nothing to go on from."""
         if ask.suffix:
             raise UnsupportedParameter("suffix: a text is only continued.", param="suffix")
         if not 1 <= len(ask.prompts) <= MAX_PROMPTS:
             raise InvalidField(f"prompt: 1 to {MAX_PROMPTS} texts, please.", param="prompt")
-        prompts = await asyncio.to_thread(_tokenised, ask.prompts, service.engine.model)
+        prompts = [await _tokenised(prompt, service.engine) for prompt in ask.prompts]
         return cls(ask, prompts, service)
 
     def body(self, answer: Answer) -> dict[str, Any]:
@@ -152,15 +150,15 @@ class Completion:
     def _logprobs(self, i: int, result: GenerationResult, answer: Answer) -> dict[str, Any] | None:
         if self._ask.logprobs is None:
             return None
-        chat = self._reply.chat
+        words = self._reply.words
         judged: list[TokenLogprob | None] = []
         tokens: list[int] = []
         if self._ask.echo:
             # Nothing comes before the first token, so nothing can be said of it.
             judged = [None, *answer.judged[i // len(self.question.samplings)]]
             tokens = list(self._prompt(i).ids)
-        written = written_tokens(chat, result)
-        texts = [token_text(chat, token) for token in (*tokens, *(t.token_id for t in written))]
+        written = written_tokens(words, result)
+        texts = [words.text_of(token) for token in (*tokens, *(t.token_id for t in written))]
         judged += written
         offsets, at = [], 0
         for text in texts:
@@ -170,9 +168,7 @@ class Completion:
             "tokens": texts,
             "token_logprobs": [None if each is None else each.logprob for each in judged],
             "top_logprobs": [
-                None
-                if each is None
-                else {token_text(chat, token): value for token, value in each.top}
+                None if each is None else {words.text_of(token): value for token, value in each.top}
                 for each in judged
             ],
             "text_offset": offsets,
@@ -183,19 +179,19 @@ def _begun(index: int, text: str) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
 
 
-def _tokenised(prompts: Sequence[str | list[int]], model: EditableModel) -> list[_Prompt]:
-    chat = model.backbone.chat
-    found = []
-    for prompt in prompts:
-        if isinstance(prompt, str):
-            found.append(_Prompt(model.text_ids(prompt), prompt))
-        else:
-            if any(token >= chat.vocabulary or token == chat.image_token_id for token in prompt):
-                raise InvalidField(
-                    f"prompt: tokens are below {chat.vocabulary}, and none stands for a picture.",
-                    param="prompt",
-                )
-            found.append(_Prompt(tuple(prompt), chat.decode_raw(prompt)))
-    if not all(each.ids for each in found):
+async def _tokenised(prompt: str | list[int], engine: InferenceEngine) -> _Prompt:
+    words = engine.words
+    if isinstance(prompt, str):
+        found = _Prompt(await engine.text_ids(prompt), prompt)
+    elif any(token >= words.vocabulary or token == words.image_token_id for token in prompt):
+        raise InvalidField(
+            f"prompt: tokens are below {words.vocabulary}, and none stands for a picture.",
+            param="prompt",
+        )
+    else:
+        grammar = await asyncio.to_thread(lambda: words.grammar)
+        text = b"".join(map(grammar.bytes_of, prompt)).decode(errors="replace")
+        found = _Prompt(tuple(prompt), text)
+    if not found.ids:
         raise InvalidField("prompt: there is no text to continue.", param="prompt")
     return found

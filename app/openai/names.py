@@ -65,7 +65,7 @@ class ModelName:
             "object": "model",
             "created": service.created,
             "owned_by": "errata",
-            "max_model_len": service.engine.model.backbone.max_positions,
+            "max_model_len": service.engine.words.max_positions,
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from app.answering import Answer
 from app.schemas.generation import AppliedView, candidate_views
 from app.ulid import new_ulid
-from editing_core.backbones.chat import ChatTokenizer
+from app.words import ModelWords
 from editing_core.types import GenerationResult, TokenLogprob
 
 
@@ -20,8 +20,7 @@ class Reply:
 
     prefix: str
     model: str
-    chat: ChatTokenizer
-    max_positions: int
+    words: ModelWords
     ignored: Sequence[str]
     asked_tokens: tuple[str, int] | None = None
     ulid: str = field(default_factory=new_ulid)
@@ -56,7 +55,7 @@ class Reply:
             return []
         name, asked = self.asked_tokens
         longest = max(result.prompt_tokens for result in results)
-        return [name] if asked > self.max_positions - longest else []
+        return [name] if asked > self.words.max_positions - longest else []
 
 
 def usage(answer: Answer, *, choices: int | None = None) -> dict[str, int]:
@@ -71,27 +70,17 @@ def usage(answer: Answer, *, choices: int | None = None) -> dict[str, int]:
     }
 
 
-def written_tokens(chat: ChatTokenizer, result: GenerationResult) -> list[TokenLogprob]:
+def written_tokens(words: ModelWords, result: GenerationResult) -> list[TokenLogprob]:
     """Of a result's tokens, those that are text: not the one that ended it."""
-    stop = chat.stop_token_ids
-    return [each for each in result.logprobs if each.token_id not in stop]
+    return [each for each in result.logprobs if each.token_id not in words.stop_token_ids]
 
 
-def token_text(chat: ChatTokenizer, token: int) -> str:
-    """A token as text. One that is no whole characters is written as its bytes."""
-    data = chat.grammar.bytes_of(token)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
-
-
-def token_logprobs(chat: ChatTokenizer, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+def token_logprobs(words: ModelWords, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     """As chats and responses tell them."""
 
     def told(token: int, logprob: float) -> dict[str, Any]:
-        data = list(chat.grammar.bytes_of(token))
-        return {"token": token_text(chat, token), "logprob": logprob, "bytes": data}
+        data = list(words.bytes_of(token))
+        return {"token": words.text_of(token), "logprob": logprob, "bytes": data}
 
     return [
         told(each.token_id, each.logprob)

@@ -95,20 +95,20 @@ class ResponseStory:
 
     def __init__(self, ask: ResponsesRequest, service: EditingService) -> None:
         name = ModelName.parse(ask.model, service)
-        backbone = service.engine.model.backbone
+        words = service.engine.words
         ask.refuse_tools()
         ask.refuse_state()
         if ask.n not in (None, 1):
             raise InvalidField("n: a response is one answer.", param="n")
         turns, left_out = conversation(
-            ask.messages, param=_PARAM, takes_several=backbone.takes_several_images
+            ask.messages, param=_PARAM, takes_several=words.takes_several_images
         )
         form = None if ask.text is None else ask.text.format
         self.question = Question(
             turns,
             ask.samplings(
                 ask.max_output_tokens or DEFAULT_MAX_TOKENS,
-                vocabulary=backbone.chat.vocabulary,
+                vocabulary=words.vocabulary,
                 top_logprobs=ask.wanted_logprobs,
             ),
             name.terms(ask.errata),
@@ -119,8 +119,7 @@ class ResponseStory:
         self._reply = Reply(
             "resp",
             name.id,
-            backbone.chat,
-            backbone.max_positions,
+            words,
             [*ask.ignored, *left_out],
             None if most is None else ("max_output_tokens", most),
         )
@@ -175,8 +174,8 @@ class ResponseStory:
         (result,) = answer.results
         is_whole = result.finish_reason == "stop"
         status = "completed" if is_whole else "incomplete"
-        chat, used = self._reply.chat, usage(answer)
-        logprobs = token_logprobs(chat, written_tokens(chat, result))
+        words, used = self._reply.words, usage(answer)
+        logprobs = token_logprobs(words, written_tokens(words, result))
         text = {"type": "output_text", "text": result.text, "annotations": [], "logprobs": logprobs}
         message = {
             "id": self._events.item_id,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -22,7 +21,7 @@ from editing_core.errors import (
     TargetNotEncodable,
     TurnsNotWritable,
 )
-from editing_core.grammar import TokenGrammar
+from editing_core.grammar import TokenGrammar, token_grammar
 from editing_core.identity import nfc
 from editing_core.types import Turn
 
@@ -102,9 +101,9 @@ class ChatTokenizer:
         stop_token_ids: Sequence[int],
         placeholder: str | None = None,
     ) -> None:
-        description = backend.to_str()
-        self._tokenizer = _unpadded(description)
-        self._literal = _unpadded(description)
+        self._tokenizer = _unpadded(backend.to_str())
+        self.description: str = self._tokenizer.to_str()
+        self._literal = _unpadded(self.description)
         self._literal.encode_special_tokens = True
         self._special = frozenset(
             index
@@ -197,10 +196,10 @@ class ChatTokenizer:
         """Text of generated tokens, special tokens removed, trimmed."""
         return self.decode_raw(ids).strip()
 
-    @cached_property
+    @property
     def grammar(self) -> TokenGrammar:
         """Its tokens as grammars see them. Made when first asked for, which may take a second."""
-        return TokenGrammar(self._tokenizer.to_str(), self.stop_token_ids)
+        return token_grammar(self.description, self.stop_token_ids)
 
     @property
     def vocabulary(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from torch import Tensor
 
 from app.settings import Settings
+from editing_core.backbones.base import Backbone
 from tests.integration.test_generate import events
 from tests.support.openai_client import client_of, message
 from tests.support.server import LiveServer, data_uri, eventually
@@ -95,6 +98,17 @@ def test_paths_and_methods_have_the_same_shape(client: httpx.Client) -> None:
     assert (text.status_code, text.json()["error"]["code"]) == (415, "content_type_unsupported")
 
 
+def test_the_reference_describes_what_is_sent(client: httpx.Client) -> None:
+    reference = client.get("/openapi.json")
+    paths = reference.json()["paths"]
+    body = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    message_fields = body["schema"]["properties"]["messages"]["items"]["properties"]
+
+    assert "#/$defs" not in reference.text
+    assert set(message_fields) == {"role", "content"}
+    assert {"/v1/models", "/v1/models/{id}", "/v1/responses", "/v1/completions"} <= set(paths)
+
+
 def test_missing_fields_are_named(client: httpx.Client) -> None:
     for path, body, param in (
         ("chat/completions", {"messages": []}, "model"),
@@ -144,12 +158,17 @@ def test_a_stream_that_breaks_says_so(
     server: LiveServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(_rows: Any, *, on_tokens: Any, **_: Any) -> Any:
-        on_tokens(0, "so far")
-        raise RuntimeError("the device is on fire")
+    backbone, steps = type(server.model.backbone), itertools.count()
+    decode = backbone.decode
 
-    monkeypatch.setattr(server.service.engine.model, "generate", fail)
-    stream = ask(door, stream=True)
+    def fail(self: Backbone, *arguments: Any, **more: Any) -> Tensor:
+        if next(steps) % 20 == 19:
+            raise RuntimeError("the device is on fire")
+        return decode(self, *arguments, **more)
+
+    monkeypatch.setattr(backbone, "decode", fail)
+    monkeypatch.setattr(backbone, "stop_token_ids", ())
+    stream = ask(door, stream=True, max_tokens=40)
     with pytest.raises(openai.APIError) as broken:
         list(stream)
     assert broken.value.code == "internal_error"
@@ -159,7 +178,7 @@ def test_a_stream_that_breaks_says_so(
     assert told[-1].type == "error"
     assert told[-1].code == "internal_error"
     with pytest.raises(openai.InternalServerError):
-        ask(door, stream=False)
+        ask(door, max_tokens=40)
     body = {"model": door_model(door), "messages": [message("q")], "stream": True}
     response = client.post("/v1/chat/completions", json=body)
     assert "[DONE]" not in response.text

@@ -202,7 +202,7 @@ def test_a_text_is_judged_token_by_token(
         len("".join(judged.logprobs.tokens[:i])) for i in range(len(judged.logprobs.tokens))
     ]
 
-    ids = list(server.service.engine.model.text_ids("the star is"))
+    ids = list(server.model.text_ids("the star is"))
     more = door.completions.create(**asked | {"prompt": [ids]}, max_tokens=1).choices[0]
     assert more.logprobs is not None
     assert more.logprobs.token_logprobs is not None
