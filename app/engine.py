@@ -30,11 +30,19 @@ from numpy.typing import NDArray
 
 from app.errors import Draining, QueueFull
 from app.waiting import Waits
+from app.words import ModelWords
 from editing_core.attribution.attribute import Attribution, attribute
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import GenerationCancelled, NotFinite
 from editing_core.refinement import ANSWERS, Refinement, Wanted
-from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray, OnProgress
+from editing_core.types import (
+    EditArtifact,
+    EditRequest,
+    GenerationResult,
+    ImageArray,
+    OnProgress,
+    TokenLogprob,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +99,7 @@ class InferenceEngine:
         self, model: EditableModel, *, queue_limit: int, refine_objective: str = ANSWERS
     ) -> None:
         self.model = model
+        self.words = ModelWords.of(model.backbone)
         self.waits = Waits()
         """Once they are over, whatever waits for the device gets `Draining`."""
         self._refine_objective = refine_objective
@@ -192,6 +201,14 @@ class InferenceEngine:
             )
         finally:
             cancelled.set()
+
+    async def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text, whatever the device does. Raises `ContextTooLong`."""
+        return await asyncio.to_thread(self.model.text_ids, text)
+
+    async def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
+        """The base model's log-probabilities of a text. Raises the library's `RequestError`s."""
+        return await self._submit(lambda: self.model.text_logprobs(ids, top=top))
 
     async def attribute(self, image: ImageArray, prompt: str, *, token: int) -> Attribution:
         """Attribute one token. Cancelling the awaiting task stops the device within one chunk."""
