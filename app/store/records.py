@@ -141,10 +141,12 @@ class EditRecord:
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> EditRecord:
+        """Of a row that was written so; of another, `ValueError`, `KeyError` or `TypeError`."""
         values = {name: row[name] for name in cls.__slots__}
         for name in _JSON_COLUMNS:
             loaded = json.loads(values[name])
             values[name] = loaded if isinstance(loaded, dict) else tuple(loaded)
+        values["verified"] = _FLAGS[row["verified"]]
         return cls(**values)
 
     def made_anew(self, reencoding: Reencoding) -> EditRecord:
@@ -186,6 +188,7 @@ class EditRecord:
         return digest_of(canonical(row))
 
 
+_FLAGS: Mapping[int | None, bool | None] = {None: None, 0: False, 1: True}
 _JSON_COLUMNS = ("damaged", "rephrases", "supersedes", "tags", "timings_ms", "not_for")
 
 

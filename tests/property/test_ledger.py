@@ -107,7 +107,9 @@ class LogMachine(RuleBasedStateMachine):
     def _open(self) -> None:
         self.database = Database.open(self._url)
         self.log = EditLog(self.database)
-        self.ledger, self.last = self.log.fold()
+        checked = self.log.audit(thorough=True)
+        assert checked.damage == ()
+        self.ledger, self.last = checked.ledger, checked.last
 
     def teardown(self) -> None:
         self.database.close()
