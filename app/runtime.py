@@ -184,7 +184,7 @@ class Runtime:
         if self.state == "starting":
             return Starting("The model is being loaded.", retry_after_s=1)
         if self._database.lost is not None:
-            return StoreLost(self._database.lost.message, retry_after_s=30)
+            return self._database.lost
         if self._engine is not None and not self._engine.is_alive:
             return Starting("The device thread has ended; restart the server.", retry_after_s=30)
         return None

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from app.errors import StartupError, StoreCorrupt, StoreDamaged, StoreLost, StoreUnavailable
+from app.errors import StartupError, StoreDamaged, StoreLost, StoreUnavailable
 from app.store import opening, owner
 from app.store.anchor import Anchor, write_anchor
 from app.store.dialects import sqlite
 from app.store.owner import Owner
-from app.store.schema import bring_up_to_date
+from app.store.schema import upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ class Database:
         with _named(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             opening.require_file(file)
-            if file.exists():
-                opening.require_sound_log(file)
-            else:
+            if not file.exists():
                 _begin(file, migrate=migrate)
+            is_older = opening.examine(file, migrate=migrate)
             engine = sqlite.create_engine(file, "write", timeout_s=timeout_s)
             try:
-                bring_up_to_date(engine, file, migrate=migrate, is_new=False)
+                if is_older:
+                    upgrade(engine)
                 database = cls(file, engine)
                 database._take_over()
             except BaseException:
@@ -70,15 +70,8 @@ class Database:
             opening.require_file(file)
             if not file.exists():
                 raise StartupError(f"there is no database at {file}; check --data-dir")
-            engine = sqlite.create_engine(file, "read", timeout_s=timeout_s)
-            try:
-                bring_up_to_date(engine, file, migrate=False, is_new=False)
-                with engine.connect() as connection:
-                    opening.require_same_store(connection, file)
-            except BaseException:
-                engine.dispose()
-                raise
-        return cls(file, engine)
+            opening.examine(file, migrate=False)
+        return cls(file, sqlite.create_engine(file, "read", timeout_s=timeout_s))
 
     def _take_over(self) -> None:
         with self._engine.connect() as connection:
@@ -124,7 +117,9 @@ class Database:
     def _check_ours(self, connection: sa.Connection) -> None:
         try:
             if _place(self.file) != self._place:
-                raise StoreLost("The file of the database was moved, removed or replaced.")
+                raise StoreLost(
+                    "The file of the database was moved, removed or replaced.", retry_after_s=30
+                )
             if self._owner is not None:
                 owner.require(connection, self._owner)
         except StoreLost as error:
@@ -150,12 +145,16 @@ class Database:
 
 def _begin(file: Path, *, migrate: bool) -> None:
     """A new database, made aside and moved into place: whatever happens, none is there by half."""
+    if not migrate:
+        raise StartupError(
+            f"the database {file} has no schema, and migrations are switched off (ERRATA_MIGRATE)"
+        )
     new = file.with_name(f"{file.name}.new")
     for path in (new, *sqlite.log_files(new)):
         path.unlink(missing_ok=True)
     engine = sqlite.create_engine(new, "create", timeout_s=5.0)
     try:
-        bring_up_to_date(engine, file, migrate=migrate, is_new=True)
+        upgrade(engine)
         engine.dispose()  # the last one to close it leaves no log
         new.replace(file)
     except BaseException:
@@ -186,7 +185,3 @@ def _named(file: Path) -> Iterator[None]:
         if sqlite.has_log(file):
             hint += f", or, {opening.foreign_log(file)}"
         raise StartupError(f"cannot open the database {file}: {error.orig}; {hint}") from error
-    except StoreCorrupt as error:
-        if sqlite.has_log(file):
-            raise StoreCorrupt(f"{error}; {opening.foreign_log(file)}") from error
-        raise

@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from app.errors import StartupError, StoreCorrupt
 from app.store import owner, seals, tables
 from app.store.anchor import Anchor, anchor_file, read_anchor
+from app.store.audit import audit
 from app.store.dialects import sqlite
+from app.store.schema import is_older
 
 
 def require_file(file: Path) -> None:
@@ -34,23 +36,33 @@ def require_file(file: Path) -> None:
     raise StartupError(f"{what}{known}; {_or_anew(file)}")
 
 
-def require_sound_log(file: Path) -> None:
-    """Raises `StartupError` when the write-ahead log is not that of the database beside it.
+def examine(file: Path, *, migrate: bool) -> bool:
+    """Whether the schema is to be brought up to date.
 
-    Only reads: opened to be written, a database takes over what its log holds, for good.
+    Only reads: opened to be written, a database takes over what its log holds, for good. Where
+    there is a log, a server was killed, or a backup was put beside it, so everything is checked.
+    Raises `StartupError` when it is no database of this program, or not the one that was here.
     """
-    if not sqlite.has_log(file):
-        return
+    has_log = sqlite.has_log(file)
     engine = sqlite.create_engine(file, "read", timeout_s=5.0)
     try:
-        with engine.connect() as connection:
-            told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    except sa.exc.DatabaseError as error:
-        told = str(error.orig)
+        with engine.begin() as connection:
+            if has_log:
+                told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+                if told != "ok":
+                    raise StoreCorrupt(f"the database {file} is damaged: {told}")
+            if is_older(connection, file, migrate=migrate):
+                return True
+            require_same_store(connection, file)
+            if has_log:
+                audit(connection, thorough=False)
+        return False
+    except StoreCorrupt as error:
+        if has_log:
+            raise StoreCorrupt(f"{error}; {foreign_log(file)}") from error
+        raise
     finally:
         engine.dispose()
-    if told != "ok":
-        raise StartupError(f"the database {file} cannot be read ({told}); {foreign_log(file)}")
 
 
 def foreign_log(file: Path) -> str:

@@ -63,7 +63,7 @@ def require(connection: sa.Connection, mine: Owner) -> None:
     ).one_or_none()
     if found is None or (found.store_id, found.epoch) != (mine.store_id, mine.epoch):
         by = "something else" if found is None else str(found.owner)
-        raise StoreLost(f"The database was taken over by {by}.")
+        raise StoreLost(f"The database was taken over by {by}.", retry_after_s=30)
 
 
 def count_job(connection: sa.Connection, *seals: str) -> None:

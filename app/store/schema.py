@@ -23,33 +23,39 @@ from app.store.sealing import seal_all
 logger = logging.getLogger(__name__)
 
 
-def bring_up_to_date(engine: sa.Engine, file: Path, *, migrate: bool, is_new: bool) -> None:
-    """Raises `StartupError` when the schema is no known one, or an older one and may not change."""
-    config = _alembic_config()
-    scripts = alembic.script.ScriptDirectory.from_config(config)
+def is_older(connection: sa.Connection, file: Path, *, migrate: bool) -> bool:
+    """Whether the schema is an older one, that may be brought up to date.
+
+    Raises `StartupError` when it is no known one, or an older one that may not be changed.
+    """
+    scripts = alembic.script.ScriptDirectory.from_config(_alembic_config())
     newest = scripts.get_current_head()
-    with engine.connect() as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
+    present = MigrationContext.configure(connection).get_current_revision()
     if present == newest:
-        with engine.begin() as connection:
-            _require_tables(connection, file)
-        return
-    if present is None and not is_new:
+        _require_tables(connection, file)
+        return False
+    if present is None:
         raise StartupError(
             f"{file} is no database of Errata: it says nothing of its schema. Check --data-dir and "
             "--database-url, or put the right file there"
         )
-    if present is not None and present not in {s.revision for s in scripts.walk_revisions()}:
+    if present not in {step.revision for step in scripts.walk_revisions()}:
         raise StartupError(
             f"the database {file} has schema {present}, and this program knows up to "
             f"{newest}: it was written by a newer version of Errata; install that one"
         )
     if not migrate:
         raise StartupError(
-            f"the database {file} has schema {present or 'none'}, and {newest} is needed: "
-            "migrations are switched off (ERRATA_MIGRATE), or this command only reads; back it up, "
-            "and start the server once with them"
+            f"the database {file} has schema {present}, and {newest} is needed: migrations are "
+            "switched off (ERRATA_MIGRATE), or this command only reads; back it up, and start the "
+            "server once with them"
         )
+    return True
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring the schema to the newest, from nothing or from an older one. One transaction."""
+    config = _alembic_config()
     with engine.connect() as connection:
         writer = connection.execution_options(**sqlite.WRITER)
         with writer.begin():
@@ -58,7 +64,7 @@ def bring_up_to_date(engine: sa.Engine, file: Path, *, migrate: bool, is_new: bo
             if not writer.scalar(sa.select(sa.func.count()).select_from(tables.store)):
                 owner.begin(writer)
                 seal_all(writer)
-    logger.info("schema brought from %s to %s", present, newest)
+    logger.info("the schema was brought up to date")
 
 
 def _require_tables(connection: sa.Connection, file: Path) -> None:

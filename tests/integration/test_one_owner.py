@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -47,7 +48,9 @@ def refused(server: LiveServer) -> list[tuple[int, str, bool]]:
     errors = [response.json()["error"] for response in responses]
     assert all(error["hint"] and error["type"] == "server_error" for error in errors)
     assert all(int(response.headers["retry-after"]) > 0 for response in responses)
-    return [(r.status_code, e["code"], e["retryable"]) for r, e in zip(responses, errors)]
+    return [
+        (r.status_code, e["code"], e["retryable"]) for r, e in zip(responses, errors, strict=True)
+    ]
 
 
 LOST = [(503, "store_lost", True)] * 3
@@ -93,6 +96,7 @@ def test_the_first_write_after_a_takeover_is_refused_and_nothing_is_written(
             body = {"image": picture(1), "prompt": "q", "target": "red", "verify": "off"}
             response = first.client.post("/edits", json=body)
             assert (response.status_code, response.json()["error"]["code"]) == (503, "store_lost")
+            assert int(response.headers["retry-after"]) > 0
             assert second.client.get("/edits").json()["data"] == []
 
 
@@ -156,6 +160,4 @@ def test_a_first_start_on_a_full_disk_is_refused_by_name_and_works_later(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not (tmp_path / "data" / "errata.db").exists()
-    import asyncio
-
     asyncio.run(Runtime.open(settings).close())
