@@ -12,9 +12,9 @@ import binascii
 import io
 import queue
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,11 @@ from app.errors import (
     ImageUndecodable,
     InternalError,
     RemoteImagesDisabled,
+    StoreDamaged,
+    TooLarge,
     TooManyImages,
+    Unprocessable,
+    WrongType,
 )
 from app.image_headers import read_header
 from app.image_parts import Unreadable
@@ -47,6 +51,7 @@ MAX_TOGETHER = 2 * MAX_PIXELS
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
+_RESTORE = "Restore the database from a backup, or make the edit again."
 _DATA_URI = re.compile(r"data:(?!data:)[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -98,18 +103,26 @@ class ImageDecoder:
             yield images
 
     @asynccontextmanager
-    async def reopen(self, png: bytes) -> AsyncIterator[ImageArray]:
-        """The pixels of a picture that was stored by us, which count as held as well."""
-        width, height = check_size(png)
-        async with self._held(width * height, [png]) as (image,):
+    async def reopen(self, png: bytes, digest: str) -> AsyncIterator[ImageArray]:
+        """The pixels of a picture that was stored by us, which count as held as well.
+
+        Raises `StoreDamaged` where they are not those of `digest`.
+        """
+        async with AsyncExitStack() as stack:
+            with _stored(digest) as same:
+                width, height = check_size(png)
+                held = self._held(width * height, [png])
+                (image,) = await stack.enter_async_context(held)
+                image = same(image)
             yield image.pixels
 
-    async def restore(self, png: bytes) -> ImageArray:
+    async def restore(self, png: bytes, digest: str) -> ImageArray:
         """The same, for callers that bound by themselves how much they hold (`app/neighbours.py`).
 
         Waiting for a share of what all requests hold, they could wait for one another.
         """
-        return (await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
+        with _stored(digest) as same:
+            return same(await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
 
     @asynccontextmanager
     async def _held(self, pixels: int, files: Sequence[bytes]) -> AsyncIterator[list[DecodedImage]]:
@@ -222,6 +235,21 @@ def decode_png(data: bytes) -> ImageArray:
 
 def data_uri(data: bytes, *, media_type: str = "image/png") -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+@contextmanager
+def _stored(digest: str) -> Iterator[Callable[[DecodedImage], DecodedImage]]:
+    """While one's own picture is decoded: what is wrong with it is no client's mistake."""
+
+    def same(image: DecodedImage) -> DecodedImage:
+        if image.digest != digest:
+            raise StoreDamaged("A stored picture shows something else than it did.", hint=_RESTORE)
+        return image
+
+    try:
+        yield same
+    except (TooLarge, WrongType, Unprocessable) as error:
+        raise StoreDamaged("A stored picture cannot be read.", hint=_RESTORE) from error
 
 
 def _finished(pixels: ImageArray) -> DecodedImage:

@@ -36,9 +36,13 @@ class Recovered:
 
 
 def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
-    """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged artifact only
+    """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged row or artifact only
     takes its own edit out of service."""
-    ledger, last = log.fold()
+    checked = log.audit()
+    for damage in checked.damage:
+        logger.error("%s", damage)
+    log.confirm(checked)
+    ledger, last = checked.ledger, checked.last
     shelf = ArtifactShelf(log, fingerprints_of(model))
     edit_ids = ledger.ids()
     active = set(ledger.active())

@@ -9,12 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from app.access.keyring import Keyring
+from app.edits.queue import EditQueue
 from app.engine import InferenceEngine
-from app.errors import Draining, ServiceError, Starting, StartupError
+from app.errors import (
+    Draining,
+    ServiceError,
+    Starting,
+    StartupError,
+    StoreDamaged,
+    StoreLost,
+    StoreUnavailable,
+)
 from app.feedback.answers import RecentAnswers
 from app.feedback.desk import FeedbackDesk
 from app.history import History
@@ -25,7 +35,7 @@ from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
 from app.store.database import Database
-from app.store.dialects import sqlite
+from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
 from app.store.feedback_log import FeedbackLog
 from app.store.job_log import JobLog
@@ -41,6 +51,9 @@ _SERVED_EDITORS = ("visedit", "fitted")
 
 _PROGRESS_LINES = 4
 """How often a measurement of the first start is heard of in the log."""
+
+_WATCH_S = 2.0
+"""How often the database is looked at: whether it is still there, and this server's."""
 
 _LAST_WORDS_S = 2.0
 """How long requests that are cut short have to say so."""
@@ -58,7 +71,7 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        lock: InstanceLock,
+        locks: ExitStack,
         database: Database,
         keyring: Keyring,
         metrics: Metrics,
@@ -72,7 +85,8 @@ class Runtime:
         self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
-        self._lock = lock
+        self._locks = locks
+        self._watch: asyncio.Task[None] | None = None
         self._database = database
         self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
@@ -88,22 +102,22 @@ class Runtime:
 
         With a `model`, that one is served, and the settings only name it.
         """
-        if not sqlite.database_file(settings.resolved_database_url).exists():
+        file = database_file(settings.resolved_database_url)
+        if not file.exists():
             _require_keys(settings, has_keys=settings.admin_key is not None)
         metrics = Metrics()
-        lock = InstanceLock(settings.data_dir)
-        try:
+        with ExitStack() as locks:
+            locks.enter_context(InstanceLock.of_data_dir(settings.data_dir))
+            locks.enter_context(InstanceLock.of_database(file))
             database = Database.open(
                 settings.resolved_database_url,
                 migrate=settings.migrate,
                 timeout_s=settings.store_timeout_s,
                 on_done=metrics.stored,
             )
+            locks.callback(database.close)
             keyring = _keyring(settings, database)
-        except BaseException:
-            lock.release()
-            raise
-        return cls(settings, lock, database, keyring, metrics, model=model)
+            return cls(settings, locks.pop_all(), database, keyring, metrics, model=model)
 
     async def load(self, *, resumes_edits: bool = True) -> None:
         """Load weights, recover history, start the engine, take up what was left pending.
@@ -141,7 +155,20 @@ class Runtime:
         if self.state == "starting":
             if resumes_edits:
                 await self._service.queue.resume()
+            self._watch = asyncio.ensure_future(self._watch_database(self._service.queue))
             self.state = "ready"
+
+    async def _watch_database(self, queue: EditQueue) -> None:
+        """Until the database is lost: then nothing is served or made any more."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                await asyncio.to_thread(self._database.require_ours)
+            except StoreLost:
+                queue.pause()
+                return
+            except (StoreUnavailable, StoreDamaged):  # logged there; whoever writes is told
+                continue
 
     def _load(self) -> tuple[EditableModel, History, JobLog, FeedbackDesk]:
         model = self._model
@@ -182,6 +209,8 @@ class Runtime:
             return Starting("The server could not start; its log says why.", retry_after_s=30)
         if self.state == "starting":
             return Starting("The model is being loaded.", retry_after_s=1)
+        if self._database.lost is not None:
+            return self._database.lost
         if self._engine is not None and not self._engine.is_alive:
             return Starting("The device thread has ended; restart the server.", retry_after_s=30)
         return None
@@ -250,13 +279,15 @@ class Runtime:
 
     async def close(self) -> None:
         self.state = "closed"
+        if self._watch is not None:
+            self._watch.cancel()
         if self._service is not None:
             await self._service.queue.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
-        self._lock.release()
+        self._locks.close()
 
 
 def _keyring(settings: Settings, database: Database) -> Keyring:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from app.errors import StartupError
+from app.errors import ServiceError, StartupError
 from app.main import create_app
 from app.memory import give_back_freed_memory
 from app.observability import configure_logging
@@ -130,7 +130,7 @@ async def _load(settings: Settings, runtime: Runtime, server: _Server, port: int
     """Load, then announce it; or say what is wrong and stop the server."""
     try:
         await runtime.load()
-    except (StartupError, EditingError, OSError, LookupError, ValueError) as error:
+    except (StartupError, ServiceError, EditingError, OSError, LookupError, ValueError) as error:
         hint = getattr(error, "hint", "")
         typer.echo(f"errata: cannot start: {error}{' ' if hint else ''}{hint}", err=True)
         server.should_exit = True
