@@ -71,8 +71,10 @@ def audit(connection: sa.Connection, *, thorough: bool) -> Audit:
     if head != [ledger.head]:
         told = head[0] if head else "missing"
         raise StoreCorrupt(f"the head is {told}, and the last event is {ledger.head}")
-    if beyond := [version for version in sealed if version > ledger.head or version < 1]:
-        raise StoreCorrupt(f"there are seals of version {beyond[0]}, which there is no event for")
+    if beyond := set(sealed) - set(range(1, ledger.head + 1)):
+        raise StoreCorrupt(
+            f"there are seals of version {min(map(str, beyond))}, which there is no event for"
+        )
     rows: dict[tuple[str, str, int], Seal] = {
         (s.kind, s.key, s.version): s for brought in sealed.values() for s in brought
     }

@@ -73,7 +73,7 @@ class StoredArtifact:
         return self.data
 
 
-EDIT_ID: sa.ColumnElement[str] = tables.seals.c.key
+EDIT_ID: sa.Column[Any] = tables.seals.c.key
 """Of the queries below, the column that holds the edit's id."""
 _at = sa.bindparam("at", NOW, type_=sa.Integer)
 _created = tables.events.alias("created")

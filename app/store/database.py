@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.errors import StartupError, StoreDamaged, StoreLost, StoreUnavailable
 from app.store import opening, owner
-from app.store.anchor import Anchor, write_anchor
+from app.store.anchor import Anchor, read_anchor, write_anchor
 from app.store.dialects import sqlite
 from app.store.owner import Owner
 from app.store.schema import upgrade
@@ -90,10 +90,11 @@ class Database:
         return cls(file, sqlite.create_engine(file, "read", timeout_s=timeout_s))
 
     def _take_over(self) -> None:
+        anchor = read_anchor(self.file)
         with self._engine.connect() as connection:
             writer = connection.execution_options(**sqlite.WRITER)
             with writer.begin():
-                opening.require_same_store(writer, self.file)
+                opening.require_same_store(writer, self.file, anchor)
                 self._owner = owner.claim(writer)
 
     @contextmanager
@@ -164,6 +165,7 @@ class Database:
                 f"The database holds rows that are in the way ({error.orig}); nothing was changed."
             ) from error
         except sa.exc.DatabaseError as error:
+            logger.exception("the database is damaged")
             raise StoreDamaged(f"The database is damaged: {error.orig}.") from error
 
 

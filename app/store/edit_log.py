@@ -30,6 +30,12 @@ from app.store.records import EditRecord, Event, IdempotencyKey, digest_of
 from app.store.writing import write
 
 _PAGE = 500
+_INSERT_EVENT = sa.insert(tables.events)
+_MOVE_HEAD = (
+    sa.update(tables.head)
+    .where(tables.head.c.version == sa.bindparam("to") - 1)
+    .values(version=sa.bindparam("to"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +65,10 @@ class EditLog:
         event = event_of(commit, stamp)
         row = event.row()
         with self._database.write() as connection:
-            moved = connection.execute(
-                sa.update(tables.head)
-                .where(tables.head.c.version == event.version - 1)
-                .values(version=event.version)
-            )
+            moved = connection.execute(_MOVE_HEAD, {"to": event.version})
             if moved.rowcount != 1:
                 raise StoreDamaged(f"The head of the database is not {event.version - 1}.")
-            connection.execute(sa.insert(tables.events).values(row))
+            connection.execute(_INSERT_EVENT, row)
             seal = seals.append(connection, event.version, row, write(connection, commit, event))
         self._database.committed(event.version, seal)
         return event

@@ -43,7 +43,7 @@ def examine(file: Path, *, migrate: bool) -> bool:
     there is a log, a server was killed, or a backup was put beside it, so everything is checked.
     Raises `StartupError` when it is no database of this program, or not the one that was here.
     """
-    has_log = sqlite.has_log(file)
+    has_log, anchor = sqlite.has_log(file), read_anchor(file)  # before the database: never ahead
     engine = sqlite.create_engine(file, "read", timeout_s=5.0)
     try:
         with engine.begin() as connection:
@@ -53,7 +53,7 @@ def examine(file: Path, *, migrate: bool) -> bool:
                     raise StoreCorrupt(f"the database {file} is damaged: {told}")
             if is_older(connection, file, migrate=migrate):
                 return True
-            require_same_store(connection, file)
+            require_same_store(connection, file, anchor)
             if has_log:
                 audit(connection, thorough=False)
         return False
@@ -74,19 +74,12 @@ def foreign_log(file: Path) -> str:
     )
 
 
-def require_same_store(connection: sa.Connection, file: Path) -> Anchor:
-    """Where the database stands. Raises `StartupError` when its anchor does not lead there."""
+def require_same_store(connection: sa.Connection, file: Path, anchor: Anchor | None) -> None:
+    """Raises `StartupError` when the anchor, read before, does not lead to this database."""
     store_id = owner.read(connection).store_id
     head = connection.scalar(sa.select(tables.head.c.version)) or 0
-    anchor = read_anchor(file)
-    if anchor is not None:
-        _require_descent(connection, file, store_id, head, anchor)
-    return Anchor(store_id, head, seals.event_seal(connection, head))
-
-
-def _require_descent(
-    connection: sa.Connection, file: Path, store_id: str, head: int, anchor: Anchor
-) -> None:
+    if anchor is None:
+        return
     keep = f"to go on with this one all the same: {shlex.join(['rm', str(anchor_file(file))])}"
     if store_id != anchor.store_id:
         raise StartupError(

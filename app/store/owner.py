@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from app.errors import StoreCorrupt, StoreLost
+from app.errors import StoreCorrupt, StoreDamaged, StoreLost
 from app.store import tables
 from app.store.seals import number_of, seal_of
 
+_OWNER = sa.select(tables.store.c.store_id, tables.store.c.epoch, tables.store.c.owner)
 _NO_JOBS = f"{0:064x}"
 
 
@@ -58,20 +59,21 @@ def claim(connection: sa.Connection) -> Owner:
 
 def require(connection: sa.Connection, mine: Owner) -> None:
     """Raises `StoreLost` when somebody else has taken over since."""
-    found = connection.execute(
-        sa.select(tables.store.c.store_id, tables.store.c.epoch, tables.store.c.owner)
-    ).one_or_none()
+    found = connection.execute(_OWNER).one_or_none()
     if found is None or (found.store_id, found.epoch) != (mine.store_id, mine.epoch):
         by = "something else" if found is None else str(found.owner)
         raise StoreLost(f"The database was taken over by {by}.", retry_after_s=30)
 
 
 def count_job(connection: sa.Connection, *seals: str) -> None:
-    """Take note that jobs with these seals came, or went."""
-    now = read(connection)
-    total = int(now.jobs, 16)
-    for seal in seals:
-        total ^= number_of(seal)
+    """Take note that jobs with these seals came, or went. Raises `StoreDamaged`."""
+    try:
+        now = read(connection)
+        total = int(now.jobs, 16)
+        for seal in seals:
+            total ^= number_of(seal)
+    except (StoreCorrupt, ValueError) as error:
+        raise StoreDamaged("Edits that are not committed cannot be counted.") from error
     _write(connection, Owner(now.store_id, now.epoch, now.owner, f"{total:064x}"))
 
 

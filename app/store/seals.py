@@ -27,6 +27,15 @@ BROKEN = ""
 """For a row that was damaged before there were seals; nothing agrees with it."""
 
 
+# Statements of the commit are built once: building them takes longer than running them.
+_INSERT = sa.insert(tables.seals)
+_EVENT_SEAL = sa.select(tables.seals.c.seal).where(
+    tables.seals.c.kind == "events",
+    tables.seals.c.key == "",
+    tables.seals.c.version == sa.bindparam("version"),
+)
+
+
 class Seal(NamedTuple):
     """A row of `seals`. `key` is the edit's id, the picture's digest, or the idempotency key."""
 
@@ -68,19 +77,13 @@ def append(
     """Seal an event, and the rows that came with it. The event before must have been sealed."""
     seal = chained(event_seal(connection, version - 1), event, brought)
     rows = [*brought, Seal("events", "", version, seal)]
-    connection.execute(sa.insert(tables.seals), [row._asdict() for row in rows])
+    connection.execute(_INSERT, [row._asdict() for row in rows])
     return seal
 
 
 def event_seal(connection: sa.Connection, version: int) -> str | None:
     """None before the first event, and where there is no such event."""
-    found: str | None = connection.scalar(
-        sa.select(tables.seals.c.seal).where(
-            tables.seals.c.kind == "events",
-            tables.seals.c.key == "",
-            tables.seals.c.version == version,
-        )
-    )
+    found: str | None = connection.scalar(_EVENT_SEAL, {"version": version})
     return found
 
 

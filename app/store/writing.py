@@ -18,6 +18,28 @@ from app.store.seals import Seal, place_of, seal_of, sealed_columns
 
 logger = logging.getLogger(__name__)
 
+# Built once: building a statement takes longer than running it.
+_PUT = {
+    table.name: (
+        sa.delete(table).where(*(c == sa.bindparam(f"_{c.name}") for c in table.primary_key)),
+        sa.insert(table),
+    )
+    for table in (tables.artifacts, tables.images, tables.idempotency)
+}
+_INSERT_EDIT = sa.insert(tables.edits)
+_SET_TIMINGS = (
+    sa.update(tables.edits)
+    .where(tables.edits.c.id == sa.bindparam("_id"))
+    .values(timings_ms=sa.bindparam("timings_ms"))
+)
+_IS_KNOWN = sa.select(tables.seals.c.version).where(
+    tables.seals.c.kind == "images", tables.seals.c.key == sa.bindparam("digest")
+)
+_JOB_SEAL = sa.select(tables.edit_jobs.c.seal).where(tables.edit_jobs.c.id == sa.bindparam("id"))
+_IN_THE_WAY = sa.select(*sealed_columns(tables.edits)).where(
+    tables.edits.c.version == sa.bindparam("version")
+)
+
 
 def write(connection: sa.Connection, commit: Commit, event: Event) -> list[Seal]:
     """Every row of `commit` but its event's; their seals."""
@@ -40,7 +62,7 @@ def _write_edit(connection: sa.Connection, new: Created) -> list[Seal]:
     record = new.record
     _make_room(connection, record.version)
     brought = _image(connection, new)
-    connection.execute(sa.insert(tables.edits).values(record.row()))
+    connection.execute(_INSERT_EDIT, record.row())
     brought.append(_artifact(connection, record.id, record.version, new.artifact))
     _end_job(connection, record.id)
     if new.key is not None:
@@ -57,9 +79,7 @@ def _write_edit(connection: sa.Connection, new: Created) -> list[Seal]:
         seal = seal_of(tables.idempotency, row)
         brought.append(Seal("idempotency", new.key.key.text, record.version, seal))
     timings = json.dumps(dict(new.timings_ms()))
-    connection.execute(
-        sa.update(tables.edits).where(tables.edits.c.id == record.id).values(timings_ms=timings)
-    )
+    connection.execute(_SET_TIMINGS, {"_id": record.id, "timings_ms": timings})
     seal = seal_of(tables.edits, record.row() | {"timings_ms": timings})
     return [*brought, Seal("edits", record.id, record.version, seal, place_of(record))]
 
@@ -67,10 +87,7 @@ def _write_edit(connection: sa.Connection, new: Created) -> list[Seal]:
 def _image(connection: sa.Connection, new: Created) -> list[Seal]:
     """The picture, unless an earlier event brought it."""
     image = new.image
-    known = sa.select(sa.func.count()).where(
-        tables.seals.c.kind == "images", tables.seals.c.key == image.digest
-    )
-    if connection.scalar(known):
+    if connection.scalar(_IS_KNOWN, {"digest": image.digest}) is not None:
         return []
     row = {
         "digest": image.digest,
@@ -91,25 +108,23 @@ def _artifact(connection: sa.Connection, edit_id: str, version: int, data: bytes
 
 def _end_job(connection: sa.Connection, edit_id: str) -> None:
     """What was promised is there."""
-    jobs = tables.edit_jobs.c
-    seal = connection.scalar(sa.select(jobs.seal).where(jobs.id == edit_id))
+    seal = connection.scalar(_JOB_SEAL, {"id": edit_id})
     if seal is not None:
         owner.count_job(connection, seal)
-        connection.execute(sa.delete(tables.edit_jobs).where(jobs.id == edit_id))
+        connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == edit_id))
 
 
 def _put(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
     """Insert, in the place of a row that no event brought."""
-    same = [column == row[column.name] for column in table.primary_key]
-    connection.execute(sa.delete(table).where(*same))
-    connection.execute(sa.insert(table).values(row))
+    delete, insert = _PUT[table.name]
+    connection.execute(delete, {f"_{c.name}": row[c.name] for c in table.primary_key})
+    connection.execute(insert, row)
 
 
 def _make_room(connection: sa.Connection, version: int) -> None:
     """Whatever has this version already: an edit gets back its own, a stranger is set aside."""
     edits, seals = tables.edits.c, tables.seals.c
-    query = sa.select(*sealed_columns(tables.edits)).where(edits.version == version)
-    for row in connection.execute(query).mappings().all():
+    for row in connection.execute(_IN_THE_WAY, {"version": version}).mappings().all():
         edit_id = row["id"]
         own = connection.scalar(
             sa.select(seals.version).where(seals.kind == "edits", seals.key == edit_id)

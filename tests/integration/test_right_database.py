@@ -18,6 +18,7 @@ from app.cli import app
 from app.errors import ServiceError, StartupError
 from app.runtime import Runtime
 from app.settings import Settings
+from app.store.anchor import Anchor, read_anchor, write_anchor
 from app.store.records import digest_of
 from tests.integration.test_restart import edit
 from tests.support.server import DEADLINE_S, LiveServer, ServerProcess, eventually, picture
@@ -163,6 +164,30 @@ def test_a_killed_server_starts_again(killed: Path, tiny_checkpoint: Path) -> No
     assert doctor(killed, tiny_checkpoint)[0] == 0
     with start(killed, tiny_checkpoint) as server:
         assert server.version() == 7
+
+
+def test_a_server_killed_between_a_commit_and_its_anchor_starts_again(
+    killed: Path, tiny_checkpoint: Path
+) -> None:
+    anchor = killed / "errata.db.anchor"
+    now = read_anchor(killed / "errata.db")
+    assert now is not None
+    with contextlib.closing(sqlite3.connect(killed / "errata.db")) as connection:
+        query = "SELECT seal FROM seals WHERE kind = 'events' AND version = 6"
+        (seal,) = connection.execute(query).fetchone()
+    anchor.unlink()
+    write_anchor(killed / "errata.db", Anchor(now.store_id, 6, seal))
+    assert doctor(killed, tiny_checkpoint)[0] == 0
+    with start(killed, tiny_checkpoint) as server:
+        assert server.version() == 7
+    assert read_anchor(killed / "errata.db") == now
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"store_id": 1}', b"\xff" * 512])
+def test_a_damaged_anchor_is_named(data: Path, tiny_checkpoint: Path, content: bytes) -> None:
+    (data / "errata.db.anchor").write_bytes(content)
+    assert "errata.db.anchor cannot be read" in refusal(data)
+    assert "errata.db.anchor cannot be read" in doctor(data, tiny_checkpoint)[1]
 
 
 @pytest.mark.parametrize("left", [0.0, 0.5, 0.9])

@@ -7,6 +7,7 @@ import contextlib
 import random
 import shutil
 import sqlite3
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class Data:
         told = CliRunner().invoke(
             app, ["doctor", "--data-dir", str(self.folder), "--model", str(self.model)]
         )
-        assert isinstance(told.exception, SystemExit | None), told.exception
+        if not isinstance(told.exception, SystemExit | None):
+            return -1, "".join(traceback.format_exception(told.exception))
         return told.exit_code, told.output
 
 
@@ -144,7 +146,9 @@ def objection(
         return f"{alteration}: doctor says {told}"
     try:
         now = views(data, model)
-    except (StartupError, ServiceError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told of with the alteration
+        if not isinstance(error, StartupError | ServiceError):
+            return f"{alteration}: {''.join(traceback.format_exception(error))}"
         is_named = any(name in str(error) for name in alteration.names)
         return None if is_named else f"{alteration}: the server says {error}"
     harmed = [n for n in whole if now.get(n) != whole[n] and n not in alteration.names]
