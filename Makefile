@@ -19,9 +19,11 @@ PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n $
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+CLIENTS := $(VENV)-clients
+INSTALLED_CLIENTS := $(CLIENTS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-all check format bench lock clean
+.PHONY: help install install-dev serve test test-all test-clients check format bench lock clean
 
 help:  ## Show what there is
 	@echo "Errata: a vision-language model that can be corrected while it runs."
@@ -39,6 +41,9 @@ test: $(INSTALLED_DEV)  ## Install if needed, then run the fast tests
 test-all: $(INSTALLED_DEV)  ## Run every test, slow ones too
 	@$(PYTEST) -m "" $(ARGS)
 
+test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS)  ## Try stock clients of OpenAI's API against the server
+	@$(BIN)/python -m pytest -q -m "" tests/clients $(ARGS)
+
 check: $(INSTALLED_DEV)  ## Lint, formatting, strict types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,7 +59,7 @@ bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an
 	@$(BIN)/python -m benchmarks.edit_latency
 
 clean:  ## Remove .venv and the caches; never the data directory
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
 
 # --- how it is installed ---------------------------------------------------------------------
 
@@ -90,6 +95,12 @@ $(INSTALLED_DEV): $(INSTALLED) requirements/dev.lock
 	@$(PIP) install --require-hashes -r requirements/dev.lock
 	@touch $@
 
+$(INSTALLED_CLIENTS): requirements/clients.lock | $(BIN)/python
+	@echo "==> Stock clients, in a virtual environment of their own (about 900 MB once)"
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --require-hashes -r requirements/clients.lock
+	@touch $@
+
 install-dev: $(INSTALLED_DEV)  ## Install the tools for tests and linting too
 
 # For maintainers, and the only target that needs uv. Upgrade with: make lock ARGS=--upgrade
@@ -100,3 +111,4 @@ LOCK := $(UV) pip compile --no-config --universal \
 lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) pyproject.toml requirements/torch-needs.in -o requirements/runtime.lock
 	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	$(LOCK) $(ARGS) requirements/clients.in -o requirements/clients.lock
