@@ -98,7 +98,7 @@ class QuestionEncoder:
         self.line = line
         self.fingerprint = fingerprint
         self.figures: dict[str, float] = dict(figures or {})
-        self._known = known
+        self.known = known
         self.dim = int(network.config.hidden_size)
         self._kept: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._lock = threading.Lock()
@@ -134,20 +134,6 @@ class QuestionEncoder:
         several sentences, the one that asks. The better match counts, so that a remark in front of
         a question does not hide it."""
         return self.keys(list(dict.fromkeys((question, _asking_sentence(question)))))
-
-    def not_for(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Keys `[n, dim]` of what a question with this key is often confused with, if known."""
-        if self._known is None:
-            return key[None][:0]
-        return self._known.not_for(key)
-
-    def known_as_other(
-        self, queries: NDArray[np.float32], own: NDArray[np.float32], edits: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """See `KnownQuestions.known_as_other`."""
-        if self._known is None:
-            return np.zeros(len(edits), dtype=np.bool_)
-        return self._known.known_as_other(queries, own, edits)
 
     def gate_scores(self, cosines: Tensor) -> Tensor:
         """Scores before the sigmoid of cosines of keys."""
