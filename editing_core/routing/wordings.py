@@ -38,8 +38,8 @@ class TextMatch:
     """How well one question fits each of some edits, in their order.
 
     `scores` float32 `[edits]`, before the sigmoid; `excluded` bool `[edits]` where a `not_for` is
-    nearer than every wording, or the question is known to be another; `matched` the wording of each edit that is nearest. `rho` and `lead`
-    are those of `GateLine`.
+    nearer than every wording, or the question is known to be another; `matched` the wording of
+    each edit that is nearest. `rho` and `lead` are those of `GateLine`.
     """
 
     scores: Tensor
