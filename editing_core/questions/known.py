@@ -33,7 +33,7 @@ from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 FILE_NAME = "known.safetensors"
 _KEPT_PROMPTS = 50_000
 # Chosen on topics and wordings apart from training; see docs/decisions/0021.
-_NEARLY = 1.1
+_NEARLY, _MARGIN = 1.3, 0.05
 _CLEARLY = 0.1
 
 Keys = NDArray[np.float32]
@@ -107,7 +107,7 @@ class KnownQuestions:
                 continue
             centre = float(cosines[prompt.centres].max())
             other = float((self._others[prompt.others] @ queries.T).max(initial=-1.0))
-            excluded[i] = other > centre and 1.0 - other < _NEARLY * (1.0 - own[i])
+            excluded[i] = other > centre - _MARGIN and 1.0 - other < _NEARLY * (1.0 - own[i])
             if sure < self._least:
                 continue
             if self._intents[nearest] == prompt.intent:

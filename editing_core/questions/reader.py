@@ -60,7 +60,7 @@ class BertReader:
         rows = self._norm(self._words[pieces] + places)
         for block in self._blocks:
             rows = block(rows, lengths)
-        return F.normalize(torch.stack([part.mean(0) for part in rows.split(lengths)]), dim=-1)
+        return F.normalize(torch.stack([part.mean(0) for part in torch.split(rows, lengths)]), dim=-1)
 
 
 class _Block:
@@ -83,7 +83,7 @@ class _Block:
         seen = torch.cat(
             [
                 F.scaled_dot_product_attention(*part[:, None].unbind(0))[0]
-                for part in heads.split(lengths, dim=2)
+                for part in torch.split(heads, lengths, dim=2)
             ],
             dim=1,
         )
