@@ -60,7 +60,9 @@ class BertReader:
         rows = self._norm(self._words[pieces] + places)
         for block in self._blocks:
             rows = block(rows, lengths)
-        return F.normalize(torch.stack([part.mean(0) for part in torch.split(rows, lengths)]), dim=-1)
+        return F.normalize(
+            torch.stack([part.mean(0) for part in torch.split(rows, lengths)]), dim=-1
+        )
 
 
 class _Block:
@@ -80,16 +82,16 @@ class _Block:
 
     def __call__(self, rows: Tensor, lengths: list[int]) -> Tensor:
         heads = self._mix(rows).view(len(rows), 3, self._heads, -1).permute(1, 2, 0, 3)
-        seen = torch.cat(
-            [
-                F.scaled_dot_product_attention(*part[:, None].unbind(0))[0]
-                for part in torch.split(heads, lengths, dim=2)
-            ],
-            dim=1,
-        )
+        seen = torch.cat([_attend(part) for part in torch.split(heads, lengths, dim=2)], dim=1)
         rows = self._mix_norm(rows + self._mixed(seen.transpose(0, 1).flatten(1)))
         out: Tensor = self._norm(rows + self._down(self._act(self._up(rows))))
         return out
+
+
+def _attend(text: Tensor) -> Tensor:
+    """Of one text's queries, keys and values `[3, heads, pieces, width]`."""
+    query, key, value = text[:, None]
+    return F.scaled_dot_product_attention(query, key, value)[0]
 
 
 class _Linear:
