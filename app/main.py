@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from app.bodies import Bodies, BodyLimit
 from app.handlers import install_handlers
-from app.middleware import HostGuard, RequestContext
+from app.middleware import HostGuard, QueryLimit, RequestContext
 from app.routes import admin, attributions, edits, generate, health, pages, versions
 from app.runtime import Runtime
 from app.schemas.errors import ErrorBody
@@ -57,6 +57,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
     install_handlers(app)
     bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)
     current.when_draining(bodies.arriving.end)
+    app.add_middleware(QueryLimit)
     app.add_middleware(BodyLimit, bodies=bodies)
     app.add_middleware(HostGuard, allowed=_allowed_hosts(settings))
     app.add_middleware(
