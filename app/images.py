@@ -13,7 +13,7 @@ import io
 import queue
 import re
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,9 @@ from editing_core.types import ImageArray
 MAX_BYTES = 10 * 1024 * 1024
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
+
+_WEBP_COPIES = 4
+"""A WebP is there so many times while it is decoded: its decoder holds three canvases."""
 
 _DATA_URI = re.compile(r"data:(?!data:)[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -90,19 +93,27 @@ class ImageDecoder:
     @asynccontextmanager
     async def _held(self, size: tuple[int, int], data: bytes) -> AsyncIterator[DecodedImage]:
         pixels = size[0] * size[1]
-        await self._budget.take(pixels)
+        copies = (_WEBP_COPIES - 1) * pixels if data[8:12] == b"WEBP" else 0
+        await self._budget.take(pixels + copies)
         running = self._pool.submit(self._decode, data)
         try:
-            yield await asyncio.wrap_future(running)
+            try:
+                image = await asyncio.wrap_future(running)
+            finally:
+                self._give_when_done(running, copies)
+            yield image
         finally:
-            # Whoever went away leaves a thread at work, and what it fills counts as long as it is.
-            if running.done():
-                self._budget.give(pixels)
-            else:
-                loop = asyncio.get_running_loop()
-                running.add_done_callback(
-                    lambda _: loop.call_soon_threadsafe(self._budget.give, pixels)
-                )
+            self._give_when_done(running, pixels)
+
+    def _give_when_done(self, running: Future[DecodedImage], pixels: int) -> None:
+        """Whoever went away leaves a thread at work, and what it fills counts as long as it is."""
+        if running.done():
+            self._budget.give(pixels)
+        else:
+            loop = asyncio.get_running_loop()
+            running.add_done_callback(
+                lambda _: loop.call_soon_threadsafe(self._budget.give, pixels)
+            )
 
     def _decode(self, data: bytes) -> DecodedImage:
         process = self._idle.get()

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import socket
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import get_args
 
@@ -29,7 +26,18 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import table, write
-from tests.support.attack import LIVE, Beside, Kind, Memory, Request, heavy, memory_mib, request_of
+from tests.support.attack import (
+    FINE,
+    LIVE,
+    Attackers,
+    Beside,
+    Kind,
+    Memory,
+    heavy,
+    memory_mib,
+    request_of,
+    unfinished,
+)
 from tests.support.hostile import costly, mutants
 from tests.support.server import ServerProcess, png
 from tests.support.tiny_model import tiny_image
@@ -38,7 +46,6 @@ AT_ONCE = 40
 ROUNDS: dict[Kind, int] = {"names": 20, "members": 3, "marks": 20, "elements": 3}
 LIVE_MS, ANSWER_S, DRAIN_S = 200, 5, 25
 ALONE_MIB, EIGHT_MIB, LATER_MIB = 300, 600, 100
-FINE = frozenset({200, 201, 400, 413, 415, 422, 429})
 SIDE = 5000
 
 QUESTION = request_of(png(tiny_image(1)), "/generate")
@@ -62,37 +69,6 @@ class Report:
 
     def table(self) -> str:
         return table(["", "measured", "limit", ""], self.rows)
-
-
-class Attackers:
-    """So many at once, each sending one request after another on a connection of its own."""
-
-    def __init__(self, url: str, at_once: int) -> None:
-        self._address, self._at_once = url.removeprefix("http://"), at_once
-        self.statuses: Counter[int] = Counter()
-        self.slowest = 0.0
-
-    def send(self, requests: Iterable[Request]) -> None:
-        with ThreadPoolExecutor(self._at_once) as pool:
-            list(pool.map(self._send, requests))
-
-    def _send(self, request: Request) -> None:
-        method, path, body = request
-        began = time.perf_counter()
-        # A client that thinks less than most, so that the machine is left to the server.
-        connection = HTTPConnection(self._address, timeout=120)
-        try:
-            connection.request(method, path, body)
-            status = connection.getresponse().status
-        except (HTTPException, OSError):
-            status = 0
-        finally:
-            connection.close()
-        self.slowest = max(self.slowest, time.perf_counter() - began)
-        self.statuses[status] += 1
-
-    def told(self) -> str:
-        return ", ".join(f"{self.statuses[status]} x {status}" for status in sorted(self.statuses))
 
 
 def pictures(server: ServerProcess, files: Sequence[bytes], report: Report) -> None:
@@ -157,17 +133,17 @@ def crowds(server: ServerProcess, report: Report) -> None:
     """Forty at once of each kind; then of all kinds, and a SIGTERM."""
     for kind in get_args(Kind):
         attackers = Attackers(server.url, AT_ONCE)
-        requests = [heavy(kind, number) for number in range(ROUNDS[kind] * AT_ONCE)]
+        requests = [heavy(kind, number % 4) for number in range(ROUNDS[kind] * AT_ONCE)]
         with Beside(server.url, LIVE) as live:
             attackers.send(requests)
         _tell(kind, attackers.told(), live, report)
     with ExitStack() as stack:
         with Beside(server.url, LIVE) as live:
-            _halves(server, stack)
+            unfinished(server.url, AT_ONCE, stack)
             time.sleep(5)
         _tell("unfinished bodies", f"{AT_ONCE} held", live, report)
         attackers = Attackers(server.url, AT_ONCE)
-        requests = [heavy(kind, number) for number in range(30) for kind in get_args(Kind)]
+        requests = [heavy(kind, number % 4) for number in range(30) for kind in get_args(Kind)]
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(attackers.send, requests)
             time.sleep(1)
@@ -186,14 +162,6 @@ def _tell(kind: str, told: str, live: Beside, report: Report) -> None:
     is_answered = set(live.statuses) == {200}
     report.add(f"{kind}: liveness", str(dict(live.statuses)), "all 200", is_within=is_answered)
     report.at_most(f"{kind}: liveness, slowest", 1000 * max(live.seconds), LIVE_MS, "ms")
-
-
-def _halves(server: ServerProcess, stack: ExitStack) -> None:
-    """Bodies of 16 MiB of which one byte comes."""
-    head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16777216\r\n\r\n{"
-    for _ in range(AT_ONCE):
-        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-        stack.enter_context(socket.create_connection(address)).sendall(head.encode())
 
 
 def main() -> int:

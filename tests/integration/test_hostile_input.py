@@ -146,6 +146,7 @@ def test_head_is_answered_wherever_get_is(client: httpx.Client, path: str) -> No
         ("HEAD", "/generate", "POST"),
         ("POST", "/health/live", "GET, HEAD"),
         ("DELETE", "/edits/x", "GET, HEAD"),
+        ("DELETE", "/edits/batch", "POST"),
     ],
 )
 def test_allow_names_every_method(

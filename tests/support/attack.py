@@ -8,12 +8,16 @@ from __future__ import annotations
 import base64
 import json
 import multiprocessing
+import socket
 import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cache
+from http.client import HTTPConnection, HTTPException
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,6 +28,9 @@ PAUSE_S = 0.02
 """Between two requests of one who watches."""
 
 LIVE = ("GET", "/health/live", None)
+
+FINE = frozenset({200, 201, 400, 413, 415, 422, 429})
+"""Statuses of an attack that was answered in words."""
 
 Request = tuple[str, str, bytes | None]
 """Method, path with query, body."""
@@ -39,13 +46,15 @@ def request_of(picture: bytes, path: str) -> Request:
     return "POST", path, json.dumps(body).encode()
 
 
-def heavy(kind: Kind, number: int) -> Request:
-    """A request that costs a trusting server seconds, or gigabytes."""
+@cache
+def heavy(kind: Kind, size: int) -> Request:
+    """A request that costs a trusting server seconds, or gigabytes; `size` 0 to 3."""
     match kind:
         case "names":
             return "GET", "/edits?" + "&".join(map(str, range(10_000))), None
-        case "members":
-            return "POST", "/generate", _members(350_000 * (1 + number % 4))
+        case "members":  # 3.8 to 16 MiB
+            members = b",".join(b'"%d":0' % i for i in range(350_000 * (1 + size)))
+            return "POST", "/generate", b"{" + members + b"}"
         case "marks":
             heap = "a" + "\u0301\u0316" * 39_000
             return "POST", "/generate", json.dumps({"prompt": heap}, ensure_ascii=False).encode()
@@ -53,10 +62,37 @@ def heavy(kind: Kind, number: int) -> Request:
             return "POST", "/generate", b'{"prompt":[' + b"[]," * 5_500_000 + b"[]]}"
 
 
-@lru_cache
-def _members(count: int) -> bytes:
-    """An object of `count` numbers under their own names: 3.8 MB for 350,000."""
-    return b"{" + b",".join(b'"%d":0' % i for i in range(count)) + b"}"
+class Attackers:
+    """So many at once, each sending one request after another on a connection of its own.
+
+    Plainer clients than most, so that the machine is left to the server. A status of 0: no answer.
+    """
+
+    def __init__(self, url: str, at_once: int) -> None:
+        self._address, self._at_once = url.removeprefix("http://"), at_once
+        self.statuses: Counter[int] = Counter()
+        self.slowest = 0.0
+
+    def send(self, requests: Iterable[Request]) -> None:
+        with ThreadPoolExecutor(self._at_once) as pool:
+            list(pool.map(self._send, requests))
+
+    def _send(self, request: Request) -> None:
+        method, path, body = request
+        began = time.perf_counter()
+        connection = HTTPConnection(self._address, timeout=120)
+        try:
+            connection.request(method, path, body)
+            status = connection.getresponse().status
+        except (HTTPException, OSError):
+            status = 0
+        finally:
+            connection.close()
+        self.slowest = max(self.slowest, time.perf_counter() - began)
+        self.statuses[status] += 1
+
+    def told(self) -> str:
+        return ", ".join(f"{self.statuses[status]} x {status}" for status in sorted(self.statuses))
 
 
 class Beside:
@@ -105,6 +141,18 @@ def _watch(pipe: Connection, url: str, request: Request) -> None:
                 statuses[0] += 1
             seconds.append(time.perf_counter() - began)
     pipe.send((seconds, statuses))
+
+
+def unfinished(url: str, count: int, stack: ExitStack) -> list[socket.socket]:
+    """Connections with a body of 16 MiB of which one byte came, open as long as `stack` is."""
+    head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16777216\r\n\r\n{"
+    halves = []
+    for _ in range(count):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        half = stack.enter_context(socket.create_connection(address, timeout=120))
+        half.sendall(head.encode())
+        halves.append(half)
+    return halves
 
 
 class Memory(threading.Thread):
