@@ -12,7 +12,7 @@ import binascii
 import io
 import queue
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ MAX_BYTES = 10 * 1024 * 1024
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
-_WEBP_COPIES = 4
-"""A WebP is there so many times while it is decoded: its decoder holds three canvases."""
+WEBP_PIXELS_AT_ONCE = MAX_PIXELS
+"""Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
 
 _DATA_URI = re.compile(r"data:(?!data:)[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -68,6 +68,7 @@ class ImageDecoder:
         for process in self._all:
             self._idle.put(process)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
+        self._webp_budget = _PixelBudget(WEBP_PIXELS_AT_ONCE)
 
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
@@ -93,27 +94,26 @@ class ImageDecoder:
     @asynccontextmanager
     async def _held(self, size: tuple[int, int], data: bytes) -> AsyncIterator[DecodedImage]:
         pixels = size[0] * size[1]
-        copies = (_WEBP_COPIES - 1) * pixels if data[8:12] == b"WEBP" else 0
-        await self._budget.take(pixels + copies)
-        running = self._pool.submit(self._decode, data)
+        await self._budget.take(pixels)
+        running: Future[DecodedImage] | None = None
         try:
-            try:
-                image = await asyncio.wrap_future(running)
-            finally:
-                self._give_when_done(running, copies)
-            yield image
+            running = await self._begin(data, pixels)
+            yield await asyncio.wrap_future(running)
         finally:
-            self._give_when_done(running, pixels)
+            # Whoever went away leaves a thread at work, and what it fills counts as long as it is.
+            if running is None or running.done():
+                self._budget.give(pixels)
+            else:
+                _when_done(running, self._budget.give, pixels)
 
-    def _give_when_done(self, running: Future[DecodedImage], pixels: int) -> None:
-        """Whoever went away leaves a thread at work, and what it fills counts as long as it is."""
-        if running.done():
-            self._budget.give(pixels)
-        else:
-            loop = asyncio.get_running_loop()
-            running.add_done_callback(
-                lambda _: loop.call_soon_threadsafe(self._budget.give, pixels)
-            )
+    async def _begin(self, data: bytes, pixels: int) -> Future[DecodedImage]:
+        """Give it to a process, a WebP once there is room for what its decoder holds."""
+        if data[8:12] != b"WEBP":
+            return self._pool.submit(self._decode, data)
+        await self._webp_budget.take(pixels)
+        running = self._pool.submit(self._decode, data)
+        _when_done(running, self._webp_budget.give, pixels)
+        return running
 
     def _decode(self, data: bytes) -> DecodedImage:
         process = self._idle.get()
@@ -222,6 +222,11 @@ def _undecodable(data: bytes, error: Unreadable) -> ImageUndecodable:
     header = read_header(data)
     name = header.format if header else "picture"
     return ImageUndecodable(f"The {name} {error}.", param="image")
+
+
+def _when_done(running: Future[DecodedImage], give: Callable[[int], None], pixels: int) -> None:
+    loop = asyncio.get_running_loop()
+    running.add_done_callback(lambda _: loop.call_soon_threadsafe(give, pixels))
 
 
 class _PixelBudget:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 import app.decoding
 import app.images
+from app.decode_process import DecodeProcess
 from app.errors import ImageUndecodable
 from app.image_headers import read_header
 from app.images import ImageDecoder, decode, decode_png, encode_png
@@ -180,6 +181,36 @@ def test_every_kind_of_webp_header_is_read(options: dict[str, object]) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x89", b"BM" + bytes(60), b"RIFF1234WAVE", b"<svg/>"])
 def test_anything_else_has_no_header(data: bytes) -> None:
     assert read_header(data) is None
+
+
+def test_large_webps_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their decoder holds four times what others hold. Decoded, they are like any other."""
+    monkeypatch.setattr(app.images, "WEBP_PIXELS_AT_ONCE", 40 * 56)
+    field = base64.b64encode(encoded(Image.fromarray(PIXELS), "WEBP", lossless=True)).decode()
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def counted(_: DecodeProcess, data: bytes) -> ImageArray:
+        at_work.append(1)
+        most.append(len(at_work))
+        pixels = decode(data).pixels.copy()
+        at_work.pop()
+        return pixels
+
+    async def hold(decoder: ImageDecoder, all_of_them: asyncio.Barrier) -> None:
+        async with decoder.open(field) as image:
+            assert np.array_equal(image.pixels, PIXELS)
+            await all_of_them.wait()
+
+    async def everybody() -> None:
+        decoder, all_of_them = ImageDecoder(workers=4), asyncio.Barrier(4)
+        await asyncio.gather(*(hold(decoder, all_of_them) for _ in range(4)))
+        decoder.close()
+
+    monkeypatch.setattr(DecodeProcess, "decode", counted)
+    asyncio.run(everybody())
+
+    assert most == [1] * 4
 
 
 def test_all_requests_together_hold_a_bounded_number_of_pixels(
