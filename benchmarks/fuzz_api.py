@@ -30,7 +30,7 @@ def run(program: str, model: str, *, examples: int, seed: int) -> int:
             made = server.request("POST", "/edits", json=edit)
             command = [program, "--config-file", str(CONFIG), "run", f"{server.url}/openapi.json"]
             command += ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed)]
-            command += ["--generation-database", "none", "--workers", "4"]
+            command += ["--generation-database", "none"]
             environment = {**os.environ, "ERRATA_EDIT_ID": made.json()["id"]}
             status = subprocess.run(command, env=environment, cwd=folder, check=False).returncode
             assert server.terminate() == 0
