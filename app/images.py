@@ -169,12 +169,14 @@ def read_field(field: str) -> bytes:
 
 def _of_base64(text: str) -> bytes:
     """The bytes. Piece by piece, since no other thread runs meanwhile. Raises `ValueError`."""
-    data = bytearray()
+    data, length = bytearray(len(text) // 4 * 3 + 3), 0
     for start in range(0, len(text), _PIECE):
-        if len(data) != start // 4 * 3:
+        if length != start // 4 * 3:
             raise binascii.Error("Excess data after padding")
-        data += binascii.a2b_base64(text[start : start + _PIECE], strict_mode=True)
-    return bytes(data)
+        piece = binascii.a2b_base64(text[start : start + _PIECE], strict_mode=True)
+        data[length : length + len(piece)] = piece
+        length += len(piece)
+    return bytes(memoryview(data)[:length])
 
 
 def check_size(data: bytes) -> tuple[int, int]:
