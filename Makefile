@@ -23,7 +23,7 @@ CLIENTS := $(VENV)-clients
 INSTALLED_CLIENTS := $(CLIENTS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-all test-clients check format bench lock clean
+.PHONY: help install install-dev serve test test-all test-clients check format bench fuzz lock clean
 
 help:  ## Show what there is
 	@echo "Errata: a vision-language model that can be corrected while it runs."
@@ -57,6 +57,11 @@ format: $(INSTALLED_DEV)  ## Put the code into shape
 bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an edit takes
 	@$(BIN)/python -m benchmarks.serving_ratios
 	@$(BIN)/python -m benchmarks.edit_latency
+
+fuzz: $(INSTALLED)  ## Ask every operation what its schema allows, and what not (minutes)
+	@$(BIN)/python -m venv $(VENV)/fuzz
+	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/fuzz.txt
+	@$(BIN)/python -m benchmarks.fuzz_api --schemathesis $(VENV)/fuzz/bin/schemathesis $(ARGS)
 
 clean:  ## Remove .venv and the caches; never the data directory
 	rm -rf $(VENV) $(CLIENTS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist

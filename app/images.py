@@ -13,9 +13,10 @@ import io
 import queue
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -51,6 +52,12 @@ MAX_TOGETHER = 2 * MAX_PIXELS
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
+WEBP_PIXELS_AT_ONCE = MAX_PIXELS
+"""Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
+
+_PIECE = 256 * 1024
+"""Of base64, a multiple of four characters."""
+
 _RESTORE = "Restore the database from a backup, or make the edit again."
 _DATA_URI = re.compile(r"data:(?!data:)[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -77,6 +84,7 @@ class ImageDecoder:
         for process in self._all:
             self._idle.put(process)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
+        self._webp_budget = _PixelBudget(WEBP_PIXELS_AT_ONCE)
 
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
@@ -130,18 +138,27 @@ class ImageDecoder:
             yield []
             return
         await self._budget.take(pixels)
-        running = self._pool.submit(lambda: [self._decode(data) for data in files])
+        running: Future[list[DecodedImage]] | None = None
         try:
+            running = await self._begin(files)
             yield await asyncio.wrap_future(running)
         finally:
             # Whoever went away leaves a thread at work, and what it fills counts as long as it is.
-            if running.done():
+            if running is None or running.done():
                 self._budget.give(pixels)
             else:
-                loop = asyncio.get_running_loop()
-                running.add_done_callback(
-                    lambda _: loop.call_soon_threadsafe(self._budget.give, pixels)
-                )
+                _when_done(running, self._budget.give, pixels)
+
+    async def _begin(self, files: Sequence[bytes]) -> Future[list[DecodedImage]]:
+        """Give them to a process, one after another; a WebP once its decoder has room."""
+        sizes = [check_size(data) for data in files if data[8:12] == b"WEBP"]
+        largest = max((width * height for width, height in sizes), default=0)
+        if largest:
+            await self._webp_budget.take(largest)
+        running = self._pool.submit(lambda: [self._decode(data) for data in files])
+        if largest:
+            _when_done(running, self._webp_budget.give, largest)
+        return running
 
     def _decode(self, data: bytes) -> DecodedImage:
         process = self._idle.get()
@@ -182,7 +199,7 @@ def read_field(field: str) -> bytes:
     if len(encoded) * 3 // 4 > MAX_BYTES + 2:
         raise _too_large()
     try:
-        data = binascii.a2b_base64(encoded, strict_mode=True)
+        data = _of_base64(encoded)
     except ValueError as error:
         raise ImageBase64Invalid(f"The picture is not base64: {error}.", param="image") from error
     if not data:
@@ -190,6 +207,18 @@ def read_field(field: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise _too_large()
     return data
+
+
+def _of_base64(text: str) -> bytes:
+    """The bytes. Piece by piece, since no other thread runs meanwhile. Raises `ValueError`."""
+    data, length = bytearray(len(text) // 4 * 3 + 3), 0
+    for start in range(0, len(text), _PIECE):
+        if length != start // 4 * 3:
+            raise binascii.Error("Excess data after padding")
+        piece = binascii.a2b_base64(text[start : start + _PIECE], strict_mode=True)
+        data[length : length + len(piece)] = piece
+        length += len(piece)
+    return bytes(memoryview(data)[:length])
 
 
 def check_size(data: bytes) -> tuple[int, int]:
@@ -265,6 +294,11 @@ def _undecodable(data: bytes, error: Unreadable) -> ImageUndecodable:
     header = read_header(data)
     name = header.format if header else "picture"
     return ImageUndecodable(f"The {name} {error}.", param="image")
+
+
+def _when_done(running: Future[Any], give: Callable[[int], None], pixels: int) -> None:
+    loop = asyncio.get_running_loop()
+    running.add_done_callback(lambda _: loop.call_soon_threadsafe(give, pixels))
 
 
 class _PixelBudget:

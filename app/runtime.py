@@ -91,6 +91,8 @@ class Runtime:
         self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
         self._service: EditingService | None = None
+        self.parsing = asyncio.Lock()
+        """Held while a large body is parsed: one thread at a time competes with the event loop."""
         self._requests = 0
         self._when_draining: list[Callable[[], None]] = []
         self._idle = asyncio.Event()

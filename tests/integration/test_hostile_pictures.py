@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 import zlib
@@ -14,10 +15,12 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from app.decode_process import DecodeProcess
 from app.decoding import load
+from app.errors import ImageUndecodable
 from app.image_parts import MAX_PARTS, Unreadable, parts_of
+from app.images import ImageDecoder
 from tests.integration.test_errors_table import check
 from tests.support.hostile import chunk, costly, gif_of, jpeg_of, png_of, scan_bomb, segment
-from tests.support.server import data_uri, png
+from tests.support.server import data_uri, eventually, png
 from tests.support.tiny_model import tiny_image
 
 PIXELS = tiny_image(7, height=24, width=31)
@@ -63,6 +66,26 @@ def test_a_picture_that_takes_too_long_ends_its_process_and_no_other() -> None:
         assert np.array_equal(process.decode(PNG), PIXELS)
     finally:
         process.close()
+
+
+def test_a_picture_that_is_being_decoded_does_not_hold_up_the_end() -> None:
+    """Its process is ended with it, however long it would have taken."""
+
+    async def ended() -> None:
+        decoder = ImageDecoder(workers=1, limit_s=3600)
+        bomb = data_uri(scan_bomb(5000, 32))
+
+        async def decoding() -> None:
+            async with decoder.open(bomb):
+                raise AssertionError("it was decoded")
+
+        task = asyncio.create_task(decoding())
+        await asyncio.to_thread(eventually, lambda: decoder._all[0]._process is not None)
+        await asyncio.to_thread(decoder.close)
+        with pytest.raises(ImageUndecodable, match="longer than"):
+            await task
+
+    asyncio.run(ended())
 
 
 def test_a_killed_process_is_followed_by_another() -> None:
