@@ -24,6 +24,7 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
+from editing_core.checkpoint import EMBEDDED
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
 from editing_core.editors.base import Editor
@@ -36,6 +37,7 @@ from editing_core.errors import (
     TargetTooLong,
 )
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.eyes.eyes import Eyes, load_eyes
 from editing_core.fitting import EditRows, half
 from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
 from editing_core.parts import default_editor, load_parts
@@ -56,6 +58,7 @@ from editing_core.routing.wordings import TextMatch, match
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
+    EYES,
     EditArtifact,
     EditRequest,
     GenerationResult,
@@ -105,6 +108,7 @@ class EditableModel:
         parts: Path | None = None,
         notify: Notify | None = None,
         questions: str | Path = "shipped",
+        eyes: str | Path = "shipped",
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
@@ -113,8 +117,9 @@ class EditableModel:
         measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
         `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
         none. `questions` is the question encoder: `shipped`, where its base is installed, `none`
-        (then the router's own keys compare texts), or a folder that training made. The rest is as
-        `find_checkpoint` and `Placement.resolve` take it.
+        (then the router's own keys compare texts), or a folder that training made. `eyes`, chosen
+        likewise, make the embedded model's keys of pictures that its CLIP does not know. The rest
+        is as `find_checkpoint` and `Placement.resolve` take it.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
@@ -125,7 +130,12 @@ class EditableModel:
         placement = Placement.resolve(device, dtype, quantization)
         layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
         backbone = load_backbone(
-            layout, placement, clip=clip, trust_remote_code=trust_remote_code, parts=parts
+            layout,
+            placement,
+            clip=clip,
+            trust_remote_code=trust_remote_code,
+            parts=parts,
+            eyes=_eyes(eyes) if layout.root == EMBEDDED else None,
         )
         found = load_parts(
             layout,
@@ -161,6 +171,11 @@ class EditableModel:
     def router_fingerprint(self) -> str:
         """Identity of what makes routing keys; thresholds are no part of it."""
         return self.router.fingerprint
+
+    @property
+    def eyes_fingerprint(self) -> str:
+        """Identity of what makes image keys beside the backbone; empty where nothing does."""
+        return self.backbone.eyes_fingerprint
 
     @property
     def editor_fingerprints(self) -> Mapping[str, str]:
@@ -242,7 +257,7 @@ class EditableModel:
             backbone_fingerprint=self.backbone_fingerprint,
             editor_fingerprint=chosen.fingerprint,
             router_fingerprint=self.router_fingerprint,
-            metadata=dict(metadata),
+            metadata={**metadata, **self._seen_with()},
         )
         return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
 
@@ -260,7 +275,9 @@ class EditableModel:
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
         states = self.backbone.states(batch, (self.router.layer,))[self.router.layer]
-        return replace(artifact, key=self._routing_key(request, batch, states))
+        other = {n: text for n, text in artifact.metadata.items() if n != EYES}
+        key = self._routing_key(request, batch, states)
+        return replace(artifact, key=key, metadata={**other, **self._seen_with()})
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -423,6 +440,10 @@ class EditableModel:
             RoutingStates(image=seen, words=words), own.features.key, rephrases=others
         )
 
+    def _seen_with(self) -> dict[str, str]:
+        """What an artifact says of its image key: nothing where the backbone alone made it."""
+        return {EYES: self.eyes_fingerprint} if self.eyes_fingerprint else {}
+
     def _editor(self, name: str) -> Editor:
         try:
             return self.editors[name]
@@ -444,6 +465,12 @@ class EditableModel:
         limit = self.backbone.max_positions
         if _is_longer(prompt, limit * self.backbone.chat.longest_token):
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _eyes(chosen: str | Path) -> Eyes | None:
+    if chosen == "none":
+        return None
+    return load_eyes(None if chosen == "shipped" else Path(chosen))
 
 
 def _question_encoder(chosen: str | Path) -> QuestionEncoder | None:

@@ -95,11 +95,16 @@ class RoutingKey:
     visual: NDArray[np.float32]
 
 
+EYES = "eyes"
+"""The entry of an artifact's metadata that names the eyes which made its image key, if any did."""
+
+
 @dataclass(frozen=True, slots=True)
 class EditArtifact:
     """What an edit is stored as. `payload` tensors are float16 on the CPU; the codec is lossless.
 
-    The fingerprints name the weights that made it; other weights make it *stale*.
+    The fingerprints name the weights that made it; other weights make it *stale*. Other eyes do
+    not: its image key is made again from its picture.
     """
 
     editor: str
@@ -111,6 +116,11 @@ class EditArtifact:
     editor_fingerprint: str
     router_fingerprint: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def eyes_fingerprint(self) -> str:
+        """Of the eyes that made its image key; empty where the backbone alone did."""
+        return self.metadata.get(EYES, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,16 @@ scoped = Table(
 )
 """Which edits an event's `scopes` name, once more, to be looked up by."""
 
+picture_keys = Table(
+    "picture_keys",
+    metadata,
+    Column("image_digest", String, ForeignKey("images.digest"), primary_key=True),
+    Column("made_by", String, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("digest", String, nullable=False),
+)
+"""Image keys made again by other eyes than those of the artifacts; float32, little-endian."""
+
 idempotency = Table(
     "idempotency",
     metadata,

@@ -20,6 +20,7 @@ from transformers import AutoImageProcessor, CLIPModel
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.weights import load_weights, reading, resolve_module
 from editing_core.config import Placement
+from editing_core.eyes.eyes import Eyes
 from editing_core.types import ImageArray
 
 
@@ -104,6 +105,19 @@ class ProjectedKeys(TowerKeys):
     def pooled(self, states: Tensor) -> Tensor:
         """See `TowerKeys.pooled`; `dim` is the CLIPModel's."""
         return self._projection(super().pooled(states))  # type: ignore[no-any-return]
+
+
+class EyedKeys:
+    """The keys of a CLIP for the pictures that it knows, and those of the eyes for all others."""
+
+    def __init__(self, own: ImageKeys, eyes: Eyes) -> None:
+        self._own = own
+        self._eyes = eyes
+        self.dim, self.model = eyes.dim, own.model
+
+    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+        """See `ImageKeys`."""
+        return self._eyes.key(image, self._own.key(image, seen))
 
 
 def keys_of(tower: nn.Module, clip: ClipKeys | None, *, whole: int, shown_alike: bool) -> ImageKeys:
