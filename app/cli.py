@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "app.commands.train_questions",
         "Train the encoder that tells questions apart.",
     ),
+    "train-eyes": (
+        "app.commands.train_eyes",
+        "Train the eyes that tell other pictures than emblems apart.",
+    ),
     "bench": ("app.commands.bench", "Measure editors side by side, after one edit and thousands."),
     "eval-default": ("app.commands.eval_default", "Measure the embedded model against its marks."),
 }

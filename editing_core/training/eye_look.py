@@ -20,7 +20,7 @@ from editing_core.types import ImageArray
 
 VIEWS = 3
 """Of each picture beside itself; of a picture that is only measured, one of each change."""
-_SHARD = 128
+_SHARD = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,16 +47,18 @@ def look(
 ) -> Looks:
     """Features of at most `most` pictures of one split, from `cache` where they are there."""
     rows = album.rows(split, most=most, seed=seed)
-    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"looks-{split}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
     shards = []
     for start in range(0, len(rows), _SHARD):
-        file = cache / f"{split}-{start:06d}.pt"
+        end = min(start + _SHARD, len(rows))
+        file = folder / f"{start:06d}-{end:06d}.pt"
         if not file.is_file():
-            made = _shard(network, album, rows[start : start + _SHARD].tolist(), split, seed)
+            made = _shard(network, album, rows[start:end].tolist(), split, seed)
             torch.save(made, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
         shards.append(torch.load(file, weights_only=True))
-        report(f"{split}: pictures looked at", min(start + _SHARD, len(rows)), len(rows))
+        report(f"{split}: pictures looked at", end, len(rows))
     families = torch.from_numpy(album.families[rows])
     return Looks(torch.cat(shards), families, album.worlds[rows].tolist())
 

@@ -65,19 +65,23 @@ class Album:
     splits: NDArray[np.str_]
 
     def rows(self, split: Split, *, most: int, seed: int) -> NDArray[np.int64]:
-        """Numbers of at most `most` pictures of one split, whole families of all worlds alike."""
+        """Numbers of at most `most` pictures of one split, worlds mixed by their shares.
+
+        Families stay together, and fewer pictures are the first of more.
+        """
         rows = np.flatnonzero(self.splits == split)
         rng = np.random.default_rng([seed, 17])
         # By world, so that many crops of few photographs do not crowd out the graphics.
         chosen: list[NDArray[np.int64]] = []
+        turns: list[NDArray[np.float64]] = []
         for world, share in _WORLD_SHARES.items():
             own = rows[self.worlds[rows] == world]
             order = rng.permutation(np.unique(self.families[own]))
             place = {int(family): i for i, family in enumerate(order)}
             ranked = np.argsort([place[int(f)] for f in self.families[own]], kind="stable")
-            chosen.append(own[ranked][: round(share * most)])
-        # Shuffled, so that a part of them is a sample of all.
-        return rng.permutation(np.concatenate(chosen))
+            chosen.append(own[ranked])
+            turns.append((np.arange(len(own)) + 1) / share)
+        return np.concatenate(chosen)[np.argsort(np.concatenate(turns), kind="stable")][:most]
 
 
 def collect(cache: Path, *, report: Step) -> Album:

@@ -26,10 +26,10 @@ _SAME_COLOURS = 0.02
 class EyesRecipe:
     """All that decides the training beside the pictures, the length and the seed."""
 
-    hidden: int = 512
+    hidden: int = 256
     dim: int = 128
     gate_hidden: int = 32
-    families: int = 96
+    families: int = 80
     of_family: int = 4
     temperature: float = 0.06
     scale: float = 16.0

@@ -1,0 +1,67 @@
+"""Keys that the embedded CLIP makes of its own world and of all other pictures, for the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editing_core.backbones.base import Backbone
+from editing_core.heraldry.emblem import Split
+from editing_core.training.eye_pictures import Album, Step
+from editing_core.training.eye_pictures import Split as AlbumSplit
+from editing_core.training.eye_views import view_of
+from editing_core.training.world import FIRST_SUBJECT, draw_view, subject
+from editing_core.types import ImageArray
+
+_CHUNK = 256
+_WORLD: dict[AlbumSplit, Split] = {
+    "train": "train",
+    "calibration": "calibration",
+    "test": "unseen",
+}
+
+
+def clip_keys(
+    backbone: Backbone,
+    album: Album,
+    split: AlbumSplit,
+    *,
+    most: int,
+    cache: Path,
+    seed: int,
+    report: Step,
+) -> tuple[Tensor, Tensor]:
+    """`(known, foreign)`, each `[n, key]`, of at most `most` emblems and as many other pictures.
+
+    Of each as it is and as someone shows it again, so that no border makes an emblem foreign.
+    """
+    rows = album.rows(split, most=most, seed=seed)
+    sources = {
+        "known": _emblems(most, _WORLD[split], seed),
+        "foreign": ((album.pictures[row], int(row)) for row in rows),
+    }
+    found = []
+    for name, pictures in sources.items():
+        file = cache / f"clip-{name}-{split}-{most}-{seed}.pt"
+        if not file.is_file():
+            keys = []
+            for number, (image, own) in enumerate(pictures):
+                again = view_of(image, np.random.default_rng([seed, own, 5]))
+                for shown in (image, again):
+                    keys.append(torch.from_numpy(backbone.compute_features(shown).key))
+                if (number + 1) % _CHUNK == 0:
+                    report(f"{split}: {name} pictures for the gate", number + 1, most)
+            torch.save(torch.stack(keys), file.with_suffix(".part"))
+            file.with_suffix(".part").replace(file)
+        found.append(torch.load(file, weights_only=True))
+    return found[0], found[1]
+
+
+def _emblems(count: int, split: Split, seed: int) -> Iterator[tuple[ImageArray, int]]:
+    for number in range(FIRST_SUBJECT + seed, FIRST_SUBJECT + seed + count):
+        (image,), _ = subject(number, split).pictures(1, draw_view)
+        yield image, number

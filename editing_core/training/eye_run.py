@@ -1,0 +1,167 @@
+"""From packages of pictures to eyes on disk: collect, look, train, calibrate, write."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from editing_core.backbones.base import Backbone
+from editing_core.errors import TrainingError
+from editing_core.experts.weights import write_description
+from editing_core.eyes.eyes import (
+    DESCRIPTION,
+    KIND,
+    SHIPPED_BASE,
+    WEIGHTS,
+    EyesConfig,
+    Gate,
+    Head,
+    fingerprint_of,
+    read_network,
+)
+from editing_core.eyes.features import COLOURS
+from editing_core.training.eye_figures import choose_cut, eyes_figures
+from editing_core.training.eye_gate import clip_keys
+from editing_core.training.eye_look import Looks, look
+from editing_core.training.eye_pictures import Split, Step, collect
+from editing_core.training.eye_tasks import EyesRecipe, GateTask, HeadTask
+from editing_core.training.trainer import Report, TrainingPlan, train
+
+_RATE = 1e-3
+_MATRIX_RATE = 3e-3
+_GATE_STEPS = 600
+_GATE_SHARE = 0.35
+_KNOWN_KEPT, _FOREIGN_KEPT = 0.9995, 0.999
+
+
+def train_eyes(
+    backbone: Backbone,
+    *,
+    out: Path,
+    work: Path,
+    cache: Path,
+    tau: float,
+    steps: int,
+    pictures: int,
+    seed: int,
+    notify: Step,
+    report: Report | None = None,
+    recipe: EyesRecipe | None = None,
+    measured: int = 240,
+) -> dict[str, float]:
+    """Run or resume, then write the eyes into `out`; returns figures of the test pictures.
+
+    `backbone` is the embedded model's, without eyes; `tau` its router's, on which the eyes' own
+    threshold is moved. `measured` pictures set the threshold, and as many are only reported.
+    Raises `TrainingError` where that lies above `tau`, and what `collect`, `read_network` and `trainer.train` raise.
+    """
+    recipe = recipe or EyesRecipe()
+    network, album = read_network(SHIPPED_BASE), collect(cache, report=notify)
+    kept: dict[Split, int] = {
+        "train": pictures,
+        "calibration": measured,
+        "test": measured,
+    }
+    looks = {
+        split: look(network, album, split, most=most, cache=work, seed=seed, report=notify)
+        for split, most in kept.items()
+    }
+    sides = {
+        split: clip_keys(
+            backbone,
+            album,
+            split,
+            most=round(_GATE_SHARE * most) if split == "train" else most,
+            cache=work,
+            seed=seed,
+            report=notify,
+        )
+        for split, most in kept.items()
+    }
+    head = HeadTask(looks["train"], recipe, colours=COLOURS, seed=seed)
+    plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, matrix_rate=_MATRIX_RATE)
+    identity = {"recipe": asdict(recipe), "pictures": pictures}
+    train(head, plan, work / "head", report=report, identity=identity)
+    gate = GateTask(*sides["train"], recipe, seed=seed)
+    steps = min(steps, _GATE_STEPS)
+    plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, matrix_rate=_MATRIX_RATE)
+    train(gate, plan, work / "gate", identity=identity)
+    return _write(head.module, gate.module, looks, sides, tau=tau, out=out, recipe=recipe)
+
+
+@torch.no_grad()
+def _write(
+    head: Head,
+    gate: Gate,
+    looks: dict[Split, Looks],
+    sides: dict[Split, tuple[Tensor, Tensor]],
+    *,
+    tau: float,
+    out: Path,
+    recipe: EyesRecipe,
+) -> dict[str, float]:
+    # What is measured are the rounded weights that are saved.
+    for module in (head, gate):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.half().float()
+    gate.second.bias -= _gate_cut(gate, *sides["calibration"])
+    gate.second.bias.data = gate.second.bias.data.half().float()
+    calibration, test = (keys_of(head, looks[split]) for split in ("calibration", "test"))
+    cut = choose_cut(calibration, looks["calibration"])
+    if cut >= tau:
+        raise TrainingError(
+            f"the eyes' own threshold {cut:.4f} lies above the router's, {tau:.4f}",
+            hint="Train longer, or on more pictures (--steps, --pictures).",
+        )
+    config = EyesConfig(
+        width=looks["train"].features.shape[-1],
+        hidden=recipe.hidden,
+        dim=recipe.dim,
+        clip_dim=sides["train"][0].shape[1],
+        gate_hidden=recipe.gate_hidden,
+        constant=round((tau - cut) / (1.0 - cut), 6),
+    )
+    known, foreign = sides["test"]
+    figures = {
+        "cut": cut,
+        "tau": tau,
+        "gate: emblems known": float((gate(known) > 0).float().mean()),
+        "gate: others foreign": float((gate(foreign) <= 0).float().mean()),
+        **eyes_figures(test, looks["test"], cut),
+    }
+    tensors = {
+        f"{name}.{key}": tensor.half().contiguous()
+        for name, module in (("head", head), ("gate", gate))
+        for key, tensor in module.state_dict().items()
+    }
+    described: dict[str, Any] = asdict(config)
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f"{WEIGHTS}.part"
+    save_file(tensors, part)
+    part.replace(out / WEIGHTS)
+    document = {
+        "kind": KIND,
+        "config": described,
+        "base": SHIPPED_BASE,
+        "fingerprint": fingerprint_of(tensors, described, SHIPPED_BASE["sha256"]),
+        "figures": figures,
+    }
+    write_description(out / DESCRIPTION, document)
+    return figures
+
+
+def keys_of(head: Head, looks: Looks) -> Tensor:
+    """`[pictures, 1 + views, dim]`."""
+    return torch.stack([head(features.float()) for features in looks.features])
+
+
+def _gate_cut(gate: Gate, known: Tensor, foreign: Tensor) -> float:
+    """The score between both kinds of pictures; where they overlap, the known ones are kept."""
+    lowest = float(gate(known).quantile(1.0 - _KNOWN_KEPT))
+    highest = float(gate(foreign).quantile(_FOREIGN_KEPT))
+    return 0.5 * (lowest + highest) if lowest > highest else lowest
