@@ -58,7 +58,6 @@ from editing_core.routing.wordings import TextMatch, match
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
-    EYES,
     EditArtifact,
     EditRequest,
     GenerationResult,
@@ -257,8 +256,8 @@ class EditableModel:
             backbone_fingerprint=self.backbone_fingerprint,
             editor_fingerprint=chosen.fingerprint,
             router_fingerprint=self.router_fingerprint,
-            metadata={**metadata, **self._seen_with()},
-        )
+            metadata=dict(metadata),
+        ).seen_by(self.eyes_fingerprint, key.image)
         return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
 
     @torch.no_grad()
@@ -275,9 +274,8 @@ class EditableModel:
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
         states = self.backbone.states(batch, (self.router.layer,))[self.router.layer]
-        other = {n: text for n, text in artifact.metadata.items() if n != EYES}
         key = self._routing_key(request, batch, states)
-        return replace(artifact, key=key, metadata={**other, **self._seen_with()})
+        return replace(artifact, key=key).seen_by(self.eyes_fingerprint, key.image)
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -439,10 +437,6 @@ class EditableModel:
         return self.router.keys(
             RoutingStates(image=seen, words=words), own.features.key, rephrases=others
         )
-
-    def _seen_with(self) -> dict[str, str]:
-        """What an artifact says of its image key: nothing where the backbone alone made it."""
-        return {EYES: self.eyes_fingerprint} if self.eyes_fingerprint else {}
 
     def _editor(self, name: str) -> Editor:
         try:

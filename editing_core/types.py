@@ -7,7 +7,7 @@ Images are RGB arrays, `uint8 [height, width, 3]`, already decoded, oriented and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -121,6 +121,13 @@ class EditArtifact:
     def eyes_fingerprint(self) -> str:
         """Of the eyes that made its image key; empty where the backbone alone did."""
         return self.metadata.get(EYES, "")
+
+    def seen_by(self, eyes: str, image_key: NDArray[np.float32]) -> EditArtifact:
+        """The same expert under the image key that other eyes, or none (empty), make."""
+        metadata = {name: text for name, text in self.metadata.items() if name != EYES}
+        if eyes:
+            metadata[EYES] = eyes
+        return replace(self, key=replace(self.key, image=image_key), metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -123,8 +123,7 @@ class ArtifactShelf:
         if artifact.eyes_fingerprint == self._fingerprints.eyes:
             self._keys.note(image_digest, artifact.key.image)
             return artifact
-        key = replace(artifact.key, image=self._keys.get(image_digest))
-        return replace(artifact, key=key)
+        return artifact.seen_by(self._fingerprints.eyes, self._keys.get(image_digest))
 
     def stale(self) -> list[str]:
         """Edits made by other weights than these, in no special order."""

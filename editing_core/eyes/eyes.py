@@ -6,9 +6,10 @@
 
 The network is pretrained (EfficientNet-Lite0, ImageNet), of a pinned package; head and gate are
 trained on pictures of many kinds and what people do to them (`training/eye_run.py`). One threshold
-serves both: e has a constant part, whose share moves the eyes' own threshold onto the router's.
-Known and foreign pictures have cosine 0. A key depends on the picture alone, so changed eyes make
-the keys of a whole store again from stored pictures, and no expert becomes stale.
+serves both: e has a constant part, whose share moves the eyes' own threshold onto the router's. A
+picture with little to see has less of it, and so must be more alike. Known and foreign pictures
+have cosine 0. A key depends on the picture alone, so changed eyes make the keys of a whole store
+again from stored pictures, and no expert becomes stale.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.experts.weights import read_description
-from editing_core.eyes.features import features_of
+from editing_core.eyes.features import features_of, spread_of
 from editing_core.eyes.network import Network
 from editing_core.types import ImageArray
 
@@ -81,7 +82,10 @@ class Gate(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class EyesConfig:
-    """Shapes, and `constant`: the share of a key's square that is the same for all pictures."""
+    """Shapes, and `constant`: the share of a key's square that is the same for all pictures.
+
+    A picture whose `spread_of` is less than `plain` has less of it, in proportion.
+    """
 
     width: int
     hidden: int
@@ -89,6 +93,7 @@ class EyesConfig:
     clip_dim: int
     gate_hidden: int
     constant: float
+    plain: float
 
 
 class Eyes:
@@ -119,16 +124,21 @@ class Eyes:
         if float(self._gate(torch.from_numpy(clip_key)[None])) > 0.0:
             found[: self.config.clip_dim] = clip_key
         else:
-            found[self.config.clip_dim :] = with_constant(
-                self._head(features_of(self._network, [image])), self.config.constant
-            )[0].numpy()
+            features = features_of(self._network, [image])
+            shares = shares_of(features, constant=self.config.constant, plain=self.config.plain)
+            found[self.config.clip_dim :] = with_constant(self._head(features), shares)[0].numpy()
         return found
 
 
-def with_constant(keys: Tensor, share: float) -> Tensor:
-    """Keys `[n, dim]` as `[n, dim + 1]`: cosines c become `share + (1 - share) c`."""
-    constant = keys.new_full((len(keys), 1), share**0.5)
-    return torch.cat([(1.0 - share) ** 0.5 * keys, constant], 1)
+def shares_of(features: Tensor, *, constant: float, plain: float) -> Tensor:
+    """Of features `[..., width]` the shares of the constant part, `[...]`."""
+    return constant * (spread_of(features) / plain).clamp(max=1.0)
+
+
+def with_constant(keys: Tensor, shares: Tensor) -> Tensor:
+    """Keys `[..., dim]` as `[..., dim + 1]`: of equal shares s, cosines c become s + (1 - s) c."""
+    shares = shares[..., None]
+    return torch.cat([(1.0 - shares).sqrt() * keys, shares.sqrt()], -1)
 
 
 def load_eyes(folder: Path | None = None) -> Eyes | None:

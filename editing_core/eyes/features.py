@@ -94,6 +94,15 @@ def groups_of(network: Network, pixels: Tensor) -> list[Tensor]:
     return [*found, colours]
 
 
+def spread_of(features: Tensor) -> Tensor:
+    """How much there is to see in pictures of these features `[..., width]`: `[...]`.
+
+    The standard deviation of the colours over the picture, of levels from -1 to 1.
+    """
+    colours = features[..., -COLOURS:].float()
+    return colours.unflatten(-1, (3, -1)).std(-1).mean(-1)
+
+
 @torch.no_grad()
 def features_of(network: Network, images: Sequence[ImageArray]) -> Tensor:
     """float32 `[images, width]`."""

@@ -5,47 +5,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from editing_core.eyes.features import spread_of
 from editing_core.training.eye_look import Looks
 from editing_core.training.eye_views import CHANGES
 
 TAKEN = 5e-4
 """The share of pairs of other pictures that may pass: 3 % of queries with 60 edits in force."""
-
-
-def cosines_of_others(keys: Tensor, looks: Looks, *, world: str) -> Tensor:
-    """Of the pictures of one world `[pictures, 1 + views, dim]`, of families apart."""
-    rows = torch.tensor([name == world for name in looks.worlds])
-    own, families = keys[rows, 0], looks.families[rows]
-    return (own @ own.T)[families[:, None] != families[None]]
+PLAIN = 0.2
+"""Pictures with less spread than this are held to a stricter line, and set none."""
 
 
 def choose_cut(keys: Tensor, looks: Looks) -> float:
-    """The cosine that `TAKEN` of the others reach, in the world where that is highest.
+    """The cosine that `TAKEN` of the pairs of different pictures of one world reach.
 
-    `keys` `[pictures, 1 + views, dim]` are those of the pictures of `looks`.
+    Of other families, for what is of one family is meant to be too alike. `keys` `[pictures,
+    1 + views, dim]` are those of the pictures of `looks`.
     """
-    cuts = []
+    has_much = spread_of(looks.features[:, 0]) >= PLAIN
+    cosines = []
     for world in sorted(set(looks.worlds)):
-        others = cosines_of_others(keys, looks, world=world)
-        cuts.append(float(others.sort().values[int((1.0 - TAKEN) * (len(others) - 1))]))
-    return max(cuts)
+        rows = _of(looks, world) & has_much
+        families = looks.families[rows]
+        cosines.append((keys[rows, 0] @ keys[rows, 0].T)[families[:, None] != families])
+    others = torch.cat(cosines).sort().values
+    return float(others[int((1.0 - TAKEN) * (len(others) - 1))])
 
 
-def eyes_figures(keys: Tensor, looks: Looks, cut: float) -> dict[str, float]:
-    """Shares by world: other pictures that pass, of any family and of one; views that do."""
+def eyes_figures(keys: Tensor, looks: Looks, tau: float) -> dict[str, float]:
+    """Shares by world: other pictures that pass, of any family and of one; views that do.
+
+    `keys` as for `choose_cut`, with their constant part.
+    """
     figures: dict[str, float] = {}
-    cosines = (keys[:, :1] * keys[:, 1:]).sum(-1)
+    passes = (keys[:, :1] * keys[:, 1:]).sum(-1) >= tau
     for world in sorted(set(looks.worlds)):
-        rows = torch.tensor([name == world for name in looks.worlds])
-        others = cosines_of_others(keys, looks, world=world)
-        figures[f"{world}: another picture passes"] = float((others >= cut).float().mean())
+        rows = _of(looks, world)
         own, families = keys[rows, 0], looks.families[rows]
-        alike = (families[:, None] == families[None]) & ~torch.eye(len(own), dtype=torch.bool)
+        taken, is_family = own @ own.T >= tau, families[:, None] == families
+        alike = is_family & ~torch.eye(len(own), dtype=torch.bool)
+        figures[f"{world}: another picture passes"] = float(taken[~is_family].float().mean())
         if bool(alike.any()):
-            passing = (own @ own.T)[alike] >= cut
-            figures[f"{world}: one of its family passes"] = float(passing.float().mean())
+            figures[f"{world}: one of its family passes"] = float(taken[alike].float().mean())
         for place, name in enumerate(CHANGES):
-            passes = cosines[rows, place] >= cut
-            figures[f"{world}: {name} passes"] = float(passes.float().mean())
-        figures[f"{world}: any view passes"] = float((cosines[rows] >= cut).float().mean())
+            figures[f"{world}: {name} passes"] = float(passes[rows, place].float().mean())
+        figures[f"{world}: any view passes"] = float(passes[rows].float().mean())
     return figures
+
+
+def _of(looks: Looks, world: str) -> Tensor:
+    return torch.tensor([name == world for name in looks.worlds])

@@ -23,9 +23,11 @@ from editing_core.eyes.eyes import (
     Head,
     fingerprint_of,
     read_network,
+    shares_of,
+    with_constant,
 )
 from editing_core.eyes.features import COLOURS
-from editing_core.training.eye_figures import choose_cut, eyes_figures
+from editing_core.training.eye_figures import PLAIN, choose_cut, eyes_figures
 from editing_core.training.eye_gate import clip_keys
 from editing_core.training.eye_look import Looks, look
 from editing_core.training.eye_pictures import Split, Step, collect
@@ -35,7 +37,7 @@ from editing_core.training.trainer import Report, TrainingPlan, train
 _RATE = 1e-3
 _MATRIX_RATE = 3e-3
 _GATE_STEPS = 600
-_GATE_SHARE = 0.35
+_GATE_PICTURES = 500
 _KNOWN_KEPT, _FOREIGN_KEPT = 0.9995, 0.999
 
 
@@ -58,7 +60,8 @@ def train_eyes(
 
     `backbone` is the embedded model's, without eyes; `tau` its router's, on which the eyes' own
     threshold is moved. `measured` pictures set the threshold, and as many are only reported.
-    Raises `TrainingError` where that lies above `tau`, and what `collect`, `read_network` and `trainer.train` raise.
+    Raises `TrainingError` where that lies above `tau`, and what `collect`, `read_network` and
+    `trainer.train` raise.
     """
     recipe = recipe or EyesRecipe()
     network, album = read_network(SHIPPED_BASE), collect(cache, report=notify)
@@ -76,7 +79,7 @@ def train_eyes(
             backbone,
             album,
             split,
-            most=round(_GATE_SHARE * most) if split == "train" else most,
+            most=min(_GATE_PICTURES, most),
             cache=work,
             seed=seed,
             report=notify,
@@ -125,14 +128,16 @@ def _write(
         clip_dim=sides["train"][0].shape[1],
         gate_hidden=recipe.gate_hidden,
         constant=round((tau - cut) / (1.0 - cut), 6),
+        plain=PLAIN,
     )
+    shares = shares_of(looks["test"].features, constant=config.constant, plain=config.plain)
     known, foreign = sides["test"]
     figures = {
         "cut": cut,
         "tau": tau,
         "gate: emblems known": float((gate(known) > 0).float().mean()),
         "gate: others foreign": float((gate(foreign) <= 0).float().mean()),
-        **eyes_figures(test, looks["test"], cut),
+        **eyes_figures(with_constant(test, shares), looks["test"], tau),
     }
     tensors = {
         f"{name}.{key}": tensor.half().contiguous()

@@ -34,7 +34,7 @@ class EyesRecipe:
     temperature: float = 0.06
     scale: float = 16.0
     middle: float = 0.55
-    dropped: float = 0.15
+    dropped: float = 0.3
 
 
 class HeadTask:

@@ -66,7 +66,7 @@ def test_a_copy_passes_and_another_picture_does_not(embedded_model: EditableMode
 
 def test_the_constant_part_moves_cosines_onto_the_router_s_line() -> None:
     keys = torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
-    moved = with_constant(keys, 0.4)
+    moved = with_constant(keys, torch.full((4,), 0.4))
     assert torch.allclose(moved @ moved.T, 0.4 + 0.6 * (keys @ keys.T), atol=1e-6)
 
 
