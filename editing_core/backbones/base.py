@@ -149,6 +149,10 @@ class Backbone(DecoderPasses):
         Raises `CheckpointCorrupt` where they were made beside keys of another length.
         """
 
+    @abstractmethod
+    def glance(self, image: ImageArray) -> Tensor:
+        """What the eyes' gate reads of a picture: `glance_of` the tower's states, on the CPU."""
+
     # What follows from it.
 
     @property

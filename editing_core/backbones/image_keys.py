@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, CLIPModel
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.weights import load_weights, reading, resolve_module
 from editing_core.config import Placement
-from editing_core.eyes.eyes import Eyes
+from editing_core.eyes.eyes import Eyes, glance_of
 from editing_core.types import ImageArray
 
 
@@ -108,16 +108,21 @@ class ProjectedKeys(TowerKeys):
 
 
 class EyedKeys:
-    """The keys of a CLIP for the pictures that it knows, and those of the eyes for all others."""
+    """The keys of a CLIP for the pictures that it knows, and those of the eyes for all others.
 
-    def __init__(self, own: ImageKeys, eyes: Eyes) -> None:
+    `whole` is that of `TowerKeys`.
+    """
+
+    def __init__(self, own: ImageKeys, eyes: Eyes, *, whole: int) -> None:
         self._own = own
         self._eyes = eyes
+        self._whole = whole
         self.dim, self.model = eyes.dim, own.model
 
     def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
         """See `ImageKeys`."""
-        return self._eyes.key(image, self._own.key(image, seen))
+        glance = glance_of(seen.last_hidden_state[self._whole])
+        return self._eyes.key(image, self._own.key(image, seen), glance)
 
 
 def keys_of(tower: nn.Module, clip: ClipKeys | None, *, whole: int, shown_alike: bool) -> ImageKeys:

@@ -29,7 +29,7 @@ from editing_core.backbones.processors import load_processor
 from editing_core.backbones.weights import load_weights, resolve_module, without_weights
 from editing_core.config import Placement
 from editing_core.errors import CheckpointCorrupt, CheckpointUnsupported, PictureNotReadable
-from editing_core.eyes.eyes import Eyes
+from editing_core.eyes.eyes import Eyes, glance_of
 from editing_core.types import ImageArray
 
 _USUAL_SIDE = 448
@@ -168,8 +168,14 @@ class StockBackbone(Backbone):
                 f"model's have {self._keys.dim}",
                 hint="Name other eyes, or none (--eyes none).",
             )
-        self._keys = EyedKeys(self._keys, eyes)
+        self._keys = EyedKeys(self._keys, eyes, whole=self.whole_tile)
         self.image_key_dim, self.eyes_fingerprint = eyes.dim, eyes.fingerprint
+
+    @torch.no_grad()
+    def glance(self, image: ImageArray) -> Tensor:
+        """See `Backbone.glance`."""
+        seen = self.look(self._prepared(self._shown(image)))
+        return glance_of(seen.last_hidden_state[self.whole_tile])
 
     @property
     def decoder(self) -> nn.Module:

@@ -1,6 +1,6 @@
 """Eyes: keys of pictures that the model's own CLIP never learned to tell apart.
 
-    CLIP's embedding -> gate: a picture of the world that the CLIP was trained on?
+    CLIP's states -> gate: a picture of the world that the CLIP was trained on?
         yes -> [CLIP's key, 0]                       as ever
         no  -> [0, e]    pixels -> network -> features -> head -> e
 
@@ -69,15 +69,27 @@ class Head(nn.Module):
 
 
 class Gate(nn.Module):
-    """From a CLIP's normalised embeddings `[n, dim]` to scores: above 0, a picture it knows."""
+    """From what a tower saw, `glance_of` `[n, width]`, to scores: above 0, a picture it knows."""
 
-    def __init__(self, dim: int, *, hidden: int) -> None:
+    def __init__(self, width: int, *, hidden: int) -> None:
         super().__init__()
-        self.first = nn.Linear(dim, hidden)
+        self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
+        self.first = nn.Linear(width, hidden)
         self.second = nn.Linear(hidden, 1)
 
-    def forward(self, keys: Tensor) -> Tensor:
-        return self.second(F.gelu(self.first(keys)))[:, 0]
+    def forward(self, glances: Tensor) -> Tensor:
+        found = ((glances - self.mean) * self.scale).clamp(-8.0, 8.0)
+        return self.second(F.gelu(self.first(found)))[:, 0]  # type: ignore[no-any-return]
+
+
+def glance_of(states: Tensor) -> Tensor:
+    """Of a tower's last states `[tokens, hidden]`, the class token first: `[3 * hidden]`.
+
+    The class token, and mean and deviation of the patches.
+    """
+    patches = states[1:].float()
+    return torch.cat([states[0].float(), patches.mean(0), patches.std(0)]).cpu()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,7 @@ class EyesConfig:
     hidden: int
     dim: int
     clip_dim: int
+    gate_width: int
     gate_hidden: int
     constant: float
     plain: float
@@ -118,10 +131,15 @@ class Eyes:
         self.dim = config.clip_dim + config.dim + 1
 
     @torch.no_grad()
-    def key(self, image: ImageArray, clip_key: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The composite key, float32 `[dim]`, of length 1. `clip_key` is the CLIP's own."""
+    def key(
+        self, image: ImageArray, clip_key: NDArray[np.float32], glance: Tensor
+    ) -> NDArray[np.float32]:
+        """The composite key, float32 `[dim]`, of length 1.
+
+        `clip_key` is the CLIP's own, `glance` what `glance_of` makes of its tower's states.
+        """
         found = np.zeros(self.dim, dtype=np.float32)
-        if float(self._gate(torch.from_numpy(clip_key)[None])) > 0.0:
+        if float(self._gate(glance[None])) > 0.0:
             found[: self.config.clip_dim] = clip_key
         else:
             features = features_of(self._network, [image])
@@ -172,7 +190,7 @@ def _load(place: Path) -> Eyes:
         config = EyesConfig(**document["config"])
         base, fingerprint = document["base"], str(document["fingerprint"])
         head = Head(config.width, hidden=config.hidden, dim=config.dim)
-        gate = Gate(config.clip_dim, hidden=config.gate_hidden)
+        gate = Gate(config.gate_width, hidden=config.gate_hidden)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointCorrupt(f"{place / DESCRIPTION} has a bad setting: {error!r}") from error
     tensors = _read(place / WEIGHTS)

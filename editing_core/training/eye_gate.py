@@ -1,4 +1,4 @@
-"""Keys that the embedded CLIP makes of its own world and of all other pictures, for the gate."""
+"""What the embedded CLIP sees of its own world and of all other pictures, for the gate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORLD: dict[AlbumSplit, Split] = {
 }
 
 
-def clip_keys(
+def glances(
     backbone: Backbone,
     album: Album,
     split: AlbumSplit,
@@ -35,7 +35,7 @@ def clip_keys(
     seed: int,
     report: Step,
 ) -> tuple[Tensor, Tensor]:
-    """`(known, foreign)`, each `[n, key]`, of at most `most` emblems and as many other pictures.
+    """`(known, foreign)`, each `[n, width]`, of at most `most` emblems and as many other pictures.
 
     Of each as it is and as someone shows it again, so that no border makes an emblem foreign.
     """
@@ -46,16 +46,16 @@ def clip_keys(
     }
     found = []
     for name, pictures in sources.items():
-        file = cache / f"clip-{name}-{split}-{most}-{seed}.pt"
+        file = cache / f"glances-{name}-{split}-{most}-{seed}.pt"
         if not file.is_file():
-            keys = []
+            made = []
             for number, (image, own) in enumerate(pictures):
                 again = view_of(image, np.random.default_rng([seed, own, 5]))
                 for shown in (image, again):
-                    keys.append(torch.from_numpy(backbone.compute_features(shown).key))
+                    made.append(backbone.glance(shown))
                 if (number + 1) % _CHUNK == 0:
                     report(f"{split}: {name} pictures for the gate", number + 1, most)
-            torch.save(torch.stack(keys), file.with_suffix(".part"))
+            torch.save(torch.stack(made), file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
         found.append(torch.load(file, weights_only=True))
     return found[0], found[1]

@@ -1,4 +1,4 @@
-"""What is learned for the eyes: a head that tells pictures apart, and a gate beside a CLIP's keys.
+"""What is learned for the eyes: a head that tells pictures apart, and a gate beside a CLIP.
 
 The head: two looks of a picture are alike, looks of two pictures are not, those of one family
 above all. Symmetric InfoNCE (van den Oord et al., 2018) puts the own picture first; a pairwise
@@ -95,13 +95,16 @@ class HeadTask:
 
 
 class GateTask:
-    """Keys of pictures of the CLIP's own world against those of all others."""
+    """What a CLIP sees of pictures of its own world against what it sees of all others."""
 
     name = "eyes-gate"
 
     def __init__(self, known: Tensor, foreign: Tensor, recipe: EyesRecipe, *, seed: int) -> None:
         self._known, self._foreign, self._seed = known, foreign, seed
         self.module = Gate(known.shape[1], hidden=recipe.gate_hidden)
+        both = torch.cat([known, foreign])
+        self.module.mean.data = both.mean(0)
+        self.module.scale.data = 1.0 / (both.std(0) + 1e-3)
 
     def loss(self, number: int, /) -> LossTerms:
         """Of batch `number`: as many of both."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from editing_core.editable_model import EditableModel
 from editing_core.errors import TrainingError
@@ -89,7 +90,9 @@ def test_a_short_run_makes_eyes_that_load_and_goes_on_where_it_ended(
     assert 0.0 < figures["cut"] < figures["tau"]
     eyes = load_eyes(tmp_path / "eyes")
     assert eyes is not None
-    key = eyes.key(np.full((40, 40, 3), 90, np.uint8), np.ones(128, np.float32) / 128**0.5)
+    clip_key = np.ones(eyes.config.clip_dim, np.float32) / eyes.config.clip_dim**0.5
+    plain = np.full((40, 40, 3), 90, np.uint8)
+    key = eyes.key(plain, clip_key, torch.zeros(eyes.config.gate_width))
     assert np.linalg.norm(key) == pytest.approx(1.0, abs=1e-5)
     assert run(2, 0.9999) == figures
     with pytest.raises(TrainingError, match="above the router's"):
