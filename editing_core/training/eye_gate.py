@@ -30,23 +30,24 @@ def glances(
     album: Album,
     split: AlbumSplit,
     *,
-    most: int,
+    known: int,
+    foreign: int,
     cache: Path,
     seed: int,
     report: Step,
 ) -> tuple[Tensor, Tensor]:
-    """`(known, foreign)`, each `[n, width]`, of at most `most` emblems and as many other pictures.
+    """`(known, foreign)`, `[n, width]` each, of so many emblems and at most so many others.
 
     Of each as it is and as someone shows it again, so that no border makes an emblem foreign.
     """
-    rows = album.rows(split, most=most, seed=seed)
+    rows = album.rows(split, most=foreign, seed=seed)
     sources = {
-        "known": _emblems(most, _WORLD[split], seed),
-        "foreign": ((album.pictures[row], int(row)) for row in rows),
+        f"known-{known}": _emblems(known, _WORLD[split], seed),
+        f"foreign-{len(rows)}": ((album.pictures[row], int(row)) for row in rows),
     }
     found = []
     for name, pictures in sources.items():
-        file = cache / f"glances-{name}-{split}-{most}-{seed}.pt"
+        file = cache / f"glances-{split}-{name}-{seed}.pt"
         if not file.is_file():
             made = []
             for number, (image, own) in enumerate(pictures):
@@ -54,7 +55,9 @@ def glances(
                 for shown in (image, again):
                     made.append(backbone.glance(shown))
                 if (number + 1) % _CHUNK == 0:
-                    report(f"{split}: {name} pictures for the gate", number + 1, most)
+                    report(
+                        f"{split}: pictures for the gate, {name}", number + 1, max(known, foreign)
+                    )
             torch.save(torch.stack(made), file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
         found.append(torch.load(file, weights_only=True))

@@ -36,9 +36,9 @@ from editing_core.training.trainer import Report, TrainingPlan, train
 
 _RATE = 1e-3
 _MATRIX_RATE = 3e-3
-_GATE_STEPS = 600
-_GATE_PICTURES = 500
-_GATE_SLACK = 3.0
+_GATE_STEPS = 1000
+_GATE_PICTURES, _GATE_FOREIGN = 500, 1600
+_GATE_SLACK = 9.5
 
 
 def train_eyes(
@@ -79,7 +79,8 @@ def train_eyes(
             backbone,
             album,
             split,
-            most=min(_GATE_PICTURES, most),
+            known=min(_GATE_PICTURES, most),
+            foreign=min(_GATE_FOREIGN, most),
             cache=work,
             seed=seed,
             report=notify,
@@ -91,7 +92,7 @@ def train_eyes(
     identity = {"recipe": asdict(recipe), "pictures": pictures}
     train(head, plan, work / "head", report=report, identity=identity)
     gate = GateTask(*sides["train"], recipe, seed=seed)
-    steps = min(steps, _GATE_STEPS)
+    steps = min(2 * steps, _GATE_STEPS)
     plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, matrix_rate=_MATRIX_RATE)
     train(gate, plan, work / "gate", identity=identity)
     return _write(
