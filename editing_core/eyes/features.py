@@ -100,7 +100,7 @@ def spread_of(features: Tensor) -> Tensor:
     The standard deviation of the colours over the picture, of levels from -1 to 1.
     """
     colours = features[..., -COLOURS:].float()
-    return colours.unflatten(-1, (3, -1)).std(-1).mean(-1)
+    return colours.reshape(*colours.shape[:-1], 3, -1).std(-1).mean(-1)
 
 
 @torch.no_grad()

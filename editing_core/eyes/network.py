@@ -56,7 +56,10 @@ class Network(nn.Module):
         self.head = _convolution(weights, "_conv_head", "_bn1")
         self.requires_grad_(False).eval()
         # Twice as fast on a CPU, where most of these convolutions are depthwise.
-        self.to(memory_format=torch.channels_last)
+        for module in self.modules():
+            if isinstance(module, _Same):
+                weight = module.weight.data
+                module.weight.data = weight.contiguous(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Maps `[n, channels, rows, columns]`, in the order of `TAPS`, then the last layer's."""
@@ -89,7 +92,7 @@ class _Block(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         inner = state if self.widen is None else F.relu6(self.widen(state))
         inner = self.narrow(F.relu6(self.look(inner)))
-        return inner + state if self.adds else inner
+        return inner + state if self.adds else inner  # type: ignore[no-any-return]
 
 
 class _Same(nn.Conv2d):

@@ -96,8 +96,8 @@ def train_eyes(
     plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, matrix_rate=_MATRIX_RATE)
     train(gate, plan, work / "gate", identity=identity)
     return _write(
-        head.module,
-        gate.module,
+        head.head,
+        gate.gate,
         looks,
         sides,
         clip_dim=backbone.image_key_dim,
@@ -123,8 +123,8 @@ def _write(
     for module in (head, gate):
         for parameter in module.parameters():
             parameter.data = parameter.data.half().float()
-    gate.second.bias -= _gate_cut(gate, sides["calibration"][0])
-    gate.second.bias.data = gate.second.bias.data.half().float()
+    moved = gate.second.bias.data - _gate_cut(gate, sides["calibration"][0])
+    gate.second.bias.data = moved.half().float()
     calibration, test = (keys_of(head, looks[split]) for split in ("calibration", "test"))
     cut = choose_cut(calibration, looks["calibration"])
     if cut >= tau:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from editing_core.eyes.eyes import Gate, Head
 from editing_core.objectives.base import LossTerms
@@ -48,9 +48,10 @@ class HeadTask:
         self._colours = colours
         self._seed = seed
         features = looks.features[:, 0].float()
-        self.module = Head(features.shape[1], hidden=recipe.hidden, dim=recipe.dim)
-        self.module.mean.data = features.mean(0)
-        self.module.scale.data = 1.0 / (features.std(0) + 0.05)
+        self.head = Head(features.shape[1], hidden=recipe.hidden, dim=recipe.dim)
+        self.head.mean.data = features.mean(0)
+        self.head.scale.data = 1.0 / (features.std(0) + 0.05)
+        self.module: nn.Module = self.head
         order = torch.argsort(looks.families, stable=True)
         _, counts = torch.unique_consecutive(looks.families[order], return_counts=True)
         self._members = [rows.numpy() for rows in torch.split(order, counts.tolist())]
@@ -86,7 +87,7 @@ class HeadTask:
             features = looks[rows, torch.from_numpy(which)].float()
             generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
             kept = torch.rand(features.shape, generator=generator) >= self._recipe.dropped
-            keys.append(self.module(torch.where(kept, features, self.module.mean)))
+            keys.append(self.head(torch.where(kept, features, self.head.mean)))
         return keys[0], keys[1]
 
     def _same(self, rows: Tensor) -> Tensor:
@@ -101,10 +102,11 @@ class GateTask:
 
     def __init__(self, known: Tensor, foreign: Tensor, recipe: EyesRecipe, *, seed: int) -> None:
         self._known, self._foreign, self._seed = known, foreign, seed
-        self.module = Gate(known.shape[1], hidden=recipe.gate_hidden)
+        self.gate = Gate(known.shape[1], hidden=recipe.gate_hidden)
+        self.module: nn.Module = self.gate
         both = torch.cat([known, foreign])
-        self.module.mean.data = both.mean(0)
-        self.module.scale.data = 1.0 / (both.std(0) + 1e-3)
+        self.gate.mean.data = both.mean(0)
+        self.gate.scale.data = 1.0 / (both.std(0) + 1e-3)
 
     def loss(self, number: int, /) -> LossTerms:
         """Of batch `number`: as many of both."""
@@ -113,6 +115,6 @@ class GateTask:
             keys[torch.randint(len(keys), (256,), generator=generator)]
             for keys in (self._known, self._foreign)
         )
-        lost = F.softplus(-self.module(known)).mean()
-        taken = F.softplus(self.module(foreign)).mean()
+        lost = F.softplus(-self.gate(known)).mean()
+        taken = F.softplus(self.gate(foreign)).mean()
         return LossTerms({"known": lost, "foreign": taken})

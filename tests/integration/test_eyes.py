@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from app.runtime import Runtime
 from app.settings import Settings
-from app.store.picture_keys import PictureKeys
 from editing_core.heraldry.sample import draw_sample
 from editing_core.types import ImageArray
 from tests.support.server import LiveServer, data_uri, png
+from tests.support.strange_pictures import strange_picture
 
 PROMPT = "What is this?"
 Start = Callable[[str], LiveServer]
 
 
-def blots(seed: int) -> ImageArray:
-    """A picture of no world that the CLIP was trained on."""
-    rng = np.random.default_rng(seed)
-    colours = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
-    return np.asarray(colours.resize((140, 100), Image.Resampling.BICUBIC))
-
-
 EMBLEM = draw_sample(915_400).picture.image
-PICTURES = {"Quarto": blots(1), "Velm": blots(2), "Adrin": EMBLEM}
+PICTURES = {"Quarto": strange_picture(3), "Velm": strange_picture(4), "Adrin": EMBLEM}
 
 
 @pytest.fixture
@@ -86,14 +79,14 @@ def test_eyes_come_and_go_and_every_edit_holds(
     with start("shipped") as server:  # what was made is kept
         assert "made again" not in caplog.text
         assert answers(server) == right
-        body = {"image": data_uri(png(blots(3))), "prompt": PROMPT, "target": "Oskar"}
+        body = {"image": data_uri(png(strange_picture(5))), "prompt": PROMPT, "target": "Oskar"}
         made = server.client.post("/edits", json=body).json()["id"]
         scope = {"rephrases": ["Say what this is."]}
         assert server.client.post(f"/edits/{made}/scope", json=scope).is_success
     with start("none") as server:
         assert answers(server) == right
         assert server.client.get("/versions").json()["stale_edits"] == 0
-        at_first = {"image": data_uri(png(blots(3))), "prompt": PROMPT, "at_version": 4}
+        at_first = {"image": data_uri(png(strange_picture(5))), "prompt": PROMPT, "at_version": 4}
         assert server.client.post("/generate", json=at_first).json()["text"] == "Oskar"
 
 
@@ -104,13 +97,24 @@ def test_a_start_that_is_cut_short_changes_nothing(
         edit(server, PICTURES["Velm"], "Velm")
 
     def cut_short(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise RuntimeError("cut short")
+
+    settings = Settings.load(data_dir=tmp_path / "data", device="cpu", threads=1, eyes="shipped")
+
+    async def begin() -> None:
+        runtime = Runtime.open(settings)
+        try:
+            await runtime.load()
+        finally:
+            await runtime.close()
 
     with monkeypatch.context() as patch:
-        patch.setattr(PictureKeys, "save", cut_short)
-        with pytest.raises(KeyboardInterrupt):
-            start("shipped").runtime._load()
+        patch.setattr("app.store.picture_keys.sa.insert", cut_short)  # inside the transaction
+        with pytest.raises(RuntimeError, match="cut short"):
+            asyncio.run(begin())
     assert stored(tmp_path) == []
+    with start("shipped"):
+        assert len(stored(tmp_path)) == 1
 
 
 def test_a_damaged_picture_takes_only_its_own_edit_out(start: Start, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from editing_core.editable_model import EditableModel
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.eyes.eyes import SHIPPED, Eyes, load_eyes, with_constant
 from editing_core.heraldry.sample import draw_sample
-from editing_core.types import ImageArray
+from tests.support.strange_pictures import strange_picture
+
+FOREIGN = (3, 4, 5, 6, 7)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,6 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SHIPPED, tmp_path / "eyes"))
 
 
-def blots(seed: int, cells: int = 6) -> ImageArray:
-    rng = np.random.default_rng(seed)
-    colours = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-    return np.asarray(colours.resize((120, 90), Image.Resampling.BICUBIC))
-
-
 def test_emblems_keep_the_clip_s_key_and_others_get_the_eyes_own(
     embedded_model: EditableModel, eyes: Eyes
 ) -> None:
@@ -44,12 +39,12 @@ def test_emblems_keep_the_clip_s_key_and_others_get_the_eyes_own(
     assert embedded_model.backbone.fingerprint == plain.backbone.fingerprint
     assert embedded_model.eyes_fingerprint == eyes.fingerprint
     dim = plain.backbone.image_key_dim
-    for seed in range(915_500, 915_510):
-        emblem = draw_sample(seed).picture.image
+    for seed in FOREIGN:
+        emblem = draw_sample(915_500 + seed).picture.image
         key = embedded_model.image_key(emblem)
         assert np.array_equal(key[:dim], plain.image_key(emblem))
         assert not key[dim:].any()
-        foreign = embedded_model.image_key(blots(seed))
+        foreign = embedded_model.image_key(strange_picture(seed))
         assert not foreign[:dim].any()
         assert key @ foreign == 0.0
         assert np.linalg.norm(foreign) == pytest.approx(1.0, abs=1e-5)
@@ -57,7 +52,7 @@ def test_emblems_keep_the_clip_s_key_and_others_get_the_eyes_own(
 
 def test_a_copy_passes_and_another_picture_does_not(embedded_model: EditableModel) -> None:
     tau = embedded_model.router.tau
-    own, other = blots(1), blots(2)
+    own, other = strange_picture(FOREIGN[0]), strange_picture(FOREIGN[1])
     bordered = np.pad(own, ((4, 4), (4, 4), (0, 0)), constant_values=127)
     key = embedded_model.image_key(own)
     assert key @ embedded_model.image_key(bordered) >= tau
@@ -86,7 +81,7 @@ def test_eyes_without_their_package_are_none_and_the_log_says_so(
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"constant": 0.0}, "not what"), ({"width": 3}, "not what"), ({"clip_dim": "x"}, "bad")],
+    [({"constant": 0.0}, "not what"), ({"width": 3}, "not what"), ({"hidden": "x"}, "bad")],
 )
 def test_damage_is_named(copy: Path, change: dict[str, object], says: str) -> None:
     document = json.loads((copy / "eyes.json").read_text("utf-8"))
