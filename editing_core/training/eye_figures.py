@@ -11,24 +11,25 @@ from editing_core.training.eye_views import CHANGES
 
 TAKEN = 5e-4
 """The share of pairs of other pictures that may pass: 3 % of queries with 60 edits in force."""
+_ROOM = 0.02
 PLAIN = 0.2
 """Pictures with less spread than this are held to a stricter line, and set none."""
 
 
-def choose_cut(keys: Tensor, looks: Looks) -> float:
+def choose_cut(keys: Tensor, looks: Looks, tau: float) -> float:
     """The cosine that `TAKEN` of the pairs of different pictures of one world reach.
 
-    Of other families, for what is of one family is meant to be too alike. `keys` `[pictures,
-    1 + views, dim]` are those of the pictures of `looks`.
+    Pairs of one family count: products on a shelf are as alike as crops of one photograph. It
+    stays `_ROOM` below `tau`, on which it is moved. `keys` `[pictures, 1 + views, dim]` are those
+    of the pictures of `looks`.
     """
     has_much = spread_of(looks.features[:, 0]) >= PLAIN
     cosines = []
     for world in sorted(set(looks.worlds)):
-        rows = _of(looks, world) & has_much
-        families = looks.families[rows]
-        cosines.append((keys[rows, 0] @ keys[rows, 0].T)[families[:, None] != families])
+        own = keys[_of(looks, world) & has_much, 0]
+        cosines.append((own @ own.T)[~torch.eye(len(own), dtype=torch.bool)])
     others = torch.cat(cosines).sort().values
-    return float(others[int((1.0 - TAKEN) * (len(others) - 1))])
+    return min(float(others[int((1.0 - TAKEN) * (len(others) - 1))]), tau - _ROOM)
 
 
 def eyes_figures(keys: Tensor, looks: Looks, tau: float) -> dict[str, float]:

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.errors import TrainingError
 from editing_core.experts.weights import write_description
 from editing_core.eyes.eyes import (
     DESCRIPTION,
@@ -60,8 +59,7 @@ def train_eyes(
 
     `backbone` is the embedded model's, without eyes; `tau` its router's, on which the eyes' own
     threshold is moved. `measured` pictures set the threshold, and as many are only reported.
-    Raises `TrainingError` where that lies above `tau`, and what `collect`, `read_network` and
-    `trainer.train` raise.
+    Raises what `collect`, `read_network` and `trainer.train` raise.
     """
     recipe = recipe or EyesRecipe()
     network, album = read_network(SHIPPED_BASE), collect(cache, report=notify)
@@ -126,12 +124,7 @@ def _write(
     moved = gate.second.bias.data - _gate_cut(gate, sides["calibration"][0])
     gate.second.bias.data = moved.half().float()
     calibration, test = (keys_of(head, looks[split]) for split in ("calibration", "test"))
-    cut = choose_cut(calibration, looks["calibration"])
-    if cut >= tau:
-        raise TrainingError(
-            f"the eyes' own threshold {cut:.4f} lies above the router's, {tau:.4f}",
-            hint="Train longer, or on more pictures (--steps, --pictures).",
-        )
+    cut = choose_cut(calibration, looks["calibration"], tau)
     config = EyesConfig(
         width=looks["train"].features.shape[-1],
         hidden=recipe.hidden,

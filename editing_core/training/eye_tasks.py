@@ -59,7 +59,8 @@ class HeadTask:
     def loss(self, number: int, /) -> LossTerms:
         """Of batch `number`."""
         recipe, rng = self._recipe, np.random.default_rng([self._seed, 3, number])
-        chosen = rng.choice(len(self._members), recipe.families, replace=False)
+        count = min(recipe.families, len(self._members))
+        chosen = rng.choice(len(self._members), count, replace=False)
         rows = np.concatenate(
             [rng.permutation(self._members[i])[: recipe.of_family] for i in chosen]
         )
