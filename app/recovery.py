@@ -8,13 +8,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app.images import decode_png
 from app.store.artifacts import ArtifactShelf, Fingerprints
+from app.store.database import Database
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
 from app.store.ledger import Ledger
+from app.store.picture_keys import PictureKeys
 from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
+from editing_core.identity import image_digest
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +43,7 @@ class Recovered:
     snapshot: Snapshot
 
 
-def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
+def recover(log: EditLog, jobs: JobLog, model: EditableModel, *, database: Database) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged row or artifact only
     takes its own edit out of service."""
     checked = log.audit()
@@ -43,7 +51,13 @@ def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
         logger.error("%s", damage)
     log.confirm(checked)
     ledger, last = checked.ledger, checked.last
-    shelf = ArtifactShelf(log, fingerprints_of(model))
+    keys = PictureKeys(
+        log,
+        made_by=f"{model.backbone_fingerprint} {model.eyes_fingerprint}",
+        make=partial(_key_of, model),
+    )
+    keys.load(database)
+    shelf = ArtifactShelf(log, fingerprints_of(model), keys)
     edit_ids = ledger.ids()
     active = set(ledger.active())
     entries = [
@@ -52,6 +66,7 @@ def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
         for entry in shelf.load(edit_ids[start : start + _BATCH])
         if entry.edit_id in active
     ]
+    keys.save(database)
     empty = model.empty_snapshot()
     snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
     _tell_of_stale(shelf, ledger)
@@ -70,6 +85,11 @@ def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
         empty,
         snapshot,
     )
+
+
+def _key_of(model: EditableModel, png: bytes) -> tuple[str, NDArray[np.float32]]:
+    pixels = decode_png(png)
+    return image_digest(pixels), model.image_key(pixels)
 
 
 def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
@@ -91,5 +111,8 @@ def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
 
 def fingerprints_of(model: EditableModel) -> Fingerprints:
     return Fingerprints(
-        model.backbone_fingerprint, model.router_fingerprint, model.editor_fingerprints
+        model.backbone_fingerprint,
+        model.router_fingerprint,
+        model.editor_fingerprints,
+        model.eyes_fingerprint,
     )

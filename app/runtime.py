@@ -177,7 +177,7 @@ class Runtime:
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        history = History(log, recover(log, jobs, model))
+        history = History(log, recover(log, jobs, model, database=self._database))
         feedback = FeedbackDesk(
             FeedbackLog(self._database),
             answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),
@@ -336,6 +336,7 @@ def load_model(
         revision=settings.revision,
         clip=settings.clip,
         questions=settings.question_encoder,
+        eyes=settings.eyes,
         trust_remote_code=settings.trust_remote_code,
         editors=None if settings.editor is None else (settings.editor,),
         where_there=_SERVED_EDITORS,
@@ -344,6 +345,8 @@ def load_model(
     )
     router = model.router
     logger.info("image keys are made by %s, tau %.4f", router.image_key_model, router.tau)
+    if model.eyes_fingerprint:
+        logger.info("pictures that the CLIP does not know are keyed by %s", model.eyes_fingerprint)
     if model.questions is not None:
         logger.info("questions are compared by the encoder %s", model.questions.fingerprint)
     if settings.editor is not None:

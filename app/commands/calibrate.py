@@ -45,6 +45,9 @@ def calibrate(
     question_encoder: Annotated[
         str | None, typer.Option(help="What compares questions: shipped, none, or a folder.")
     ] = None,
+    eyes: Annotated[
+        str | None, typer.Option(help="What compares pictures: shipped, none, or a folder.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model.")] = None,
     prefer: Annotated[
         Preference | None,

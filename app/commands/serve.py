@@ -51,6 +51,9 @@ def serve(
     question_encoder: Annotated[
         str | None, typer.Option(help="What compares questions: shipped, none, or a folder.")
     ] = None,
+    eyes: Annotated[
+        str | None, typer.Option(help="What compares pictures: shipped, none, or a folder.")
+    ] = None,
     trust_remote_code: Annotated[
         bool | None,
         typer.Option(

@@ -9,6 +9,7 @@ from app.schemas.base import NoQuery
 from app.schemas.versions import (
     BackboneView,
     EditorView,
+    EyesView,
     QuestionEncoderView,
     RouterView,
     Versions,
@@ -46,6 +47,7 @@ async def versions(service: CurrentService) -> Versions:
             prefer=router_.thresholds.prefer,
             rho=model.questions.line.rho[router_.thresholds.prefer],
         ),
+        eyes=EyesView(fingerprint=model.eyes_fingerprint) if model.eyes_fingerprint else None,
         editors={
             name: EditorView(fingerprint=fingerprint, default=name == service.default_editor)
             for name, fingerprint in model.editor_fingerprints.items()

@@ -162,6 +162,16 @@ set_aside = Table(
 )
 """Rows that no event brought and that were in the way of one, as JSON. Never read again."""
 
+picture_keys = Table(
+    "picture_keys",
+    metadata,
+    Column("image_digest", String, ForeignKey("images.digest"), primary_key=True),
+    Column("made_by", String, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("digest", String, nullable=False),
+)
+"""Image keys made again by other eyes than those of the artifacts; float32, little-endian."""
+
 idempotency = Table(
     "idempotency",
     metadata,

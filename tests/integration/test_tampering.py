@@ -122,7 +122,7 @@ def views(data: Data, model: EditableModel) -> dict[str, Any]:
     database = Database.open(f"sqlite:///{data.file}")
     try:
         log, jobs = EditLog(database), JobLog(database)
-        history = History(log, recover(log, jobs, model))
+        history = History(log, recover(log, jobs, model, database=database))
         edits, _ = asyncio.run(Catalogue(history, jobs, {}).page(Search(limit=10_000)))
         found: dict[str, Any] = {edit.id: EditView.of(edit).model_dump() for edit in edits}
         for key in ("k-old", "k-other"):
