@@ -94,7 +94,9 @@ class EditLog:
 
     def _row(self, edit_id: str) -> Mapping[Any, Any] | None:
         with self._database.read() as connection:
-            return connection.execute(RECORDS.where(edit_id == EDIT_ID)).mappings().one_or_none()
+            return (
+                connection.execute(RECORDS.where(EDIT_ID.in_([edit_id]))).mappings().one_or_none()
+            )
 
     def records(
         self,
