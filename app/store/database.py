@@ -158,14 +158,14 @@ class Database:
         try:
             yield
         except _BUSY as error:
-            logger.exception("the database does not answer")
+            logger.error("the database does not answer: %s", getattr(error, "orig", error))
             raise StoreUnavailable("The database does not answer.", retry_after_s=1) from error
         except sa.exc.IntegrityError as error:
             raise StoreDamaged(
                 f"The database holds rows that are in the way ({error.orig}); nothing was changed."
             ) from error
         except sa.exc.DatabaseError as error:
-            logger.exception("the database is damaged")
+            logger.error("the database is damaged: %s", error.orig)
             raise StoreDamaged(f"The database is damaged: {error.orig}.") from error
 
 
@@ -206,6 +206,11 @@ def _named(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartupError(f"cannot open the database {file}: {error}") from error
+    except sa.exc.OperationalError as error:
+        raise StartupError(
+            f"cannot open the database {file}: {error.orig}; check who may use it, and the space "
+            "on its disk"
+        ) from error
     except sa.exc.DatabaseError as error:
         hint = "restore it from a backup"
         if sqlite.has_log(file):

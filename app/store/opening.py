@@ -52,6 +52,8 @@ def examine(file: Path, *, migrate: bool) -> bool:
                 if told != "ok":
                     raise StoreCorrupt(f"the database {file} is damaged: {told}")
             if is_older(connection, file, migrate=migrate):
+                if anchor is not None:  # they came with the newest schema
+                    raise _another(file)
                 return True
             require_same_store(connection, file, anchor)
             if has_log:
@@ -77,15 +79,13 @@ def foreign_log(file: Path) -> str:
 def require_same_store(connection: sa.Connection, file: Path, anchor: Anchor | None) -> None:
     """Raises `StartupError` when the anchor, read before, does not lead to this database."""
     store_id = owner.read(connection).store_id
-    head = connection.scalar(sa.select(tables.head.c.version)) or 0
+    head = connection.scalar(sa.select(tables.head.c.version))
     if anchor is None:
         return
-    keep = f"to go on with this one all the same: {shlex.join(['rm', str(anchor_file(file))])}"
     if store_id != anchor.store_id:
-        raise StartupError(
-            f"the database {file} is another one than was here; put the right one back, or, {keep}"
-        )
-    if head < anchor.version:
+        raise _another(file)
+    keep = _keep(file)
+    if not isinstance(head, int) or head < anchor.version:
         raise StoreCorrupt(
             f"the head is {head}, and version {anchor.version} was committed to the database "
             f"{file}: it is older than it was, or its newest edits were removed with its -wal file "
@@ -96,6 +96,17 @@ def require_same_store(connection: sa.Connection, file: Path, anchor: Anchor | N
             f"event {anchor.version} of the database {file} is not the one that was committed; "
             f"restore a backup, or, {keep}"
         )
+
+
+def _another(file: Path) -> StartupError:
+    return StartupError(
+        f"the database {file} is another one than was here; put the right one back, or, "
+        f"{_keep(file)}"
+    )
+
+
+def _keep(file: Path) -> str:
+    return f"to go on with this one all the same: {shlex.join(['rm', str(anchor_file(file))])}"
 
 
 def _or_anew(file: Path) -> str:

@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.store.anchor import Anchor, read_anchor, write_anchor
 from app.store.records import digest_of
 from tests.integration.test_restart import edit
+from tests.support.old_schema import written_at
 from tests.support.server import DEADLINE_S, LiveServer, ServerProcess, eventually, picture
 from tests.support.store import alter
 
@@ -67,6 +68,7 @@ def refusal(folder: Path) -> str:
 def doctor(folder: Path, model: Path) -> tuple[int, str]:
     told = CliRunner().invoke(app, ["doctor", "--data-dir", str(folder), "--model", str(model)])
     assert isinstance(told.exception, SystemExit | None), told.exception
+    assert "Traceback" not in told.output
     return told.exit_code, told.output
 
 
@@ -138,6 +140,22 @@ def test_another_database_in_its_place_is_refused(
     subprocess.run(commands(told)[0], shell=True, check=True)  # noqa: S602 - as a user would
     with start(data, tiny_checkpoint) as server:
         assert server.version() == 1
+
+
+def test_a_backup_of_an_older_release_is_refused_where_a_newer_database_was(
+    data: Path, tmp_path: Path
+) -> None:
+    old = written_at("0004", data / "errata.db", tmp_path)
+    before = old.read_bytes()
+    old.replace(data / "errata.db")
+    assert "is another one than was here" in refusal(data)
+    assert (data / "errata.db").read_bytes() == before
+
+
+def test_a_head_that_is_no_number_is_named(data: Path, tiny_checkpoint: Path) -> None:
+    alter(data / "errata.db", "UPDATE head SET version = 'x'")
+    assert "the head is x" in refusal(data)
+    assert "the head is x" in doctor(data, tiny_checkpoint)[1]
 
 
 def test_a_dropped_table_is_named(data: Path, tiny_checkpoint: Path) -> None:

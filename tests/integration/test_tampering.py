@@ -61,6 +61,7 @@ class Data:
         told = CliRunner().invoke(
             app, ["doctor", "--data-dir", str(self.folder), "--model", str(self.model)]
         )
+        assert "Traceback" not in told.output
         if not isinstance(told.exception, SystemExit | None):
             return -1, "".join(traceback.format_exception(told.exception))
         return told.exit_code, told.output
