@@ -40,6 +40,9 @@ MAX_BYTES = 10 * 1024 * 1024
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
+SMALL_PIXELS = 1_000_000
+SMALL_BYTES = 512 * 1024
+
 WEBP_PIXELS_AT_ONCE = MAX_PIXELS
 """Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
 
@@ -61,23 +64,21 @@ class DecodedImage:
 class ImageDecoder:
     """Some processes that decode, and a bound on the pixels held by everybody together.
 
-    Lives on the event loop's thread. A picture may take `limit_s` of computing time.
+    Lives on the event loop's thread. A picture may take `limit_s` of computing time. Small ones
+    have a process of their own, so that none of them waits for those that cost much.
     """
 
     def __init__(self, workers: int, *, limit_s: float = 5.0) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
-        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
-        for process in self._all:
-            self._idle.put(process)
+        self._large = _Lane(workers, limit_s=limit_s)
+        self._small = _Lane(1, limit_s=limit_s)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
         self._webp_budget = _PixelBudget(WEBP_PIXELS_AT_ONCE)
 
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
         """The picture a request field holds; its pixels count as held until the block ends."""
-        read = self._pool.submit(_read, field)
-        data, size = await asyncio.wrap_future(read)
+        lane = self._small if len(field) <= 2 * SMALL_BYTES else self._large
+        data, size = await asyncio.wrap_future(lane.threads.submit(_read, field))
         async with self._held(size, data) as image:
             yield image
 
@@ -92,7 +93,7 @@ class ImageDecoder:
 
         Waiting for a share of what all requests hold, they could wait for one another.
         """
-        return (await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
+        return (await asyncio.wrap_future(self._large.decode(png))).pixels
 
     @asynccontextmanager
     async def _held(self, size: tuple[int, int], data: bytes) -> AsyncIterator[DecodedImage]:
@@ -111,12 +112,33 @@ class ImageDecoder:
 
     async def _begin(self, data: bytes, pixels: int) -> Future[DecodedImage]:
         """Give it to a process, a WebP once there is room for what its decoder holds."""
+        is_small = pixels <= SMALL_PIXELS and len(data) <= SMALL_BYTES
+        lane = self._small if is_small else self._large
         if data[8:12] != b"WEBP":
-            return self._pool.submit(self._decode, data)
+            return lane.decode(data)
         await self._webp_budget.take(pixels)
-        running = self._pool.submit(self._decode, data)
+        running = lane.decode(data)
         _when_done(running, self._webp_budget.give, pixels)
         return running
+
+    def close(self) -> None:
+        """Stop, whatever is being decoded. Blocks for a moment."""
+        for lane in (self._large, self._small):
+            lane.close()
+
+
+class _Lane:
+    """Pictures that wait for each other, and the processes that decode them."""
+
+    def __init__(self, workers: int, *, limit_s: float) -> None:
+        self.threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
+
+    def decode(self, data: bytes) -> Future[DecodedImage]:
+        return self.threads.submit(self._decode, data)
 
     def _decode(self, data: bytes) -> DecodedImage:
         process = self._idle.get()
@@ -131,10 +153,9 @@ class ImageDecoder:
         return _finished(pixels)
 
     def close(self) -> None:
-        """Stop, whatever is being decoded. Blocks for a moment."""
         for process in self._all:
             process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.threads.shutdown(wait=True, cancel_futures=True)
         for process in self._all:
             process.close()
 
