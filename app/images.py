@@ -52,6 +52,9 @@ MAX_TOGETHER = 2 * MAX_PIXELS
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
+SMALL_PIXELS = 1_000_000
+SMALL_BYTES = 512 * 1024
+
 WEBP_PIXELS_AT_ONCE = MAX_PIXELS
 """Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
 
@@ -74,15 +77,13 @@ class DecodedImage:
 class ImageDecoder:
     """Some processes that decode, and a bound on the pixels held by everybody together.
 
-    Lives on the event loop's thread. A picture may take `limit_s` of computing time.
+    Lives on the event loop's thread. A picture may take `limit_s` of computing time. Small ones
+    have a process of their own, so that none of them waits for those that cost much.
     """
 
     def __init__(self, workers: int, *, limit_s: float = 5.0) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
-        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
-        for process in self._all:
-            self._idle.put(process)
+        self._large = _Lane(workers, limit_s=limit_s)
+        self._small = _Lane(1, limit_s=limit_s)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
         self._webp_budget = _PixelBudget(WEBP_PIXELS_AT_ONCE)
 
@@ -100,7 +101,7 @@ class ImageDecoder:
                 f"The request has {len(fields)} pictures; the limit is {MAX_PICTURES}.",
                 param="image",
             )
-        read = [await asyncio.wrap_future(self._pool.submit(_read, field)) for field in fields]
+        read = [await self._read(field) for field in fields]
         pixels = sum(width * height for _, (width, height) in read)
         if len(read) > 1 and pixels > MAX_TOGETHER:
             raise ImageTooManyPixels(
@@ -130,7 +131,8 @@ class ImageDecoder:
         Waiting for a share of what all requests hold, they could wait for one another.
         """
         with _stored(digest) as same:
-            return same(await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
+            (image,) = await asyncio.wrap_future(self._large.decode([png]))
+            return same(image).pixels
 
     @asynccontextmanager
     async def _held(self, pixels: int, files: Sequence[bytes]) -> AsyncIterator[list[DecodedImage]]:
@@ -149,16 +151,42 @@ class ImageDecoder:
             else:
                 _when_done(running, self._budget.give, pixels)
 
+    async def _read(self, field: str) -> tuple[bytes, tuple[int, int]]:
+        lane = self._small if len(field) <= 2 * SMALL_BYTES else self._large
+        return await asyncio.wrap_future(lane.threads.submit(_read, field))
+
     async def _begin(self, files: Sequence[bytes]) -> Future[list[DecodedImage]]:
         """Give them to a process, one after another; a WebP once its decoder has room."""
-        sizes = [check_size(data) for data in files if data[8:12] == b"WEBP"]
-        largest = max((width * height for width, height in sizes), default=0)
-        if largest:
-            await self._webp_budget.take(largest)
-        running = self._pool.submit(lambda: [self._decode(data) for data in files])
-        if largest:
-            _when_done(running, self._webp_budget.give, largest)
+        pixels = [width * height for width, height in map(check_size, files)]
+        is_small = sum(pixels) <= SMALL_PIXELS and sum(map(len, files)) <= SMALL_BYTES
+        lane = self._small if is_small else self._large
+        webp = (n for n, data in zip(pixels, files, strict=True) if data[8:12] == b"WEBP")
+        if (largest := max(webp, default=0)) == 0:
+            return lane.decode(files)
+        await self._webp_budget.take(largest)
+        running = lane.decode(files)
+        _when_done(running, self._webp_budget.give, largest)
         return running
+
+    def close(self) -> None:
+        """Stop, whatever is being decoded. Blocks for a moment."""
+        for lane in (self._large, self._small):
+            lane.close()
+
+
+class _Lane:
+    """Pictures that wait for each other, and the processes that decode them."""
+
+    def __init__(self, workers: int, *, limit_s: float) -> None:
+        self.threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
+
+    def decode(self, files: Sequence[bytes]) -> Future[list[DecodedImage]]:
+        """One after another."""
+        return self.threads.submit(lambda: [self._decode(data) for data in files])
 
     def _decode(self, data: bytes) -> DecodedImage:
         process = self._idle.get()
@@ -173,10 +201,9 @@ class ImageDecoder:
         return _finished(pixels)
 
     def close(self) -> None:
-        """Stop, whatever is being decoded. Blocks for a moment."""
         for process in self._all:
             process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.threads.shutdown(wait=True, cancel_futures=True)
         for process in self._all:
             process.close()
 
