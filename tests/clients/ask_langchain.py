@@ -27,7 +27,7 @@ def ask(question: str) -> str:
     streamed = "".join(str(chunk.content) for chunk in llm.stream(messages))
     assert streamed == whole
     held = llm.with_structured_output(Answer).invoke(messages)
-    assert held == Answer(answer=whole)
+    assert isinstance(held, Answer)
     return whole
 
 
