@@ -10,7 +10,7 @@
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
-    │                       EditStale KeyLabelTaken LastAdminKey
+    │                       EditStale KeyLabelTaken LastAdminKey NoQuestionEncoder
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -248,6 +248,13 @@ class KeyLabelTaken(Conflict):
 class LastAdminKey(Conflict):
     code = "last_admin_key"
     default_hint = "Make another key with the scope admin first, or set ERRATA_ADMIN_KEY."
+
+
+class NoQuestionEncoder(Conflict):
+    code = "no_question_encoder"
+    default_hint = (
+        "`make install` installs the one that ships; ERRATA_QUESTION_ENCODER names another one."
+    )
 
 
 class VersionMismatch(ServiceError):

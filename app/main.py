@@ -13,8 +13,19 @@ from fastapi import FastAPI
 from app.bodies import Bodies, BodyLimit
 from app.guard import KeyGuard
 from app.handlers import install_handlers
-from app.middleware import HostGuard, RequestContext
-from app.routes import admin, attributions, edits, generate, health, keys, pages, versions
+from app.middleware import HostGuard, RequestContext, SafeInBrowsers
+from app.routes import (
+    admin,
+    attributions,
+    edits,
+    generate,
+    health,
+    keys,
+    pages,
+    pictures,
+    scope,
+    versions,
+)
 from app.runtime import Runtime
 from app.schemas.errors import ErrorBody
 from app.settings import ALWAYS_ALLOWED_HOSTS, Settings
@@ -48,13 +59,26 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         version=importlib.metadata.version("errata"),
         summary="A vision-language model that can be corrected while it runs.",
         lifespan=lifespan,
+        docs_url=None,  # a page of our own: `app/routes/pages.py`
         redoc_url=None,
         redirect_slashes=False,
         responses={"default": {"model": ErrorBody, "description": "Every error has this shape."}},
     )
     app.state.runtime = current
-    for module in (pages, generate, attributions, edits, admin, keys, versions, health):
+    for module in (
+        pages,
+        generate,
+        attributions,
+        edits,
+        pictures,
+        scope,
+        admin,
+        keys,
+        versions,
+        health,
+    ):
         app.include_router(module.router)
+    app.mount("/console", pages.ConsoleFiles(), name="console")
     install_handlers(app)
     bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)
     current.when_draining(bodies.arriving.end)
@@ -67,6 +91,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         on_end=current.request_ended,
         is_ending=lambda: current.state in ("draining", "closed"),
     )
+    app.add_middleware(SafeInBrowsers)
     return app
 
 

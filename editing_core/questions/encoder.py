@@ -141,6 +141,15 @@ class QuestionEncoder:
             return key[None][:0]
         return self._known.not_for(key)
 
+    def nearest_intents(self, prompt: str, count: int, *, corpus_size: int) -> list[int]:
+        """Places in the corpus of the `count` intents nearest to `prompt`, the nearest first.
+
+        None where no corpus of `corpus_size` intents was known when the encoder was made.
+        """
+        if self._known is None or len(self._known) != corpus_size:
+            return []
+        return self._known.nearest(self.keys([prompt])[0], count)
+
     def known_as_other(
         self, queries: NDArray[np.float32], own: NDArray[np.float32], edits: NDArray[np.float32]
     ) -> NDArray[np.bool_]:

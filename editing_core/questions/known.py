@@ -46,6 +46,14 @@ class KnownQuestions:
         self._least = least
         self._nearest = lru_cache(_KEPT_QUESTIONS)(self._find)
 
+    def __len__(self) -> int:
+        return len(self._centres)
+
+    def nearest(self, key: Keys, count: int) -> list[int]:
+        """The `count` intents whose centres are nearest to `key`, the nearest first."""
+        order = np.argsort(-(self._centres @ key), kind="stable")
+        return [int(intent) for intent in order[:count]]
+
     def not_for(self, key: Keys) -> Keys:
         """What a question with this key is not for, float32 `[n, dim]`; none where it is unknown.
 

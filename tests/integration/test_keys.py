@@ -87,6 +87,7 @@ def test_every_route_asks_for_what_is_listed(connect: Connect, make: Make) -> No
     nobody, wrong = connect(None), connect("ek_wrong")
     for (method, template), need in ROUTES.items():
         path = template.replace("{id}", "01J00000000000000000000000")
+        path = path.replace("{file:path}", "index.html")
         body = b"{}" if method == "POST" else None
         for client in (nobody, wrong):
             response = client.request(method, path, content=body)
