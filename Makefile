@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-all check format bench lock clean
+.PHONY: help install install-dev serve test test-all check format bench screenshots axe lock clean
 
 help:  ## Show what there is
 	@echo "Errata: a vision-language model that can be corrected while it runs."
@@ -48,6 +48,22 @@ format: $(INSTALLED_DEV)  ## Put the code into shape
 bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an edit takes
 	@$(BIN)/python -m benchmarks.serving_ratios
 	@$(BIN)/python -m benchmarks.edit_latency
+
+screenshots: $(INSTALLED_DEV)  ## Write every view of the console into build/screenshots (needs Chromium)
+	@$(BIN)/python -m tests.support.screenshots build/screenshots
+
+# For tests of the console, never shipped. MPL-2.0.
+AXE_URL := https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz
+AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+
+axe: build/axe-core/axe.min.js  ## Fetch axe-core, with which tests check the console for accessibility
+
+build/axe-core/axe.min.js: | $(BIN)/python
+	@mkdir -p build/axe-core
+	@$(BIN)/python -c "import urllib.request; urllib.request.urlretrieve('$(AXE_URL)', 'build/axe-core/axe.tgz')"
+	@echo "$(AXE_SHA256)  build/axe-core/axe.tgz" | sha256sum -c --quiet -
+	@tar -xzf build/axe-core/axe.tgz -C build/axe-core --strip-components=1 package/axe.min.js package/LICENSE
+	@touch $@ && rm build/axe-core/axe.tgz
 
 clean:  ## Remove .venv and the caches; never the data directory
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
@@ -82,7 +98,7 @@ $(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt re
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED) requirements/dev.lock
-	@echo "==> Tools for tests and linting (about 30 MB once)"
+	@echo "==> Tools for tests and linting (about 80 MB once)"
 	@$(PIP) install --require-hashes -r requirements/dev.lock
 	@touch $@
 

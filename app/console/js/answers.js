@@ -5,6 +5,7 @@ import { edit } from "./edits_api.js";
 import { count, millis } from "./format.js";
 import { measured } from "./measured.js";
 import { bar, editLine, errorBox } from "./parts.js";
+import { onUpdate } from "./state.js";
 
 export function startAnswers() {
   let running = new AbortController();
@@ -31,6 +32,13 @@ export function startAnswers() {
       fill(byId("ask-error"), errorBox(error));
     }
   }
+
+  // Another picture or question: what is shown answers neither, and must not be corrected.
+  onUpdate((_, changes) => {
+    if (!changes.picture && changes.question === undefined) return;
+    running.abort();
+    byId("answers").hidden = true;
+  });
 
   return { ask, current };
 }

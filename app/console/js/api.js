@@ -50,7 +50,7 @@ async function* lines(response) {
       yield* parts;
     }
   } finally {
-    reader.cancel();
+    reader.cancel().catch(() => undefined); // called off, or broken already: that was told above
   }
 }
 

@@ -9,12 +9,25 @@ import { beforeAfter, errorBox, loading, statusChip, verification, when } from "
 import { wholePicture } from "./pictures.js";
 import { reachPanel } from "./reach.js";
 
+const EDITABLE = ["active", "superseded"];
+
+// Shown again, only what may have changed is drawn anew: a question that somebody just looked up
+// stays where it is.
 export async function showEdit(place, id) {
-  if (place.dataset.edit !== id) fill(place, loading());
-  place.dataset.edit = id;
+  if (place.dataset.edit !== id) {
+    fill(place, loading());
+    place.dataset.edit = id;
+    delete place.dataset.status;
+  }
   try {
     const edit = await editById(id);
-    if (place.dataset.edit === id) fill(place, back(), about(place, edit), history(edit), reach(edit));
+    if (place.dataset.edit !== id) return;
+    if (place.dataset.status !== edit.status) {
+      place.dataset.status = edit.status;
+      const reach = EDITABLE.includes(edit.status) ? reachPanel(id) : null;
+      fill(place, back(), h("div", { class: "stack" }), reach);
+    }
+    fill(place.children[1], about(place, edit), history(edit));
   } catch (error) {
     if (place.dataset.edit === id) fill(place, back(), errorBox(error));
   }
@@ -26,7 +39,7 @@ function about(place, edit) {
   const problem = h("div", { "aria-live": "polite" });
   return h("article", { class: "card stack", "aria-labelledby": "edit-title" },
     h("div", { class: "row spread" },
-      h("h2", { id: "edit-title", class: "edit-title" }, edit.prompt), statusChip(edit.status)),
+      h("h2", { id: "edit-title", class: "edit-title", tabindex: "-1" }, edit.prompt), statusChip(edit.status)),
     h("div", { class: "edit-about" },
       wholePicture(edit),
       h("div", { class: "stack" }, beforeAfter(edit.before, edit.target), facts(edit))),
@@ -40,6 +53,7 @@ function about(place, edit) {
         const done = await work();
         if (done) toast(`${told}${done.version ? `: version ${done.version}` : ""}.`);
         await showEdit(place, edit.id);
+        if (done) place.querySelector("#edit-title").focus();
       } catch (error) {
         fill(problem, errorBox(error));
       }
@@ -87,5 +101,3 @@ function history(edit) {
       h("p", { class: "muted small" }, event.actor, " · ", when(event.at)),
       event.reason ? h("p", { class: "reason" }, event.reason) : null))));
 }
-
-const reach = (edit) => (["active", "superseded"].includes(edit.status) ? reachPanel(edit.id) : null);

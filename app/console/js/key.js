@@ -25,11 +25,18 @@ export function startKey() {
     keep(field.value.trim());
     dialog.close();
   };
-  window.addEventListener("errata:key-needed", () =>
+  let wasAsked = false; // once is enough: whoever closed the dialog has the button in the bar
+  window.addEventListener("errata:key-needed", () => {
+    if (wasAsked) return;
+    wasAsked = true;
     open(currentKey()
       ? "The server does not know this key, or it was revoked. Enter another one."
-      : "This server asks for a key. `errata keys create` makes one. It is kept in this tab only."));
-  window.addEventListener("errata:key", showKey);
+      : "This server asks for a key. `errata keys create` makes one. It is kept in this tab only.");
+  });
+  window.addEventListener("errata:key", () => {
+    wasAsked = false;
+    showKey();
+  });
   showKey();
 }
 

@@ -1,6 +1,6 @@
 // Pieces that several views are made of.
 
-import { h, icon } from "./dom.js";
+import { byId, h, icon } from "./dom.js";
 import { ago, count, figure, said, whole } from "./format.js";
 import { thumbnail } from "./pictures.js";
 
@@ -27,6 +27,10 @@ export const when = (at) => h("time", { datetime: at, title: whole(at) }, ago(at
 export function errorBox(error, ...more) {
   if (error.status === 403 && error.code === "insufficient_scope") {
     return emptyBox("key", "Your key may not do this", error.message, ...more);
+  }
+  if (error.status === 401) {
+    return emptyBox("key", "This server asks for a key", "Enter one that it knows.",
+      h("p", {}, h("button", { type: "button", class: "primary", onclick: () => byId("key-button").click() }, "Enter a key")));
   }
   return h("div", { class: "notice bad", role: "alert" },
     icon("warning"),

@@ -14,6 +14,7 @@ export function reachPanel(editId) {
   const asked = []; // questions of one's own, newest first
   const body = h("div", { class: "stack" });
   const problem = h("div", { "aria-live": "polite" });
+  const title = h("h2", { class: "card-title", id: "reach-title", tabindex: "-1" }, "Where it will apply");
 
   async function refresh() {
     if (!body.childNodes.length) fill(body, loading("Looking at questions near it"));
@@ -38,6 +39,7 @@ export function reachPanel(editId) {
         const done = await rescope(editId, change);
         toast(`${told}: version ${done.version}.`);
         await refresh();
+        title.focus();
       } catch (error) {
         fill(problem, refused(error, change, told));
       }
@@ -71,7 +73,7 @@ export function reachPanel(editId) {
 
   refresh();
   return h("section", { class: "card stack", "aria-labelledby": "reach-title" },
-    h("h2", { class: "card-title", id: "reach-title" }, "Where it will apply"),
+    title,
     h("p", { class: "muted" }, "Questions near it that people ask, told apart by their words, on pictures like this one. The line marks how sure it has to be."),
     problem, body);
 }

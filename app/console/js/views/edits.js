@@ -24,7 +24,9 @@ export const editsView = {
     filters.onsubmit = (event) => event.preventDefault();
     byId("edits-more").onclick = () => load({ isMore: true });
     onUpdate((_, changes) => {
-      if (changes.versions && !byId("view-edits").hidden) load();
+      if (!changes.versions || byId("view-edits").hidden) return;
+      load();
+      if (chosen !== null) showEdit(byId("edit-detail"), chosen);
     });
   },
 

@@ -5,7 +5,7 @@ import { busy, byId, fill, h } from "../dom.js";
 import { edit as editById } from "../edits_api.js";
 import { count, figure } from "../format.js";
 import { bar, editLine, emptyBox, errorBox, loading } from "../parts.js";
-import { state, update } from "../state.js";
+import { refreshVersions, state, update } from "../state.js";
 
 const OUTCOMES = {
   applied: ["Took part", "good", "Picture and words fit."],
@@ -14,7 +14,10 @@ const OUTCOMES = {
   inactive: ["Not in force", "neutral", "It would have been considered, but is not active in this version."],
 };
 
+const TOKENS = ["First", "Second", "Third", "Fourth"];
+
 let explained = null; // what is shown now, so that coming back asks nothing again
+let lastToken = TOKENS.length - 1; // known once a token is asked for that is not there
 
 export const explainView = {
   start() {
@@ -42,8 +45,10 @@ export const explainView = {
 async function explain() {
   const { picture, question } = state;
   explained = { picture, question };
+  lastToken = TOKENS.length - 1;
   fill(byId("explain-error"));
   try {
+    if (!state.versions) await refreshVersions();
     await Promise.all([candidates(), attribution(0)]);
   } catch (error) {
     explained = null;
@@ -94,13 +99,22 @@ async function attribution(token) {
     tokens(found.token);
   } catch (error) {
     if (error.code !== "answer_too_short") throw error;
-    tokens(token - 1);
+    lastToken = token - 1;
+    if (lastToken >= 0) return attribution(lastToken);
+    fill(place, h("p", { class: "muted" }, "The base model says nothing, so there is nothing to explain."));
   }
 }
 
-// How many tokens there are is known once one is asked for that is not there.
 function tokens(current) {
-  fill(byId("attribution-tokens"), ["First", "Second", "Third", "Fourth"].map((name, at) =>
+  fill(byId("attribution-tokens"), TOKENS.slice(0, lastToken + 1).map((name, at) =>
     h("button", { type: "button", class: "chip-button", "aria-pressed": String(at === current),
-      onclick: (event) => busy(event.target, () => attribution(at)) }, `${name} token`)));
+      onclick: (event) => busy(event.target, () => another(at)) }, `${name} token`)));
+}
+
+async function another(token) {
+  try {
+    await attribution(token);
+  } catch (error) {
+    fill(byId("explain-error"), errorBox(error));
+  }
 }

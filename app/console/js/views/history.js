@@ -102,7 +102,7 @@ function beginning() {
 }
 
 function restoreButton(version, name) {
-  return h("button", { type: "button", class: "small", "aria-label": `Restore version ${version}: ${name}`,
+  return h("button", { type: "button", class: "small", "aria-label": `Restore to here: version ${version}, ${name}`,
     onclick: (event) => restoreTo(event.target, version) }, "Restore to here");
 }
 
@@ -118,6 +118,7 @@ async function restoreTo(button, version) {
     try {
       const done = await restore(version, reason, head);
       toast(done.changed ? restored(done) : "Everything is so already.");
+      byId("history-title").focus();
     } catch (error) {
       button.closest(".event-card").append(errorBox(error));
     }
