@@ -7,10 +7,14 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
+from app.schemas.edits import EditView
+from app.schemas.events import EventView
+from editing_core.types import Outcome
 from tests.support.server import ROOT
 
 CONSOLE = ROOT / "app" / "console"
@@ -161,6 +165,19 @@ def test_scripts_import_what_is_there(script: Path) -> None:
             assert re.search(rf"export (async )?(const|function\*?|class) {exported}\b", target), (
                 f"{exported} of {file}"
             )
+
+
+def test_every_word_of_the_api_has_its_words() -> None:
+    """What a view shows by name, it can name: outcomes, statuses, events."""
+    events = EventView.model_fields["type"].annotation
+    statuses = EditView.model_fields["status"].annotation
+    for file, known in (
+        ("views/explain.js", get_args(Outcome)),
+        ("parts.js", get_args(statuses)),
+        ("event_text.js", get_args(events)),
+    ):
+        source = (CONSOLE / "js" / file).read_text("utf-8")
+        assert [word for word in known if f"  {word}: " not in source] in ([], ["restored"]), file
 
 
 def test_samples_are_complete() -> None:

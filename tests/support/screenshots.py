@@ -54,6 +54,7 @@ def prepare(client: httpx.Client) -> str:
     colour = correct("ring", "What colour is the ring?", "red", tags=["colours"])
     correct("hexagon", "Which charge is at the top?", "heart", note="Seen in the atlas of 2026.")
     post(f"/admin/edits/{colour}/rollback", reason="The atlas was right after all.")
+    correct("heart", "What colour is the border?", "green", verify="report")
     capital = correct("heart", "What is the capital?", "Newhaven", tags=["places"])
     post(f"/edits/{capital}/scope", rephrases=["Capital city?"], reason="From the log.")
     return capital
@@ -81,6 +82,8 @@ def photograph(browser: Browser, url: str, edit_id: str, out: Path) -> None:
         page = context.new_page()
 
         def shot(name: str, kind: str = kind, page: Page = page) -> None:
+            page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+            page.mouse.move(0, 0)
             page.wait_for_timeout(300)
             page.screenshot(path=out / f"{name}-{kind}.png", full_page=True)
 
@@ -111,7 +114,8 @@ def photograph(browser: Browser, url: str, edit_id: str, out: Path) -> None:
             corrected(page)
             shot("corrected")
             page.get_by_role("button", name="API key").click()
-            shot("key")
+            page.wait_for_timeout(300)
+            page.screenshot(path=out / "key-light.png")
             page.goto(f"{url}/docs")
             page.locator(".opblock").first.wait_for()
             shot("docs")

@@ -45,6 +45,7 @@ export function startAnswers() {
 
 function begin(isCompared) {
   fill(byId("ask-error"));
+  byId("guide").hidden = true;
   byId("answers").hidden = false;
   byId("base-card").hidden = !isCompared;
   byId("answer-cards").classList.toggle("single", !isCompared);

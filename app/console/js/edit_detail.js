@@ -33,7 +33,7 @@ export async function showEdit(place, id) {
   }
 }
 
-const back = () => h("p", { class: "only-narrow" }, h("a", { href: "#/edits" }, icon("back"), " All edits"));
+const back = () => h("p", { class: "only-narrow" }, h("a", { class: "button small", href: "#/edits" }, icon("back"), "All edits"));
 
 function about(place, edit) {
   const problem = h("div", { "aria-live": "polite" });

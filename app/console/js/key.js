@@ -9,6 +9,7 @@ export function startKey() {
   const open = (why) => {
     byId("key-why").textContent = why;
     field.value = "";
+    byId("key-forget").hidden = !currentKey();
     if (!dialog.open) dialog.showModal();
     field.focus();
   };

@@ -11,6 +11,9 @@ const OUTCOMES = {
   applied: ["Took part", "good", "Picture and words fit."],
   below_sentinel: ["Dropped", "neutral", "Seen more closely, the picture is another one."],
   below_text_gate: ["Dropped", "neutral", "The question is another one."],
+  excluded: ["Dropped", "neutral", "The question is nearer to one that the edit is not for."],
+  outweighed: ["Dropped", "neutral", "Another edit fits better, and has another answer."],
+  ambiguous: ["Dropped", "warn", "Two edits with different answers fit alike, so neither took part."],
   inactive: ["Not in force", "neutral", "It would have been considered, but is not active in this version."],
 };
 
@@ -91,7 +94,7 @@ async function attribution(token) {
   try {
     const found = await post("attributions", { prompt: state.question, image: state.picture.uri, token });
     fill(place, h("figure", { class: "attribution" },
-      h("img", { src: found.picture, alt: `Heat map over the picture, and a curve of what each layer adds to "${found.token_text}"` }),
+      h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "The attribution" }, h("img", { src: found.picture, alt: `Heat map over the picture, and a curve of what each layer adds to "${found.token_text}"` })),
       h("figcaption", { class: "muted" },
         `The base model says "${found.answer}". Shown is "${found.token_text}": where noise in the picture changes it most, `,
         `and what attention and MLP of each layer add. The curve recommends layer ${found.recommended_layer}. `,

@@ -64,9 +64,10 @@ async function line(event) {
   return h("li", { class: `event ${event.type}`, "data-day": day(event.at) },
     h("p", { class: "day-name" }, day(event.at)),
     h("div", { class: "event-card" },
-      h("div", { class: "row spread" },
-        h("p", {}, h("span", { class: "version" }, event.version), h("strong", {}, eventText(event)),
-          h("span", { class: "muted small" }, ` ${event.actor} · ${clock(event.at)}`)),
+      h("div", { class: "event-head" },
+        h("span", { class: "version" }, event.version),
+        h("div", { class: "grow" }, h("p", {}, h("strong", {}, eventText(event))),
+          h("p", { class: "muted small" }, `${event.actor} · ${clock(event.at)}`)),
         event.version === head ? h("span", { class: "chip accent" }, "Now") : restoreButton(event.version, eventText(event))),
       event.reason ? h("p", { class: "reason" }, event.reason) : null,
       changes,
@@ -95,8 +96,9 @@ function scopeLine(scope) {
 
 function beginning() {
   return h("li", { class: "event base" }, h("div", { class: "event-card" },
-    h("div", { class: "row spread" },
-      h("p", {}, h("span", { class: "version" }, 0), h("strong", {}, "The base model"), h("span", { class: "muted small" }, " without any edit")),
+    h("div", { class: "event-head" },
+      h("span", { class: "version" }, 0),
+      h("div", { class: "grow" }, h("p", {}, h("strong", {}, "The base model")), h("p", { class: "muted small" }, "Without any edit")),
       head === 0 ? h("span", { class: "chip accent" }, "Now") : restoreButton(0, "the base model")),
     head === 0 ? emptyBox("history", "Nothing happened yet", "The first correction will be version 1.") : null));
 }
