@@ -79,6 +79,7 @@ def corrected(page: Page) -> None:
 def photograph(browser: Browser, url: str, edit_id: str, out: Path) -> None:
     for kind, options in KINDS.items():
         context = browser.new_context(**options)
+        context.set_default_timeout(120_000)
         page = context.new_page()
 
         def shot(name: str, kind: str = kind, page: Page = page) -> None:
