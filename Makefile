@@ -50,7 +50,7 @@ bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an
 	@$(BIN)/python -m benchmarks.edit_latency
 
 screenshots: $(INSTALLED_DEV)  ## Write every view of the console into build/screenshots (needs Chromium)
-	@$(BIN)/python -m tests.support.screenshots build/screenshots
+	@$(BIN)/python -m tests.support.screenshots build/screenshots $(ARGS)
 
 # For tests of the console, never shipped. MPL-2.0.
 AXE_URL := https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz

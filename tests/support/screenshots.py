@@ -1,6 +1,6 @@
-"""Pictures of every view of the console: `make screenshots`, or `python -m ... FOLDER`.
+"""Pictures of every view of the console, of a server that holds a few edits.
 
-Light, dark and phone width, with a server that holds a few edits.
+`make screenshots`, or `make screenshots ARGS=phone` for one kind of light, dark and phone.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,11 @@ def corrected(page: Page) -> None:
     page.locator(".reach-list").first.wait_for()
 
 
-def photograph(browser: Browser, url: str, edit_id: str, out: Path) -> None:
-    for kind, options in KINDS.items():
-        context = browser.new_context(**options)
+def photograph(
+    browser: Browser, url: str, edit_id: str, out: Path, *, kinds: Sequence[str]
+) -> None:
+    for kind in kinds:
+        context = browser.new_context(**KINDS[kind])
         context.set_default_timeout(120_000)
         page = context.new_page()
 
@@ -123,13 +125,13 @@ def photograph(browser: Browser, url: str, edit_id: str, out: Path) -> None:
         context.close()
 
 
-def main(out: Path, run: Callable[..., None] = photograph) -> None:
+def main(out: Path, kinds: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load(data_dir=Path(folder), device="cpu")
         with LiveServer(settings) as server, chromium() as browser:
-            run(browser, server.url, prepare(server.client), out)
+            photograph(browser, server.url, prepare(server.client), out, kinds=kinds)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] or list(KINDS))
