@@ -11,7 +11,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PreparedBatch, PromptRow
+from editing_core.backbones.batch import PreparedBatch, PreparedRow, PromptRow
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
+from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.cache import can_join
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
 from editing_core.editors.base import Editor
@@ -88,6 +90,8 @@ class EditableModel:
         self.router = router
         self.editors = dict(editors)
         self.questions = questions
+        self.rows_join = can_join(backbone.new_cache())
+        """Whether a row may decode beside others that came before it; else it decodes alone."""
 
     @classmethod
     def load(
@@ -294,6 +298,27 @@ class EditableModel:
             on_tokens=on_tokens,
             is_cancelled=is_cancelled,
         )
+
+    def prepare(self, row: GenerationRow) -> PreparedRow:
+        """What `begin` takes of a row: its tokens, and its picture looked at.
+
+        Raises `ContextTooLong`, `PictureNotReadable`.
+        """
+        self._check_prompt(row.prompt)
+        return self.backbone.prepare_row(PromptRow(row.prompt, row.image))
+
+    @torch.no_grad()
+    def begin(
+        self, prepared: Sequence[PreparedRow], rows: Mapping[Hashable, GenerationRow]
+    ) -> DecodeBatch:
+        """Prefill `rows`, by the caller's names for them, and hand them on for decoding.
+
+        `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.
+        """
+        batch = self.backbone.collate(prepared)
+        edited = self.edited_pass(batch, [row.snapshot for row in rows.values()])
+        samplings = [row.sampling for row in rows.values()]
+        return DecodeBatch.begin(self.backbone, batch, edited, list(rows), samplings)
 
     @torch.no_grad()
     def token_logits(self, row: GenerationRow, token_ids: Sequence[int]) -> Tensor:

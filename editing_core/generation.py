@@ -51,7 +51,7 @@ class GenerationRow:
     snapshot: Snapshot | None = None
 
 
-class _Writer:
+class Writer:
     """One row's way to its end: picks tokens, knows when to stop, and gives out text."""
 
     def __init__(self, sampling: Sampling, *, backbone: Backbone, prompt_tokens: int) -> None:
@@ -66,14 +66,17 @@ class _Writer:
         self._ids: list[int] = []
         self.finish_reason: FinishReason | None = "length" if self._limit < 1 else None
 
-    def choose(self, logits: Tensor) -> int:
-        """The next token, from float32 logits `[vocab]`."""
+    def take(self, logits: Tensor) -> tuple[int, str]:
+        """The next token, from float32 logits `[vocab]`, and the text that became certain."""
+        token = self._choose(logits)
+        return token, self._push(token)
+
+    def _choose(self, logits: Tensor) -> int:
         if self._sampling.temperature <= 0.0:
             return int(logits.argmax())
         return _sample(logits, self._sampling, self._random)
 
-    def push(self, token: int) -> str:
-        """Take one token; return the text that became certain."""
+    def _push(self, token: int) -> str:
         self._ids.append(token)
         if token in self._stop_token_ids:
             self.finish_reason = "stop"
@@ -114,7 +117,7 @@ def run(
     and `NotFinite` where a row's next token cannot be chosen: the model gave NaN or infinity.
     """
     writers = [
-        _Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids))
+        Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids))
         for row, sampling in zip(batch.rows, samplings, strict=True)
     ]
     raise_if(is_cancelled)
@@ -127,8 +130,7 @@ def run(
         for b, writer in enumerate(writers):
             if writer.finish_reason is not None:
                 continue
-            tokens[b] = writer.choose(logits[b])
-            delta = writer.push(tokens[b])
+            tokens[b], delta = writer.take(logits[b])
             if delta and on_tokens is not None:
                 on_tokens(b, delta)
         if all(writer.finish_reason is not None for writer in writers):

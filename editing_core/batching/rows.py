@@ -1,0 +1,44 @@
+"""One row of a running batch, and what is heard of it after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from editing_core.errors import EditingError
+from editing_core.generation import Writer
+from editing_core.intervention import Fused
+from editing_core.types import GenerationResult, RoutingDecision
+
+
+@dataclass(slots=True, eq=False)
+class RunningRow:
+    """A row between two steps. `key` is its owner's name for it; no two rows have the same.
+
+    `fused` are the experts that it selected, by edit layer. `token` is its newest, which goes in
+    at the next step, number `step`: 2 for the first generated one.
+    """
+
+    key: Hashable
+    writer: Writer
+    decision: RoutingDecision
+    fused: Fused
+    token: int = 0
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowNews:
+    """What one step brought for the row `key`: text that became certain, and its end if it ended.
+
+    A row ends with a `result` or with an `error`, never with both.
+    """
+
+    key: Hashable
+    text: str = ""
+    result: GenerationResult | None = None
+    error: EditingError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.result is not None or self.error is not None
