@@ -9,11 +9,11 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+from app.device.facts import ModelFacts
 from app.store.artifacts import ArtifactShelf, Fingerprints
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
 from app.store.ledger import Ledger
-from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ class Recovered:
     snapshot: Snapshot
 
 
-def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
+def recover(log: EditLog, jobs: JobLog, facts: ModelFacts) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged artifact only
     takes its own edit out of service."""
     ledger, last = log.fold()
-    shelf = ArtifactShelf(log, fingerprints_of(model))
+    shelf = ArtifactShelf(log, fingerprints_of(facts))
     edit_ids = ledger.ids()
     active = set(ledger.active())
     entries = [
@@ -48,7 +48,7 @@ def recover(log: EditLog, jobs: JobLog, model: EditableModel) -> Recovered:
         for entry in shelf.load(edit_ids[start : start + _BATCH])
         if entry.edit_id in active
     ]
-    empty = model.empty_snapshot()
+    empty = facts.empty_snapshot()
     snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
     _tell_of_stale(shelf, ledger)
     logger.info(
@@ -85,7 +85,5 @@ def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
     )
 
 
-def fingerprints_of(model: EditableModel) -> Fingerprints:
-    return Fingerprints(
-        model.backbone_fingerprint, model.router_fingerprint, model.editor_fingerprints
-    )
+def fingerprints_of(facts: ModelFacts) -> Fingerprints:
+    return Fingerprints(facts.backbone, facts.router, facts.editors)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from app.admission import Admission
+from app.device.facts import ModelFacts
+from app.device.thread import DeviceThread
 from app.engine import InferenceEngine
 from app.errors import Draining, ServiceError, Starting, StartupError
 from app.history import History
@@ -102,22 +106,29 @@ class Runtime:
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
+        settings, facts = self.settings, ModelFacts.of(model)
         self._engine = InferenceEngine(
-            model,
-            queue_limit=self.settings.queue_limit,
-            refine_objective=self.settings.refine_objective,
+            facts,
+            partial(
+                DeviceThread,
+                model,
+                rows_at_once=settings.batch_rows,
+                tokens_at_once=settings.batch_tokens,
+            ),
+            admission=Admission(requests=settings.queue_limit, tokens=settings.queue_tokens),
+            refine_objective=settings.refine_objective,
         )
         self._engine.start()
         self._service = EditingService(
             engine=self._engine,
             decoder=self._decoder,
             history=history,
-            model_name=self.settings.model_name,
-            default_editor=self.settings.editor or model.default_editor,
-            refine_steps=self.settings.refine_steps,
+            model_name=settings.model_name,
+            default_editor=settings.editor or facts.default_editor,
+            refine_steps=settings.refine_steps,
             job_log=jobs,
-            edit_wait_s=self.settings.edit_wait_s,
-            edit_limit=self.settings.queue_limit,
+            edit_wait_s=settings.edit_wait_s,
+            edit_limit=settings.queue_limit,
         )
         if self.state == "starting":
             if resumes_edits:
@@ -129,7 +140,7 @@ class Runtime:
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        return model, History(log, recover(log, jobs, model)), jobs
+        return model, History(log, recover(log, jobs, ModelFacts.of(model))), jobs
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Of the first start, on the loading thread: minutes of it must not hold up an exit."""

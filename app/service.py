@@ -34,8 +34,8 @@ from app.timing import Stopwatch
 from app.ulid import new_ulid
 from app.verification import StoryTeller
 from editing_core.attribution.attribute import Attribution
-from editing_core.editable_model import GenerationRow
 from editing_core.experts.memory import Snapshot
+from editing_core.generation import GenerationRow
 from editing_core.types import Candidate, GenerationResult
 
 
@@ -105,7 +105,7 @@ class EditingService:
             await self.history.wait_for(ask.min_version)
         if ask.at_version is not None:
             self.history.require_version(ask.at_version, param="at_version")
-        with self.engine.ticket():
+        with self.engine.ticket(self._most_tokens(ask)):
             async with self._image(ask.image) as image:
                 snapshot = await self._snapshot(ask)
                 row = GenerationRow(
@@ -145,6 +145,13 @@ class EditingService:
             async with self._decoder.open(field) as image:
                 yield image
 
+    def _most_tokens(self, ask: GenerateRequest) -> int:
+        return self.engine.facts.most_tokens(
+            ask.prompt,
+            has_image=ask.image is not None,
+            max_new_tokens=ask.sampling.max_new_tokens,
+        )
+
     async def _snapshot(self, ask: GenerateRequest) -> Snapshot:
         if ask.at_version is None:
             return self.history.snapshot
@@ -155,7 +162,7 @@ class EditingService:
         found = list(result.decision.candidates)
         if row.image is not None and row.snapshot is not None:
             key = await self.engine.image_key(row.image)
-            tau = self.engine.model.router.tau
+            tau = self.engine.facts.tau
             near = self.history.inactive_near(key, tau, row.snapshot)
             found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
         return [CandidateView.of(each) for each in found]

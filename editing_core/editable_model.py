@@ -11,7 +11,7 @@ The model holds no edits: they come in with each row, as a snapshot. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.cache import can_join
+from editing_core.batching.rows import Key
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
 from editing_core.editors.base import Editor
@@ -309,8 +310,8 @@ class EditableModel:
 
     @torch.no_grad()
     def begin(
-        self, prepared: Sequence[PreparedRow], rows: Mapping[Hashable, GenerationRow]
-    ) -> DecodeBatch:
+        self, prepared: Sequence[PreparedRow], rows: Mapping[Key, GenerationRow]
+    ) -> DecodeBatch[Key]:
         """Prefill `rows`, by the caller's names for them, and hand them on for decoding.
 
         `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.

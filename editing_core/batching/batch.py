@@ -11,7 +11,8 @@ shapes add up in another order.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
+from typing import Generic
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import DecodeState
 from editing_core.batching import cache
-from editing_core.batching.rows import RowNews, RunningRow
+from editing_core.batching.rows import Key, RowNews, RunningRow
 from editing_core.decode_taps import DecodeTaps
 from editing_core.edited_pass import EditedPass
 from editing_core.errors import NotFinite
@@ -28,11 +29,15 @@ from editing_core.generation import Writer, refuse_not_finite
 from editing_core.types import Sampling
 
 
-class DecodeBatch:
+class DecodeBatch(Generic[Key]):
     """See the module's docstring. Build with `begin`; belongs on the thread that runs the model."""
 
     def __init__(
-        self, backbone: Backbone, rows: Sequence[RunningRow], logits: Tensor, state: DecodeState
+        self,
+        backbone: Backbone,
+        rows: Sequence[RunningRow[Key]],
+        logits: Tensor,
+        state: DecodeState,
     ) -> None:
         self._backbone = backbone
         self._rows = list(rows)
@@ -48,9 +53,9 @@ class DecodeBatch:
         backbone: Backbone,
         batch: PreparedBatch,
         edited: EditedPass,
-        keys: Sequence[Hashable],
+        keys: Sequence[Key],
         samplings: Sequence[Sampling],
-    ) -> DecodeBatch:
+    ) -> DecodeBatch[Key]:
         """Prefill `batch` and choose the first tokens. Raises what routing raises."""
         logits, state = backbone.prefill(batch, taps=edited.prefill_taps())
         rows = [
@@ -66,22 +71,24 @@ class DecodeBatch:
         ]
         return cls(backbone, rows, logits, state)
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    @property
+    def keys(self) -> list[Key]:
+        """Of the rows that are not at their ends."""
+        return [row.key for row in self._rows]
 
-    def join(self, other: DecodeBatch) -> None:
+    def join(self, other: DecodeBatch[Key]) -> None:
         """Take over the rows of `other`, which is used up. For models whose rows `can_join`."""
         if other._rows:
             self._state = cache.join([self._state, other._state]) if self._rows else other._state
             self._rows += other._rows
             self._taps = None
 
-    def drop(self, keys: Collection[Hashable]) -> None:
+    def drop(self, keys: Collection[Key]) -> None:
         """Let these rows go, as far as they are here."""
         self._keep([b for b, row in enumerate(self._rows) if row.key not in keys])
 
     @torch.no_grad()
-    def step(self) -> list[RowNews]:
+    def step(self) -> list[RowNews[Key]]:
         """One new token for every row. What fails as a whole leaves no row usable."""
         device = self._backbone.device
         if self._taps is None:
@@ -91,13 +98,13 @@ class DecodeBatch:
         logits = self._backbone.decode(tokens, self._state, taps=self._taps.at(steps))
         return self._take(logits)
 
-    def _take(self, logits: Tensor) -> list[RowNews]:
+    def _take(self, logits: Tensor) -> list[RowNews[Key]]:
         """Choose each row's next token; those that end with it leave."""
         news = [self._taken(row, logits[b]) for b, row in enumerate(self._rows)]
         self._keep([b for b, each in enumerate(news) if not each.is_last])
         return news
 
-    def _taken(self, row: RunningRow, logits: Tensor) -> RowNews:
+    def _taken(self, row: RunningRow[Key], logits: Tensor) -> RowNews[Key]:
         try:
             refuse_not_finite(logits[None], [0], [row.decision])
         except NotFinite as error:

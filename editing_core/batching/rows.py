@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from editing_core.errors import EditingError
 from editing_core.generation import Writer
 from editing_core.intervention import Fused
 from editing_core.types import GenerationResult, RoutingDecision
 
+Key = TypeVar("Key", bound=Hashable)
+"""A caller's name for a row; no two rows of a batch have the same."""
+
 
 @dataclass(slots=True, eq=False)
-class RunningRow:
-    """A row between two steps. `key` is its owner's name for it; no two rows have the same.
+class RunningRow(Generic[Key]):
+    """A row between two steps.
 
     `fused` are the experts that it selected, by edit layer. `token` is its newest, which goes in
     at the next step, number `step`: 2 for the first generated one.
     """
 
-    key: Hashable
+    key: Key
     writer: Writer
     decision: RoutingDecision
     fused: Fused
@@ -28,13 +32,13 @@ class RunningRow:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RowNews:
+class RowNews(Generic[Key]):
     """What one step brought for the row `key`: text that became certain, and its end if it ended.
 
     A row ends with a `result` or with an `error`, never with both.
     """
 
-    key: Hashable
+    key: Key
     text: str = ""
     result: GenerationResult | None = None
     error: EditingError | None = None

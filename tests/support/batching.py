@@ -16,7 +16,7 @@ class Driver:
 
     def __init__(self, model: EditableModel) -> None:
         self.model = model
-        self.batch: DecodeBatch | None = None
+        self.batch: DecodeBatch[int] | None = None
         self.texts: dict[int, str] = {}
         self.results: dict[int, GenerationResult] = {}
         self.errors: dict[int, EditingError] = {}
@@ -24,7 +24,7 @@ class Driver:
     def enter(self, rows: dict[int, GenerationRow]) -> None:
         """Prefill `rows` together and let them join."""
         prepared = [self.model.prepare(row) for row in rows.values()]
-        begun = self.model.begin(prepared, dict(rows.items()))
+        begun = self.model.begin(prepared, rows)
         self._hear(begun.news)
         if self.batch is None:
             self.batch = begun
@@ -33,17 +33,16 @@ class Driver:
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):
-            if self.batch is not None and len(self.batch):
+            if self.batch is not None and self.batch.keys:
                 self._hear(self.batch.step())
 
     def finish(self) -> dict[int, GenerationResult]:
-        while self.batch is not None and len(self.batch):
+        while self.batch is not None and self.batch.keys:
             self.step()
         return self.results
 
-    def _hear(self, news: Sequence[RowNews]) -> None:
+    def _hear(self, news: Sequence[RowNews[int]]) -> None:
         for each in news:
-            assert isinstance(each.key, int)
             assert each.key not in self.results
             if each.error is not None:
                 self.errors[each.key] = each.error

@@ -31,7 +31,7 @@ from app.protocol import HttpConfig, HttpServer
 from app.runtime import Runtime
 from app.service import EditingService
 from app.settings import Settings
-from editing_core.editable_model import GenerationRow
+from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.types import ImageArray, Sampling
 from tests.support.tiny_model import tiny_image
 
@@ -91,6 +91,11 @@ class LiveServer:
     @property
     def service(self) -> EditingService:
         return self.runtime.service
+
+    @property
+    def model(self) -> EditableModel:
+        """What is served, behind the door that the service uses."""
+        return self.service.engine.device.model
 
     def _run(self) -> None:
         async def serve() -> None:
