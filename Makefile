@@ -4,14 +4,18 @@
 #   make install TORCH_INDEX=https://...        take torch from another index (CPU or CUDA builds)
 #   make serve ARGS="--port 9000"               pass arguments on to `errata serve`
 #   make test  ARGS="-k rollback"               pass arguments on to pytest
+#   make test  WORKERS=0                        in one process, to debug
 
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= auto
 TORCH_INDEX ?=
 UV ?= uv
 
 BIN := $(VENV)/bin
+# A process for each core, and each test file in one of them: files share a server among their tests.
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -30,10 +34,10 @@ serve: $(INSTALLED)  ## Install if needed, then serve on http://127.0.0.1:8000
 	@exec $(BIN)/errata serve $(ARGS)
 
 test: $(INSTALLED_DEV)  ## Install if needed, then run the fast tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-all: $(INSTALLED_DEV)  ## Run every test, slow ones too
-	@$(BIN)/python -m pytest -q -m "" $(ARGS)
+	@$(PYTEST) -m "" $(ARGS)
 
 check: $(INSTALLED_DEV)  ## Lint, formatting, strict types, direction of imports
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from fastapi import Depends
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from app.access.keyring import Identity
 from app.errors import (
     BadRequest,
     ContentTypeUnsupported,
@@ -44,18 +45,35 @@ async def runtime_of(request: Request) -> Runtime:
     return cast(Runtime, request.app.state.runtime)
 
 
+CurrentRuntime = Annotated[Runtime, Depends(runtime_of)]
+
+
 async def service_of(request: Request) -> EditingService:
     """The service, once it is ready and until it drains."""
     return (await runtime_of(request)).service
 
 
 async def caller_of(request: Request) -> Caller:
-    return Caller(request_id_of(request.scope))
+    identity: Identity = request.state.identity
+    return Caller(
+        request_id_of(request.scope), identity.label, identity.key_id, identity.scope == "admin"
+    )
 
 
-CurrentRuntime = Annotated[Runtime, Depends(runtime_of)]
+async def allowance_of(request: Request, runtime: CurrentRuntime) -> Callable[[int], None]:
+    """What counts edits against the caller's key; it raises `RateLimited`."""
+    identity: Identity = request.state.identity
+    allowances = runtime.keyring.allowances
+
+    def take(count: int) -> None:
+        allowances.take_edits(identity.key_id, identity.edits_per_day, count)
+
+    return take
+
+
 CurrentService = Annotated[EditingService, Depends(service_of)]
 CurrentCaller = Annotated[Caller, Depends(caller_of)]
+CurrentAllowance = Annotated[Callable[[int], None], Depends(allowance_of)]
 
 
 def idempotency_key(key: str | None, *, param: str) -> str | None:

@@ -4,12 +4,14 @@
     ├── BadRequest 400      InvalidHttp InvalidJson MissingField
     │                       InvalidField UnknownField ImageBase64Invalid
     │                       RemoteImagesDisabled UnsupportedParameter
-    ├── Forbidden 403       HostNotAllowed
-    ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound
+    ├── InvalidApiKey 401
+    ├── Forbidden 403       HostNotAllowed InsufficientScope
+    ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound KeyNotFound
+    │                       AnswerNotFound FeedbackNotFound
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
-    │                       EditStale
+    │                       EditStale KeyLabelTaken LastAdminKey FeedbackClosed
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -17,7 +19,7 @@
     │                       IdempotencyMismatch
     │                       (and the library's context_too_long, target_too_long,
     │                       image_not_readable_by_model, ...)
-    ├── QueueFull 429
+    ├── TooMany 429         QueueFull RateLimited FeedbackFull
     ├── InternalError 500    ModelNotFinite
     └── Unavailable 503     Starting Draining StoreUnavailable VersionNotReached
 
@@ -138,6 +140,13 @@ class UnsupportedParameter(BadRequest):
     code = "unsupported_parameter"
 
 
+class InvalidApiKey(ServiceError):
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
+    default_hint = "Send Authorization: Bearer and a key that `errata keys create` made."
+
+
 class Forbidden(ServiceError):
     status = 403
     kind = "permission_error"
@@ -146,6 +155,11 @@ class Forbidden(ServiceError):
 class HostNotAllowed(Forbidden):
     code = "host_not_allowed"
     default_hint = "Address the server as localhost or 127.0.0.1, or set ERRATA_ALLOWED_HOSTS."
+
+
+class InsufficientScope(Forbidden):
+    code = "insufficient_scope"
+    default_hint = "Use a key with that scope; `errata keys create` makes one."
 
 
 class NotFound(ServiceError):
@@ -163,9 +177,27 @@ class EditNotFound(NotFound):
     default_hint = "List the edits with GET /edits."
 
 
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+    default_hint = "List the keys with GET /admin/keys."
+
+
 class VersionNotFound(NotFound):
     code = "version_not_found"
     default_hint = "GET /versions tells the newest version; 0 is the base model."
+
+
+class AnswerNotFound(NotFound):
+    code = "answer_not_found"
+    default_hint = (
+        "Only the newest answers are kept, and none of before the last start. "
+        "ERRATA_ANSWER_MEMORY_MIB is how many; 0 keeps none."
+    )
+
+
+class FeedbackNotFound(NotFound):
+    code = "feedback_not_found"
+    default_hint = "List what was reported with GET /feedback."
 
 
 class MethodNotAllowed(ServiceError):
@@ -220,6 +252,21 @@ class EditStale(Conflict):
         "Stop the server and run `errata reencode`, which makes it anew; or send "
         '"force": true to put it back without being served until then.'
     )
+
+
+class KeyLabelTaken(Conflict):
+    code = "key_label_taken"
+    default_hint = "Labels stay in the audit trail, those of revoked keys too. Choose another one."
+
+
+class LastAdminKey(Conflict):
+    code = "last_admin_key"
+    default_hint = "Make another key with the scope admin first, or set ERRATA_ADMIN_KEY."
+
+
+class FeedbackClosed(Conflict):
+    code = "feedback_closed"
+    default_hint = "GET /feedback says what came of it."
 
 
 class VersionMismatch(ServiceError):
@@ -294,12 +341,24 @@ class IdempotencyMismatch(Unprocessable):
     default_hint = "Use a new Idempotency-Key for a different request."
 
 
-class QueueFull(ServiceError):
+class TooMany(ServiceError):
     status = 429
     kind = "rate_limit_error"
-    code = "queue_full"
     retryable = True
     default_hint = "Wait as long as Retry-After says and send the request again."
+
+
+class QueueFull(TooMany):
+    code = "queue_full"
+
+
+class RateLimited(TooMany):
+    code = "rate_limited"
+
+
+class FeedbackFull(TooMany):
+    code = "feedback_full"
+    default_hint = "Resolve or dismiss some of it: GET /feedback?status=open."
 
 
 class Unavailable(ServiceError):

@@ -35,10 +35,12 @@ _PINNED_VERSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, for the audit trail."""
+    """Who asks, for the audit trail. `key_id` is that of an API key, empty where there are none."""
 
     request_id: str
     actor: str = "local"
+    key_id: str = ""
+    is_admin: bool = True
 
 
 class History:

@@ -11,9 +11,21 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app.bodies import Bodies, BodyLimit
+from app.guard import KeyGuard
 from app.handlers import install_handlers
 from app.middleware import HostGuard, RequestContext
-from app.routes import admin, attributions, edits, generate, health, pages, versions
+from app.routes import (
+    admin,
+    attributions,
+    edits,
+    feedback,
+    generate,
+    health,
+    keys,
+    metrics,
+    pages,
+    versions,
+)
 from app.runtime import Runtime
 from app.schemas.errors import ErrorBody
 from app.settings import ALWAYS_ALLOWED_HOSTS, Settings
@@ -52,15 +64,28 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         responses={"default": {"model": ErrorBody, "description": "Every error has this shape."}},
     )
     app.state.runtime = current
-    for module in (pages, generate, attributions, edits, admin, versions, health):
+    for module in (
+        pages,
+        generate,
+        attributions,
+        edits,
+        feedback,
+        admin,
+        keys,
+        versions,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     install_handlers(app)
     bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)
     current.when_draining(bodies.arriving.end)
     app.add_middleware(BodyLimit, bodies=bodies)
-    app.add_middleware(HostGuard, allowed=_allowed_hosts(settings))
+    app.add_middleware(KeyGuard, keyring=current.keyring)
+    app.add_middleware(HostGuard, allowed=_allowed_hosts(settings), keyring=current.keyring)
     app.add_middleware(
         RequestContext,
+        metrics=current.metrics,
         on_begin=current.request_began,
         on_end=current.request_ended,
         is_ending=lambda: current.state in ("draining", "closed"),

@@ -15,9 +15,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access.keyring import Keyring
 from app.bodies import draining
 from app.errors import HostNotAllowed
 from app.handlers import as_service_error, error_response, request_id_of
+from app.metrics import Metrics
 from app.observability import access_log
 from app.ulid import new_ulid
 
@@ -34,11 +36,13 @@ class RequestContext:
         self,
         app: ASGIApp,
         *,
+        metrics: Metrics,
         on_begin: Callable[[], None],
         on_end: Callable[[], None],
         is_ending: Callable[[], bool],
     ) -> None:
         self._app = app
+        self._metrics = metrics
         self._on_begin = on_begin
         self._on_end = on_end
         self._is_ending = is_ending
@@ -78,18 +82,24 @@ class RequestContext:
         finally:
             self._on_end()
             scope["route"] = inner.get("route")
-            access_log(scope, request_id, status, time.perf_counter() - began, state["log"])
+            seconds = time.perf_counter() - began
+            path = getattr(scope["route"], "path", None)
+            self._metrics.request_ended(path, scope["method"], status, seconds)
+            access_log(scope, request_id, status, seconds, state["log"])
 
 
 class HostGuard:
     """Without API keys, loopback is the protection; a page in a browser must not get around it.
 
     A foreign `Host` is a name rebound to 127.0.0.1; a foreign `Origin` is another site's page.
+    Where keys are asked for, the server may be known by any name, and a page of another site is
+    still refused.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, allowed: frozenset[str], keyring: Keyring) -> None:
         self._app = app
         self._allowed = allowed
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,10 +113,11 @@ class HostGuard:
         await self._app(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> HostNotAllowed | None:
-        if _host_of(f"//{headers.get('host', '')}") not in self._allowed:
+        host = _host_of(f"//{headers.get('host', '')}")
+        if self._keyring.is_open and host not in self._allowed:
             return HostNotAllowed("This server does not answer to that host name.", param="Host")
         origin = headers.get("origin")
-        if origin is not None and _host_of(origin) not in self._allowed:
+        if origin is not None and _host_of(origin) not in self._allowed | {host}:
             return HostNotAllowed("Pages of other sites may not use this server.", param="Origin")
         return None
 

@@ -13,20 +13,27 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from app.access.keyring import Keyring
 from app.admission import Admission
 from app.device.facts import ModelFacts
 from app.device.thread import DeviceThread
 from app.engine import InferenceEngine
 from app.errors import Draining, ServiceError, Starting, StartupError
+from app.feedback.answers import RecentAnswers
+from app.feedback.desk import FeedbackDesk
 from app.history import History
 from app.images import ImageDecoder
 from app.locking import InstanceLock
+from app.metrics import Metrics
 from app.recovery import recover
 from app.service import EditingService
-from app.settings import Settings
+from app.settings import Settings, is_loopback
 from app.store.database import Database
+from app.store.dialects import sqlite
 from app.store.edit_log import EditLog
+from app.store.feedback_log import FeedbackLog
 from app.store.job_log import JobLog
+from app.store.key_log import KeyLog
 from editing_core.config import Placement
 from editing_core.editable_model import EditableModel
 from editing_core.types import Notify
@@ -57,10 +64,15 @@ class Runtime:
         settings: Settings,
         lock: InstanceLock,
         database: Database,
+        keyring: Keyring,
+        metrics: Metrics,
         *,
         model: EditableModel | None = None,
     ) -> None:
         self.settings = settings
+        self.keyring = keyring
+        self.metrics = metrics
+        metrics.watch(self._measures)
         self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
@@ -80,17 +92,22 @@ class Runtime:
 
         With a `model`, that one is served, and the settings only name it.
         """
+        if not sqlite.database_file(settings.resolved_database_url).exists():
+            _require_keys(settings, has_keys=settings.admin_key is not None)
+        metrics = Metrics()
         lock = InstanceLock(settings.data_dir)
         try:
             database = Database.open(
                 settings.resolved_database_url,
                 migrate=settings.migrate,
                 timeout_s=settings.store_timeout_s,
+                on_done=metrics.stored,
             )
+            keyring = _keyring(settings, database)
         except BaseException:
             lock.release()
             raise
-        return cls(settings, lock, database, model=model)
+        return cls(settings, lock, database, keyring, metrics, model=model)
 
     async def load(self, *, resumes_edits: bool = True) -> None:
         """Load weights, recover history, start the engine, take up what was left pending.
@@ -99,7 +116,7 @@ class Runtime:
         raised.
         """
         try:
-            model, history, jobs = await asyncio.to_thread(self._load)
+            model, history, jobs, feedback = await asyncio.to_thread(self._load)
         except _Stopped:
             logger.info("stopped during the first start; the next one goes on with what is missing")
             return
@@ -127,6 +144,8 @@ class Runtime:
             default_editor=settings.editor or facts.default_editor,
             refine_steps=settings.refine_steps,
             job_log=jobs,
+            metrics=self.metrics,
+            feedback=feedback,
             edit_wait_s=settings.edit_wait_s,
             edit_limit=settings.queue_limit,
         )
@@ -135,12 +154,19 @@ class Runtime:
                 await self._service.queue.resume()
             self.state = "ready"
 
-    def _load(self) -> tuple[EditableModel, History, JobLog]:
+    def _load(self) -> tuple[EditableModel, History, JobLog, FeedbackDesk]:
         model = self._model
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        return model, History(log, recover(log, jobs, ModelFacts.of(model))), jobs
+        history = History(log, recover(log, jobs, ModelFacts.of(model)))
+        feedback = FeedbackDesk(
+            FeedbackLog(self._database),
+            answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),
+            decoder=self._decoder,
+            history=history,
+        )
+        return model, history, jobs, feedback
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Of the first start, on the loading thread: minutes of it must not hold up an exit."""
@@ -170,6 +196,22 @@ class Runtime:
         if self._engine is not None and not self._engine.is_alive:
             return Starting("The device thread has ended; restart the server.", retry_after_s=30)
         return None
+
+    def _measures(self) -> dict[str, float]:
+        """The gauges of `app/metrics.py`; while there is no service, only whether it is ready."""
+        refusal = self.refusal()
+        if self._service is None or self._engine is None:
+            return {"errata_ready": 0}
+        history = self._service.history
+        return {
+            "errata_ready": float(refusal is None),
+            "errata_version": history.head,
+            "errata_edits_active": len(history.snapshot.entries),
+            "errata_edits_stale": history.count_stale(),
+            "errata_edits_pending": self._service.queue.under_way,
+            "errata_requests_waiting": self._engine.overload_status().waiting,
+            "errata_jobs_waiting": self._engine.queued,
+        }
 
     @property
     def is_alive(self) -> bool:
@@ -226,6 +268,25 @@ class Runtime:
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
         self._lock.release()
+
+
+def _keyring(settings: Settings, database: Database) -> Keyring:
+    admin_key = settings.admin_key
+    keyring = Keyring(
+        KeyLog(database), admin_key=None if admin_key is None else admin_key.get_secret_value()
+    )
+    _require_keys(settings, has_keys=not keyring.is_open)
+    return keyring
+
+
+def _require_keys(settings: Settings, *, has_keys: bool) -> None:
+    """Raises `StartupError` where other machines could reach a server that asks for no key."""
+    if not has_keys and not is_loopback(settings.host):
+        raise StartupError(
+            f"{settings.host} is reachable from other machines, and this server has no API keys. "
+            "Set ERRATA_ADMIN_KEY to a secret of 24 characters or more; or serve on 127.0.0.1 and "
+            "make a first key with `errata keys create NAME --scope admin`."
+        )
 
 
 def load_model(

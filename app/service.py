@@ -12,14 +12,17 @@ from contextlib import asynccontextmanager
 
 from app.edits.catalogue import Catalogue
 from app.edits.create import EditCreation
-from app.edits.edit import Work
+from app.edits.edit import Edit, Work
 from app.edits.queue import EditQueue
 from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
+from app.feedback.answers import KeptAnswer
+from app.feedback.desk import FeedbackDesk
 from app.history import History
 from app.images import DecodedImage, ImageDecoder, data_uri
+from app.metrics import Metrics, Pace
 from app.schemas.attributions import AttributionRequest, AttributionView
 from app.schemas.generation import (
     AppliedView,
@@ -34,6 +37,7 @@ from app.timing import Stopwatch
 from app.ulid import new_ulid
 from app.verification import StoryTeller
 from editing_core.attribution.attribute import Attribution
+from editing_core.errors import RequestError
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.types import Candidate, GenerationResult
@@ -52,6 +56,8 @@ class EditingService:
         default_editor: str | None,
         refine_steps: int,
         job_log: JobLog,
+        metrics: Metrics,
+        feedback: FeedbackDesk,
         edit_wait_s: float,
         edit_limit: int,
     ) -> None:
@@ -60,6 +66,8 @@ class EditingService:
         self.model_name = model_name
         self.default_editor = default_editor
         self._decoder = decoder
+        self._metrics = metrics
+        self.feedback = feedback
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
             engine=engine, decoder=decoder, teller=teller, refine_steps=refine_steps
@@ -82,6 +90,7 @@ class EditingService:
             under_way=under_way,
             wait_s=edit_wait_s,
             limit=edit_limit,
+            on_end=self._edit_ended,
         )
         self.scoping = Scoping(
             engine=engine, maker=self.maker, history=history, catalogue=self.catalogue
@@ -114,10 +123,18 @@ class EditingService:
                     ask.sampling,
                     snapshot if ask.edits == "on" else None,
                 )
+                pace = Pace()
+
+                def piece(row: int, text: str) -> None:
+                    pace.piece()
+                    if on_tokens is not None:
+                        on_tokens(row, text)
+
                 with watch.lap("generate"):
-                    (result,) = await self.engine.generate([row], on_tokens=on_tokens)
+                    (result,) = await self.engine.generate([row], on_tokens=piece)
+                self._answered(pace, result)
                 candidates = await self._explain(row, result) if ask.explain else None
-        return GenerateView(
+        answer = GenerateView(
             id=new_ulid(),
             text=result.text,
             finish_reason=result.finish_reason,
@@ -128,6 +145,17 @@ class EditingService:
             usage=UsageView.of(result),
             timings_ms=watch.read(),
         )
+        self.feedback.answers.remember(
+            KeptAnswer(
+                id=answer.id,
+                prompt=ask.prompt,
+                image=ask.image,
+                text=answer.text,
+                version=answer.version,
+                applied=tuple(each.edit_id for each in answer.applied),
+            )
+        )
+        return answer
 
     async def attribute(self, ask: AttributionRequest) -> AttributionView:
         """Explain one token of the base model's answer. Drawn in a worker thread."""
@@ -136,6 +164,31 @@ class EditingService:
                 found = await self.engine.attribute(image.pixels, ask.prompt, token=ask.token)
                 drawn = await asyncio.to_thread(_draw, found, image, ask.prompt)
         return AttributionView.of(found, picture=data_uri(drawn))
+
+    # --- what is counted of it --------------------------------------------------------------
+
+    def _answered(self, pace: Pace, result: GenerationResult) -> None:
+        self._metrics.answered(
+            pace,
+            finish_reason=result.finish_reason,
+            prompt_tokens=result.prompt_tokens,
+            new_tokens=result.completion_tokens,
+            candidates=len(result.decision.candidates),
+            applied=len(result.decision.applied),
+        )
+
+    def _edit_ended(self, work: Work, ended: asyncio.Task[Edit]) -> None:
+        verified = None
+        if ended.cancelled():
+            outcome = "cancelled"
+        elif (error := ended.exception()) is not None:
+            refused = isinstance(error, RequestError) or getattr(error, "status", 500) < 500
+            outcome = "refused" if refused else "failed"
+        else:
+            outcome, verified = "committed", ended.result().found.verified
+        self._metrics.edit_ended(outcome, work.watch.read(), verified=verified)
+
+    # --- pictures and versions --------------------------------------------------------------
 
     @asynccontextmanager
     async def _image(self, field: str | None) -> AsyncIterator[DecodedImage | None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import sqlalchemy as sa
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -31,6 +31,7 @@ from app.errors import StartupError
 ENV_PREFIX = "ERRATA_"
 SETTINGS_FILE = Path("errata.toml")
 CLIENT_VARIABLES = frozenset({"ERRATA_URL", "ERRATA_API_KEY"})
+MIN_ADMIN_KEY = 24
 ALWAYS_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "testserver")
 
 _OF_KUBERNETES = re.compile(
@@ -52,12 +53,20 @@ class Settings(BaseSettings):
     )
 
     model: str = Field("heraldry", min_length=1, description="Embedded name, hub id or folder.")
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback only, for now.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; beyond loopback, with keys only.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Further names, as JSON, under which clients may address the server."
     )
     data_dir: Path = Field(Path("data"), description="Everything the server writes lies here.")
+    admin_key: SecretStr | None = Field(
+        None,
+        description="A first API key with the scope admin; best left to a secret.",
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL; default: errata.db in the data directory."
     )
@@ -111,6 +120,9 @@ class Settings(BaseSettings):
     body_memory_mib: int = Field(
         128, ge=16, description="MiB of request bodies held at one time; more wait, then get 429."
     )
+    answer_memory_mib: int = Field(
+        64, ge=0, description="MiB of the newest answers, kept for feedback; 0 keeps none."
+    )
     connection_limit: int = Field(1000, ge=8, description="Connections open at one time.")
     idle_timeout_s: float = Field(
         75.0, gt=0, description="How long a connection may be idle; longer than a proxy's."
@@ -127,15 +139,12 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log.")
 
-    @field_validator("host")
+    @field_validator("admin_key")
     @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        if not is_loopback(host):
-            raise ValueError(
-                f"{host} is reachable from other machines, and this version has no API keys yet; "
-                "use 127.0.0.1, ::1 or localhost, and a proxy with authentication in front"
-            )
-        return host
+    def _hard_to_guess(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < MIN_ADMIN_KEY:
+            raise ValueError(f"it must have at least {MIN_ADMIN_KEY} characters, best random ones")
+        return key
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -270,11 +279,6 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    if name == "ERRATA_ADMIN_KEY":
-        return (
-            "ERRATA_ADMIN_KEY: this version has no API keys yet, so it would protect nothing; "
-            "unset it. The server is reachable from this machine only."
-        )
     close = difflib.get_close_matches(name, known, n=1)
     return f"{name}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
 

@@ -26,20 +26,39 @@ def base64_of(image: Path) -> str:
         raise fail(f"cannot read {image}: {error.strerror}") from error
 
 
+class Refused(Exception):
+    """The server answered with an error; `error` has its fields."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["message"])
+        self.error = error
+
+
 def post(url: str | None, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The server's answer. Ends the command with the server's own words when it refuses."""
-    return _send("POST", url, path, json=body)
+    try:
+        return send("POST", url, path, json=body)
+    except Refused as refusal:
+        raise refused(refusal.error) from None
 
 
 def get(url: str | None, path: str) -> dict[str, Any]:
     """The same, for something to be read."""
-    return _send("GET", url, path)
+    try:
+        return send("GET", url, path)
+    except Refused as refusal:
+        raise refused(refusal.error) from None
 
 
-def _send(method: str, url: str | None, path: str, **more: Any) -> dict[str, Any]:
+def send(
+    method: str, url: str | None, path: str, *, idempotency_key: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """The server's answer. Raises `Refused`; ends the command where no server of ours answers."""
     base = _base(url)
     key = os.environ.get("ERRATA_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if idempotency_key is not None:
+        headers["Idempotency-Key"] = idempotency_key
     try:
         with httpx.Client(trust_env=not _is_here(base), timeout=TIMEOUT_S) as client:
             response = client.request(method, f"{base}{path}", headers=headers, **more)
@@ -80,7 +99,7 @@ def _read(response: httpx.Response, base: str) -> dict[str, Any]:
         answer = None
     error = answer.get("error") if isinstance(answer, dict) else None
     if response.is_error and isinstance(error, dict) and {"message", "hint", "code"} <= set(error):
-        raise refused(error)
+        raise Refused(error)
     if not isinstance(answer, dict) or not response.is_success:
         raise fail(
             f"{base} answered {response.status_code} {response.reason_phrase}, and not as Errata "

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.commands.batch import make_all
 from app.commands.client import base64_of, fail, get, post, refused
 
 app = typer.Typer(add_completion=False)
@@ -17,9 +18,13 @@ POLL_S = 0.5
 
 @app.command()
 def edit(
-    image: Annotated[Path, typer.Argument(help="A PNG, JPEG, WebP or GIF.")],
-    question: Annotated[str, typer.Argument(help="What is asked.")],
-    answer: Annotated[str, typer.Argument(help="What the answer must be.")],
+    image: Annotated[Path | None, typer.Argument(help="A PNG, JPEG, WebP or GIF.")] = None,
+    question: Annotated[str | None, typer.Argument(help="What is asked.")] = None,
+    answer: Annotated[str | None, typer.Argument(help="What the answer must be.")] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(help="Many edits instead: a file with one as JSON on each line."),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="The server. [ERRATA_URL]")] = None,
     editor: Annotated[
         str | None, typer.Option(help="liveedit or visedit; default: the server's.")
@@ -29,8 +34,21 @@ def edit(
 ) -> None:
     """Print the id of the edit, and on stderr the answers before and after it.
 
-    An edit that takes long is followed to its end; Ctrl-C asks whether to cancel it.
+    An edit that takes long is followed to its end; Ctrl-C asks whether to cancel it. With --batch,
+    each line has the fields of POST /edits, and "image" may be a path relative to the file; a run
+    that was cut short goes on where it stopped when it is started again.
+
+    Examples: errata edit flag.png "What is the capital?" "Oslo"
+
+    errata edit --batch corrections.jsonl > results.jsonl
     """
+    if batch is not None:
+        if (image, question, answer) != (None, None, None):
+            raise fail("--batch takes all edits from its file: name no picture, question or answer")
+        make_all(url, batch)
+        return
+    if image is None or question is None or answer is None:
+        raise fail("name a picture, a question and its answer; or --batch and a file")
     made = post(
         url,
         "/edits",

@@ -76,6 +76,9 @@ def serve(
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
     body_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a body. [30]")] = None,
     body_memory_mib: Annotated[int | None, typer.Option(help="MiB of bodies held. [128]")] = None,
+    answer_memory_mib: Annotated[
+        int | None, typer.Option(help="MiB of answers kept for feedback. [64]")
+    ] = None,
     connection_limit: Annotated[int | None, typer.Option(help="Connections open. [1000]")] = None,
     idle_timeout_s: Annotated[float | None, typer.Option(help="Seconds of idling. [75]")] = None,
     decode_timeout_s: Annotated[

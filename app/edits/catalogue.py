@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.edits.edit import Answer, Edit, Work
-from app.errors import EditNotCommitted, EditNotFound, IdempotencyMismatch
-from app.history import History
+from app.errors import EditNotCommitted, EditNotFound, IdempotencyMismatch, InsufficientScope
+from app.history import Caller, History
 from app.store.edit_log import StoredResponse
 from app.store.job_log import EditJob, JobLog, JobState
 from app.store.ledger import EditStatus
-from app.store.records import EditRecord
+from app.store.records import EditRecord, IdempotencyKey
 
 _UNKNOWN = frozenset({"not_for"})
 """Fields of an edit that earlier releases did not know. Those kept whole bodies, and orders without
@@ -63,7 +63,15 @@ class Catalogue:
                 f"The edit {edit_id} is {job.state}, not committed.", param=param
             )
 
-    async def replay(self, key: str, request_digest: str) -> Answer | None:
+    async def require_own(self, edit_id: str, caller: Caller, *, param: str) -> None:
+        """Raises `InsufficientScope` for an edit of somebody else, unless an admin asks."""
+        if not caller.is_admin and (await self.view(edit_id)).created_by != caller.actor:
+            raise InsufficientScope(
+                f"The edit {edit_id} was made with another key, so only an admin may replace it.",
+                param=param,
+            )
+
+    async def replay(self, key: IdempotencyKey, request_digest: str) -> Answer | None:
         """What an idempotency key is answered with; None if it is new.
 
         An edit that was committed in time gives its answer again, byte for byte; one that was

@@ -22,7 +22,7 @@ from app.edits.wordings import checked, tidied
 from app.history import Caller
 from app.store.job_log import EditJob
 from app.store.ledger import EditStatus, LedgerEdit, Scope
-from app.store.records import EditRecord, StoredImage, digest_of
+from app.store.records import EditRecord, IdempotencyKey, StoredImage, digest_of
 from app.strict_json import canonical
 from app.timing import Stopwatch
 from editing_core.identity import slot_prompt
@@ -231,7 +231,7 @@ class Work:
     edit: Edit
     order: Order
     caller: Caller
-    key: str | None
+    key: IdempotencyKey | None
     request_digest: str
     image: StoredImage | None
     is_kept: bool = False
@@ -244,8 +244,10 @@ class Work:
         return cls(
             edit=Edit.of_job(job),
             order=Order.of_stored(job.request),
-            caller=Caller(job.request_id, job.created_by),
-            key=job.idempotency_key,
+            caller=Caller(job.request_id, job.created_by, job.api_key),
+            key=None
+            if job.idempotency_key is None
+            else IdempotencyKey(job.idempotency_key, job.api_key),
             request_digest=job.request_digest,
             image=None,
             is_kept=True,
@@ -259,7 +261,8 @@ class Work:
             editor=self.edit.editor,
             request=self.order.stored(),
             image_digest=self.edit.image_digest,
-            idempotency_key=self.key,
+            api_key=self.caller.key_id,
+            idempotency_key=None if self.key is None else self.key.name,
             request_digest=self.request_digest,
             created_at=self.edit.created_at,
             created_by=self.caller.actor,

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.edits.catalogue import Catalogue, require_same
@@ -31,11 +31,13 @@ from app.errors import (
 )
 from app.history import Caller, History, now, to_the_end
 from app.store.job_log import JobLog
-from app.store.records import StoredImage
+from app.store.records import IdempotencyKey, StoredImage
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+
+OnEnd = Callable[[Work, asyncio.Task[Edit]], None]
 
 
 class EditQueue:
@@ -52,7 +54,9 @@ class EditQueue:
         under_way: dict[str, Work],
         wait_s: float,
         limit: int,
+        on_end: OnEnd = lambda _work, _ended: None,
     ) -> None:
+        """`on_end` is called when work on an edit ends, however it does."""
         self._creation = creation
         self._catalogue = catalogue
         self._engine = engine
@@ -61,10 +65,16 @@ class EditQueue:
         self._under_way = under_way
         self._wait_s = wait_s
         self._limit = limit
+        self._on_end = on_end
         self._tasks: dict[str, asyncio.Task[Edit]] = {}
         self._turn = asyncio.Lock()
-        self._claimed: dict[str, str] = {}
+        self._claimed: dict[IdempotencyKey, str] = {}
         self._is_paused = False
+
+    @property
+    def under_way(self) -> int:
+        """Edits that wait or are being made."""
+        return len(self._under_way)
 
     # --- from the order to its answer -------------------------------------------------------
 
@@ -77,18 +87,19 @@ class EditQueue:
         long it takes.
         """
         digest = order.digest(image)
-        with self._claim(key, digest):
-            answer = None if key is None else await self._catalogue.replay(key, digest)
+        own = None if key is None else IdempotencyKey(key, caller.key_id)
+        with self._claim(own, digest):
+            answer = None if own is None else await self._catalogue.replay(own, digest)
             if answer is None:
                 with self._place():
-                    work = await self._admit(order, image, key, digest, caller)
+                    work = await self._admit(order, image, own, digest, caller)
                     answer = Answer(await self._done_or_kept(work, patient))
         if patient and answer.status == 202:
             answer = await self._end_of(answer.edit.id)
         return answer
 
     @contextmanager
-    def _claim(self, key: str | None, digest: str) -> Iterator[None]:
+    def _claim(self, key: IdempotencyKey | None, digest: str) -> Iterator[None]:
         """One request at a time with each key; a key of None is no key."""
         if key is None:
             yield
@@ -114,11 +125,17 @@ class EditQueue:
             yield
 
     async def _admit(
-        self, order: Order, image: str, key: str | None, digest: str, caller: Caller
+        self,
+        order: Order,
+        image: str,
+        key: IdempotencyKey | None,
+        digest: str,
+        caller: Caller,
     ) -> Work:
         order = order.tidy()
         for edit_id in order.supersedes:
             await self._catalogue.require_committed(edit_id, param="supersedes")
+            await self._catalogue.require_own(edit_id, caller, param="supersedes")
         edit, stored, watch = await self._creation.admit(order, image, caller)
         work = Work(edit, order, caller, key, digest, stored, watch=watch)
         self._under_way[edit.id] = work
@@ -180,6 +197,7 @@ class EditQueue:
 
         def forget(ended: asyncio.Task[Edit]) -> None:
             del self._under_way[work.edit.id], self._tasks[work.edit.id]
+            self._on_end(work, ended)
             if not ended.cancelled() and (error := ended.exception()) is not None:
                 logger.debug("edit %s was not made: %r", work.edit.id, error)
 

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from app.batch import BatchRun
 from app.deps import (
+    CurrentAllowance,
     CurrentCaller,
     CurrentRuntime,
     CurrentService,
@@ -59,6 +60,7 @@ async def create_edit(
     request: Request,
     service: CurrentService,
     caller: CurrentCaller,
+    allow: CurrentAllowance,
     key: Annotated[str | None, Depends(key_header)],
     draft: Annotated[EditCreate, Depends(body_of(EditCreate))],
 ) -> Response:
@@ -66,6 +68,7 @@ async def create_edit(
 
     202: the edit is still being made. `GET` what `Location` names until it is no longer pending.
     """
+    allow(1)
     answer = await service.queue.create(draft.order(), draft.image, key=key, caller=caller)
     request.state.log["replayed"] = answer.is_replay
     headers = {"Idempotent-Replayed": "true"} if answer.is_replay else {}
@@ -92,6 +95,7 @@ async def create_edits(
     service: CurrentService,
     runtime: CurrentRuntime,
     caller: CurrentCaller,
+    allow: CurrentAllowance,
     batch: Annotated[BatchCreate, Depends(body_of(BatchCreate))],
 ) -> StreamingResponse:
     """Newline-delimited JSON: a line for each edit, in order, as it is committed or refused."""
@@ -102,6 +106,7 @@ async def create_edits(
             param="edits",
             hint="Send several smaller batches, one after the other.",
         )
+    allow(len(batch.edits))
     run = BatchRun(service, batch.edits, caller, refusal=runtime.refusal, log=request.state.log)
     return StreamingResponse(
         run.lines(), media_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"}

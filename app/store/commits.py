@@ -10,6 +10,7 @@ from app.store.ledger import Change, EventType
 from app.store.records import (
     EditRecord,
     Event,
+    IdempotencyKey,
     Reencoding,
     Rescoping,
     StoredImage,
@@ -21,7 +22,7 @@ from app.store.records import (
 class SpentKey:
     """An idempotency key and the request it stands for. `status` is how that was answered."""
 
-    key: str
+    key: IdempotencyKey
     request_digest: str
     status: int
 

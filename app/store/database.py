@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,22 +20,37 @@ from app.store.dialects import sqlite
 
 logger = logging.getLogger(__name__)
 
+OnDone = Callable[[str, float], None]
+
 
 class Database:
     """Transactions on one database. Blocking: call it from a worker thread."""
 
-    def __init__(self, url: sa.URL, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: sa.URL, *, timeout_s: float = 5.0, on_done: OnDone = lambda _what, _s: None
+    ) -> None:
+        self._on_done = on_done
         self.file = sqlite.database_file(url)
         self._engine = sqlite.create_engine(url, timeout_s=timeout_s)
 
     @classmethod
-    def open(cls, url: sa.URL | str, *, migrate: bool = True, timeout_s: float = 5.0) -> Database:
+    def open(
+        cls,
+        url: sa.URL | str,
+        *,
+        migrate: bool = True,
+        timeout_s: float = 5.0,
+        on_done: OnDone = lambda _what, _s: None,
+    ) -> Database:
         """A database whose schema is the one this program knows.
+
+        `on_done` is called after each transaction, on its thread, with `read` or `write` and the
+        seconds that it took.
 
         Raises `StartupError` when it cannot be opened, when its schema is newer, or when it is
         older and `migrate` is false.
         """
-        database = cls(sa.make_url(url), timeout_s=timeout_s)
+        database = cls(sa.make_url(url), timeout_s=timeout_s, on_done=on_done)
         try:
             database.file.parent.mkdir(parents=True, exist_ok=True)
             database._bring_up_to_date(migrate=migrate)
@@ -46,7 +62,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """One consistent view. Raises `StoreUnavailable` when the database does not answer."""
-        with self._available(), self._engine.begin() as connection:
+        with self._timed("read"), self._available(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -55,13 +71,21 @@ class Database:
 
         Raises `StoreUnavailable` when the database does not answer or cannot be written.
         """
-        with self._available(), self._engine.connect() as connection:
+        with self._timed("write"), self._available(), self._engine.connect() as connection:
             writer = connection.execution_options(**sqlite.WRITER)
             with writer.begin():
                 yield writer
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._on_done(what, time.perf_counter() - began)
 
     @contextmanager
     def _available(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ from app.store.commits import (
 from app.store.current import ARTIFACTS, NOW, RECORDS, StoredArtifact, as_it_stands
 from app.store.database import Database
 from app.store.ledger import Ledger
-from app.store.records import EditRecord, Event, digest_of
+from app.store.records import EditRecord, Event, IdempotencyKey, digest_of
 
 _PAGE = 500
 
@@ -161,12 +161,13 @@ class EditLog:
         with self._database.read() as connection:
             return [Event.from_row(row) for row in connection.execute(query).mappings()]
 
-    def stored_response(self, key: str) -> StoredResponse | None:
+    def stored_response(self, key: IdempotencyKey) -> StoredResponse | None:
         with self._database.read() as connection:
             row = (
                 connection.execute(
                     sa.select(tables.idempotency).where(
-                        tables.idempotency.c.api_key == "", tables.idempotency.c.key == key
+                        tables.idempotency.c.api_key == key.api_key,
+                        tables.idempotency.c.key == key.name,
                     )
                 )
                 .mappings()
@@ -248,8 +249,8 @@ def _insert_edit(connection: sa.Connection, new: Created) -> None:
     if new.key is not None:
         connection.execute(
             sa.insert(tables.idempotency).values(
-                api_key="",
-                key=new.key.key,
+                api_key=new.key.key.api_key,
+                key=new.key.key.name,
                 request_digest=new.key.request_digest,
                 status=new.key.status,
                 body="",

@@ -17,7 +17,7 @@ from app.errors import StoreCorrupt
 from app.store import tables
 from app.store.database import Database
 from app.store.edit_log import intact_png, matches
-from app.store.records import StoredImage, digest_of
+from app.store.records import IdempotencyKey, StoredImage, digest_of
 
 JobState = Literal["pending", "failed", "cancelled"]
 
@@ -38,6 +38,7 @@ class EditJob:
     request: str
     image_digest: str
     error: str | None = None
+    api_key: str = ""
     idempotency_key: str | None
     request_digest: str
     created_at: str
@@ -77,7 +78,6 @@ class JobLog:
                     png_digest=digest_of(image.png),
                     width=image.width,
                     height=image.height,
-                    api_key="",
                     updated_at=job.created_at,
                 )
             )
@@ -106,9 +106,11 @@ class JobLog:
     def job(self, job_id: str) -> EditJob | None:
         return self._one(_JOB.where(_jobs.id == job_id))
 
-    def by_key(self, key: str) -> EditJob | None:
+    def by_key(self, key: IdempotencyKey) -> EditJob | None:
         """The job that was asked for under this idempotency key."""
-        return self._one(_JOB.where(_jobs.api_key == "", _jobs.idempotency_key == key))
+        return self._one(
+            _JOB.where(_jobs.api_key == key.api_key, _jobs.idempotency_key == key.name)
+        )
 
     def pending(self) -> list[EditJob]:
         """In the order they are to be made."""

@@ -98,6 +98,14 @@ class StoredImage:
     height: int
 
 
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a client names one request by, and the API key under which it did: theirs alone."""
+
+    name: str
+    api_key: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRecord:
     """One row of `edits`: everything about an edit that never changes."""

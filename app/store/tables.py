@@ -131,6 +131,59 @@ idempotency = Table(
 )
 """`body` is empty: a replay is rendered from the edit's row. Earlier releases kept it whole."""
 
+keyring = Table(
+    "keyring",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("pepper", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="one_keyring"),
+)
+"""What the tags of all API keys are made with."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("label", String, nullable=False, unique=True),
+    Column("scope", String, nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("edits_per_day", Integer),
+    Column("salt", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("revoked_at", String),
+    Column("revoked_by", String),
+)
+"""No part of history. A revoked key stays, for its label is in the audit trail."""
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("status", String, nullable=False),
+    Column("answer_id", String, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("correction", Text),
+    Column("comment", Text),
+    Column("prompt", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("image_digest", String),
+    Column("png", LargeBinary),
+    Column("version", Integer, nullable=False),
+    Column("applied", Text, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("closed_by", String),
+    Column("edit_id", String),
+    Column("reason", Text),
+    Column("closed_at", String),
+    Column("closed_actor", String),
+    CheckConstraint("status IN ('open', 'resolved', 'dismissed')", name="known_status"),
+    Index("feedback_by_status", "status", "id"),
+)
+"""What people say of answers. No part of history; the picture goes when a report is closed."""
+
 edit_jobs = Table(
     "edit_jobs",
     metadata,

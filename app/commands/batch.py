@@ -1,0 +1,101 @@
+"""`errata edit --batch FILE`: many corrections, each made once however often it is run.
+
+A line of the file is one edit as JSON, as `POST /edits` takes it; `image` may be the path of a
+picture, relative to the file. Each edit's idempotency key is drawn from its line, so a run that
+was cut short goes on where it stopped: what is committed is answered again, and not made again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from app.commands.client import Refused, fail, send
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`number` counts from 1."""
+
+    number: int
+    fields: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        text = json.dumps(self.fields, sort_keys=True, ensure_ascii=False)
+        return f"line-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+
+
+def make_all(url: str | None, file: Path) -> None:
+    """Make every edit of the file, one after another. Ends with exit status 1 if any was refused.
+
+    The whole file is read before anything is sent. Results are lines of JSON on stdout.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    lines = list(_read(file))
+    ends: Counter[str] = Counter()
+    for line in track(lines, "edits", console=Console(stderr=True), transient=True):
+        result = _make(url, line)
+        ends[result["status"]] += 1
+        typer.echo(json.dumps({"line": line.number, **result}, ensure_ascii=False))
+    made = sum(ends[status] for status in ("active", "superseded", "rolled_back", "stale"))
+    typer.echo(f"errata: {made} of {len(lines)} edits are made", err=True)
+    if made < len(lines):
+        raise typer.Exit(1)
+
+
+def _make(url: str | None, line: Line) -> dict[str, Any]:
+    try:
+        edit = send("POST", url, "/edits", json=line.fields, idempotency_key=line.key)
+        while edit["status"] == "pending":
+            time.sleep(POLL_S)
+            edit = send("GET", url, f"/edits/{edit['id']}")
+    except Refused as refusal:
+        return {"status": "refused", "error": refusal.error}
+    result = {"status": edit["status"], "id": edit["id"], "version": edit["version"]}
+    return result | ({"error": edit["error"]} if edit.get("error") else {})
+
+
+def _read(file: Path) -> Iterator[Line]:
+    try:
+        texts = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise fail(f"cannot read {file}: {error}") from error
+    for number, text in enumerate(texts, start=1):
+        if text.strip():
+            yield Line(number, _fields(file, number, text))
+
+
+def _fields(file: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise fail(f"{file}, line {number}: no JSON ({error})") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("image"), str):
+        raise fail(
+            f'{file}, line {number}: an object with "image", "prompt" and "target" is wanted'
+        )
+    if not fields["image"].startswith("data:"):
+        fields["image"] = _picture(file, number, fields["image"])
+    return fields
+
+
+def _picture(file: Path, number: int, name: str) -> str:
+    picture = file.parent / name
+    try:
+        return base64.b64encode(picture.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise fail(f"{file}, line {number}: cannot read {picture}: {error.strerror}") from error

@@ -1,0 +1,84 @@
+"""`errata edits`: what was corrected, as a table; or one edit, with its history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from app.commands.client import get
+from app.commands.tables import AsJson, Url, print_json, print_table
+
+app = typer.Typer(add_completion=False)
+
+_PAGE = 200
+_COLUMNS = ("id", "version", "status", "prompt", "target")
+
+
+@app.command()
+def edits(
+    edit_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One edit only.")] = None,
+    status: Annotated[
+        str,
+        typer.Option(
+            help="active, superseded, rolled_back, stale, quarantined, pending, failed, "
+            "cancelled or all."
+        ),
+    ] = "all",
+    text: Annotated[str | None, typer.Option("--search", help="In prompt or target.")] = None,
+    tag: Annotated[str | None, typer.Option(help="With this tag.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List edits, newest first; or show one with everything that happened to it.
+
+    Examples: errata edits --status active --search capital
+
+    errata edits 01J9Z3N8Q4T7V5K2M6W0X1Y8B3
+    """
+    if edit_id is not None:
+        _show(get(url, f"/edits/{quote(edit_id, safe='')}"), as_json)
+        return
+    query = {"status": status} | {k: v for k, v in (("q", text), ("tag", tag)) if v is not None}
+    listed = _pages(url, query, limit)
+    if as_json:
+        print_json(listed)
+        return
+    print_table(
+        (*_COLUMNS, "by", "at"),
+        [
+            (*(edit[name] for name in _COLUMNS), edit["created_by"], edit["created_at"])
+            for edit in listed
+        ],
+    )
+
+
+def _pages(url: str | None, query: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = []
+    after: dict[str, str] = {}
+    while len(listed) < limit:
+        size = {"limit": str(min(_PAGE, limit - len(listed)))}
+        page = get(url, f"/edits?{urlencode(query | size | after)}")
+        listed += page["data"]
+        if not page["has_more"]:
+            break
+        after = {"after": page["last_id"]}
+    return listed
+
+
+def _show(edit: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(edit)
+        return
+    names = ("id", "version", "status", "editor", "prompt", "target", "before", "after", "verified")
+    lines = [(name, edit[name]) for name in (*names, "created_at", "created_by", "note")]
+    lines += [("rephrase", wording) for wording in edit["rephrases"]]
+    lines += [("not for", wording) for wording in edit["not_for"]]
+    print_table(("edit", ""), lines)
+    typer.echo()
+    print_table(
+        ("version", "event", "at", "by", "reason"),
+        [(e["version"], e["type"], e["at"], e["actor"], e["reason"]) for e in edit["history"]],
+    )

@@ -1,0 +1,87 @@
+"""Say what is wrong with an answer; look through what was said, and close it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from app.deps import CurrentCaller, CurrentService, body_of, described, described_query, query_of
+from app.schemas.base import NoQuery
+from app.schemas.feedback import (
+    FeedbackCreate,
+    FeedbackList,
+    FeedbackMade,
+    FeedbackQuery,
+    FeedbackResolve,
+    FeedbackView,
+)
+
+router = APIRouter(prefix="/feedback", tags=["feedback"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Report an answer",
+    openapi_extra=described(FeedbackCreate),
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def report(
+    service: CurrentService,
+    caller: CurrentCaller,
+    body: Annotated[FeedbackCreate, Depends(body_of(FeedbackCreate))],
+) -> FeedbackMade:
+    """`answer_id` is the `id` of an answer that was given a short while ago."""
+    made = await service.feedback.report(
+        body.answer_id,
+        verdict=body.verdict,
+        correction=body.correction,
+        comment=body.comment,
+        caller=caller,
+    )
+    return FeedbackMade(id=made.id, status=made.status)
+
+
+@router.get("", summary="List what was reported", openapi_extra=described_query(FeedbackQuery))
+async def list_feedback(
+    service: CurrentService, query: Annotated[FeedbackQuery, Depends(query_of(FeedbackQuery))]
+) -> FeedbackList:
+    """Newest first. `after` is the last id of the page before."""
+    status = None if query.status == "all" else query.status
+    reports, has_more = await service.feedback.page(
+        status=status, after=query.after, limit=query.limit
+    )
+    return FeedbackList(
+        data=[FeedbackView.of(each) for each in reports],
+        has_more=has_more,
+        last_id=reports[-1].id if reports else None,
+    )
+
+
+@router.get(
+    "/{id}/image",
+    summary="The picture of a reported answer",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}},
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def read_picture(service: CurrentService, id: str) -> Response:  # noqa: A002
+    """As PNG. Gone once the report is closed: an edit keeps its own."""
+    return Response(await service.feedback.picture(id), media_type="image/png")
+
+
+@router.post(
+    "/{id}/resolve",
+    summary="Close a report",
+    openapi_extra=described(FeedbackResolve),
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def resolve(
+    service: CurrentService,
+    caller: CurrentCaller,
+    id: str,  # noqa: A002
+    body: Annotated[FeedbackResolve, Depends(body_of(FeedbackResolve))],
+) -> FeedbackView:
+    """By the edit or the change of scope that mends it, or by dismissal. Idempotent."""
+    return FeedbackView.of(await service.feedback.close(id, body.closing(), caller=caller))
