@@ -25,6 +25,7 @@ from editing_core.decode_taps import DecodeTaps
 from editing_core.errors import StaleArtifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
+from editing_core.routing.base import Query
 from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
 from editing_core.types import EditArtifact, RoutingDecision
@@ -40,14 +41,7 @@ class Routes(Protocol):
         self, image_key: NDArray[np.float32], snapshot: Snapshot
     ) -> list[tuple[str, float]]: ...
 
-    def route(
-        self,
-        query: RoutingStates,
-        survivors: Sequence[tuple[str, float]],
-        snapshot: Snapshot,
-        *,
-        match: TextMatch | None = None,
-    ) -> RoutingDecision: ...
+    def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]: ...
 
     def refuse(
         self, survivors: Sequence[tuple[str, float]], match: TextMatch
@@ -158,12 +152,14 @@ class EditedPass:
     def _route(self, hidden: Tensor) -> None:
         """Decide for every row with survivors; then there is nothing left to decide."""
         columns = self._batch.pictures
+        queries: dict[int, Query] = {}
         for b, survivors in self._survivors.items():
             snapshot = self._snapshots[b]
             assert snapshot is not None
             states = RoutingStates(image=hidden[b, columns[b]].float(), words=self._words[b])
-            match = self._matches.get(b)
-            decision = self._router.route(states, survivors, snapshot, match=match)
+            queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
+        decisions = self._router.route_each(list(queries.values()))
+        for b, decision in zip(queries, decisions, strict=True):
             self.decisions[b] = decision
             if decision.applied:
                 self.fused[b] = self._fuse(b, decision)

@@ -43,8 +43,8 @@ from editing_core.errors import (
 )
 from editing_core.experts.memory import MemoryEntry
 from editing_core.registry import BACKBONES
-from editing_core.routing.router import Memory, Router, RouterConfig
-from editing_core.routing.wordings import TextMatch
+from editing_core.routing.base import Query
+from editing_core.routing.router import Router, RouterConfig
 from editing_core.states import RoutingStates
 from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling
 from tests.support.plain_llava import save_plain_llava
@@ -423,17 +423,16 @@ class AlwaysSelects(Router):
         nothing = np.zeros((1, 1), np.float32)
         return RoutingKey(image=image_key, text=nothing, visual=nothing)
 
-    def route(
-        self,
-        query: RoutingStates,
-        survivors: Sequence[tuple[str, float]],
-        snapshot: Memory,
-        *,
-        match: TextMatch | None = None,
-    ) -> RoutingDecision:
-        share = 1.0 / len(survivors)
-        found = (Candidate(i, cosine, 1.0, share, "applied") for i, cosine in survivors)
-        return RoutingDecision(tuple(found))
+    def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]:
+        return [
+            RoutingDecision(
+                tuple(
+                    Candidate(i, cosine, 1.0, 1.0 / len(query.survivors), "applied")
+                    for i, cosine in query.survivors
+                )
+            )
+            for query in queries
+        ]
 
 
 def test_a_fitted_edit_takes_and_leaves_no_trace(case: Case) -> None:
