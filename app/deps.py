@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends
@@ -121,9 +121,21 @@ def query_of(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
 def described(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """`openapi_extra` for a body that FastAPI does not read itself."""
     schema = model.model_json_schema()
+    whole = _inlined(schema, schema.pop("$defs", {}))
     return {
-        "requestBody": {"content": {"application/json": {"schema": schema}}, "required": required}
+        "requestBody": {"content": {"application/json": {"schema": whole}}, "required": required}
     }
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """The schema with what it refers to in place: its own definitions are no part of OpenAPI's."""
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
 
 
 def described_query(model: type[BaseModel]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from app.device.messages import (
     Failed,
     Generate,
     ImageKey,
+    Judge,
     Progress,
     Refine,
     Reply,
@@ -40,11 +41,19 @@ from app.device.messages import (
 from app.device.thread import DeviceThread
 from app.errors import Draining
 from app.waiting import Waits
+from app.words import ModelWords
 from editing_core.attribution.attribute import Attribution
 from editing_core.errors import NotFinite
 from editing_core.generation import GenerationRow
 from editing_core.refinement import ANSWERS, Refinement, Wanted
-from editing_core.types import EditArtifact, EditRequest, GenerationResult, ImageArray, OnProgress
+from editing_core.types import (
+    EditArtifact,
+    EditRequest,
+    GenerationResult,
+    ImageArray,
+    OnProgress,
+    TokenLogprob,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +94,10 @@ class InferenceEngine:
         self._refine_objective = refine_objective
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
+
+    @property
+    def words(self) -> ModelWords:
+        return self.facts.words
 
     def start(self) -> None:
         self.device.start()
@@ -148,6 +161,15 @@ class InferenceEngine:
         message = Generate(next(self._ids), tuple(rows))
         results: list[GenerationResult] = await self._send(message, on_tokens=on_tokens)
         return results
+
+    async def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text, whatever the device does. Raises `ContextTooLong`."""
+        return await asyncio.to_thread(self.device.text_ids, text)
+
+    async def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
+        """The base model's log-probabilities of a text. Raises the library's `RequestError`s."""
+        judged: list[TokenLogprob] = await self._send(Judge(next(self._ids), tuple(ids), top))
+        return judged
 
     async def attribute(self, image: ImageArray, prompt: str, *, token: int) -> Attribution:
         """Attribute one token of the base model's answer."""

@@ -4,10 +4,11 @@
     ├── BadRequest 400      InvalidHttp InvalidJson MissingField
     │                       InvalidField UnknownField ImageBase64Invalid
     │                       RemoteImagesDisabled UnsupportedParameter
+    │                       TooManyImages
     ├── InvalidApiKey 401
     ├── Forbidden 403       HostNotAllowed InsufficientScope
     ├── NotFound 404        RouteNotFound EditNotFound VersionNotFound KeyNotFound
-    │                       AnswerNotFound FeedbackNotFound
+    │                       AnswerNotFound FeedbackNotFound ModelNotFound
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
@@ -147,6 +148,11 @@ class InvalidApiKey(ServiceError):
     default_hint = "Send Authorization: Bearer and a key that `errata keys create` made."
 
 
+class TooManyImages(BadRequest):
+    code = "too_many_images"
+    default_hint = "Leave pictures of earlier turns out; edits go by the latest one."
+
+
 class Forbidden(ServiceError):
     status = 403
     kind = "permission_error"
@@ -198,6 +204,11 @@ class AnswerNotFound(NotFound):
 class FeedbackNotFound(NotFound):
     code = "feedback_not_found"
     default_hint = "List what was reported with GET /feedback."
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    default_hint = "GET /v1/models lists them."
 
 
 class MethodNotAllowed(ServiceError):

@@ -19,6 +19,9 @@ from editing_core.errors import GenerationCancelled, NotFinite, RequestError
 CLIENT_GONE = 499
 """Logged when nobody is left to answer; never seen by a client."""
 
+OPENAI_PREFIX = "/v1/"
+_OPENAI_CODES = {"context_too_long": "context_length_exceeded"}
+
 
 def request_id_of(scope: Scope) -> str:
     """The id that the outermost middleware gave this request."""
@@ -43,9 +46,20 @@ def as_service_error(error: Exception) -> ServiceError:
     return errors.as_service_error(error)
 
 
+def as_openai_says(error: ServiceError) -> ServiceError:
+    """The same error in the words that stock clients know: they have 400 where we have 422."""
+    if error.status == 422:
+        error.status = 400
+        error.code = _OPENAI_CODES.get(error.code, error.code)
+    return error
+
+
 def install_handlers(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> JSONResponse:
-        response = error_response(as_service_error(error), request_id_of(request.scope))
+        told = as_service_error(error)
+        if request.url.path.startswith(OPENAI_PREFIX):
+            told = as_openai_says(told)
+        response = error_response(told, request_id_of(request.scope))
         if isinstance(error, HTTPException) and error.status_code == 405:
             response.headers["Allow"] = ", ".join(_methods_of(app, request.scope))
         elif isinstance(error, HTTPException) and error.headers:

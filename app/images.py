@@ -12,7 +12,7 @@ import binascii
 import io
 import queue
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from app.errors import (
     ImageUndecodable,
     InternalError,
     RemoteImagesDisabled,
+    TooManyImages,
 )
 from app.image_headers import read_header
 from app.image_parts import Unreadable
@@ -37,6 +38,12 @@ from editing_core.identity import image_digest
 from editing_core.types import ImageArray
 
 MAX_BYTES = 10 * 1024 * 1024
+MAX_PICTURES = 16
+"""In one request."""
+
+MAX_TOGETHER = 2 * MAX_PIXELS
+"""Decoded pixels of one request that has several."""
+
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
@@ -69,15 +76,32 @@ class ImageDecoder:
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
         """The picture a request field holds; its pixels count as held until the block ends."""
-        read = self._pool.submit(_read, field)
-        data, size = await asyncio.wrap_future(read)
-        async with self._held(size, data) as image:
+        async with self.open_all([field]) as (image,):
             yield image
+
+    @asynccontextmanager
+    async def open_all(self, fields: Sequence[str]) -> AsyncIterator[list[DecodedImage]]:
+        """Those of one request, in order. They are held all at once or not at all."""
+        if len(fields) > MAX_PICTURES:
+            raise TooManyImages(
+                f"The request has {len(fields)} pictures; the limit is {MAX_PICTURES}.",
+                param="image",
+            )
+        read = [await asyncio.wrap_future(self._pool.submit(_read, field)) for field in fields]
+        pixels = sum(width * height for _, (width, height) in read)
+        if len(read) > 1 and pixels > MAX_TOGETHER:
+            raise ImageTooManyPixels(
+                f"The pictures have {pixels:,} pixels together; the limit is {MAX_TOGETHER:,}.",
+                param="image",
+            )
+        async with self._held(pixels, [data for data, _ in read]) as images:
+            yield images
 
     @asynccontextmanager
     async def reopen(self, png: bytes) -> AsyncIterator[ImageArray]:
         """The pixels of a picture that was stored by us, which count as held as well."""
-        async with self._held(check_size(png), png) as image:
+        width, height = check_size(png)
+        async with self._held(width * height, [png]) as (image,):
             yield image.pixels
 
     async def restore(self, png: bytes) -> ImageArray:
@@ -88,10 +112,12 @@ class ImageDecoder:
         return (await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
 
     @asynccontextmanager
-    async def _held(self, size: tuple[int, int], data: bytes) -> AsyncIterator[DecodedImage]:
-        pixels = size[0] * size[1]
+    async def _held(self, pixels: int, files: Sequence[bytes]) -> AsyncIterator[list[DecodedImage]]:
+        if not files:
+            yield []
+            return
         await self._budget.take(pixels)
-        running = self._pool.submit(self._decode, data)
+        running = self._pool.submit(lambda: [self._decode(data) for data in files])
         try:
             yield await asyncio.wrap_future(running)
         finally:

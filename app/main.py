@@ -23,6 +23,7 @@ from app.routes import (
     health,
     keys,
     metrics,
+    openai,
     pages,
     versions,
 )
@@ -67,6 +68,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
     for module in (
         pages,
         generate,
+        openai,
         attributions,
         edits,
         feedback,

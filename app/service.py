@@ -1,15 +1,17 @@
 """What the server can do, put together: edits are made and switched, questions answered.
 
-Edits have rooms of their own (`app/edits`), which routes enter directly. Lives on the event loop's
+Edits have rooms of their own (`app/edits`), which routes enter directly, and so have questions
+(`app/answering.py`). Lives on the event loop's
 thread; what blocks runs elsewhere (`app/engine.py`, worker threads).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
 
+from app.answering import Answering
 from app.edits.catalogue import Catalogue
 from app.edits.create import EditCreation
 from app.edits.edit import Edit, Work
@@ -18,29 +20,17 @@ from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
-from app.feedback.answers import KeptAnswer
 from app.feedback.desk import FeedbackDesk
 from app.history import History
 from app.images import DecodedImage, ImageDecoder, data_uri
-from app.metrics import Metrics, Pace
+from app.metrics import Metrics
 from app.schemas.attributions import AttributionRequest, AttributionView
-from app.schemas.generation import (
-    AppliedView,
-    CandidateView,
-    GenerateRequest,
-    GenerateView,
-    UsageView,
-)
+from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
 from app.store.records import Event
-from app.timing import Stopwatch
-from app.ulid import new_ulid
 from app.verification import StoryTeller
 from editing_core.attribution.attribute import Attribution
 from editing_core.errors import RequestError
-from editing_core.experts.memory import Snapshot
-from editing_core.generation import GenerationRow
-from editing_core.types import Candidate, GenerationResult
 
 
 class EditingService:
@@ -65,9 +55,18 @@ class EditingService:
         self.history = history
         self.model_name = model_name
         self.default_editor = default_editor
+        self.created = int(time.time())
+        """When it could first be asked, in seconds since 1970."""
         self._decoder = decoder
         self._metrics = metrics
         self.feedback = feedback
+        self.answering = Answering(
+            engine=engine,
+            decoder=decoder,
+            history=history,
+            metrics=metrics,
+            recent=feedback.answers,
+        )
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
             engine=engine, decoder=decoder, teller=teller, refine_steps=refine_steps
@@ -109,53 +108,9 @@ class EditingService:
         self, ask: GenerateRequest, *, on_tokens: Callable[[int, str], None] | None = None
     ) -> GenerateView:
         """Answer on one pinned snapshot. `on_tokens` is called on the device thread."""
-        watch = Stopwatch()
-        if ask.min_version is not None:
-            await self.history.wait_for(ask.min_version)
-        if ask.at_version is not None:
-            self.history.require_version(ask.at_version, param="at_version")
-        with self.engine.ticket(self._most_tokens(ask)):
-            async with self._image(ask.image) as image:
-                snapshot = await self._snapshot(ask)
-                row = GenerationRow(
-                    ask.prompt,
-                    image.pixels if image else None,
-                    ask.sampling,
-                    snapshot if ask.edits == "on" else None,
-                )
-                pace = Pace()
-
-                def piece(row: int, text: str) -> None:
-                    pace.piece()
-                    if on_tokens is not None:
-                        on_tokens(row, text)
-
-                with watch.lap("generate"):
-                    (result,) = await self.engine.generate([row], on_tokens=piece)
-                self._answered(pace, result)
-                candidates = await self._explain(row, result) if ask.explain else None
-        answer = GenerateView(
-            id=new_ulid(),
-            text=result.text,
-            finish_reason=result.finish_reason,
-            model=self.model_name,
-            version=snapshot.version,
-            applied=[AppliedView.of(each) for each in result.decision.applied],
-            candidates=candidates,
-            usage=UsageView.of(result),
-            timings_ms=watch.read(),
+        return GenerateView.of(
+            await self.answering.answer(ask.question, on_tokens=on_tokens), model=self.model_name
         )
-        self.feedback.answers.remember(
-            KeptAnswer(
-                id=answer.id,
-                prompt=ask.prompt,
-                image=ask.image,
-                text=answer.text,
-                version=answer.version,
-                applied=tuple(each.edit_id for each in answer.applied),
-            )
-        )
-        return answer
 
     async def attribute(self, ask: AttributionRequest) -> AttributionView:
         """Explain one token of the base model's answer. Drawn in a worker thread."""
@@ -167,16 +122,6 @@ class EditingService:
 
     # --- what is counted of it --------------------------------------------------------------
 
-    def _answered(self, pace: Pace, result: GenerationResult) -> None:
-        self._metrics.answered(
-            pace,
-            finish_reason=result.finish_reason,
-            prompt_tokens=result.prompt_tokens,
-            new_tokens=result.completion_tokens,
-            candidates=len(result.decision.candidates),
-            applied=len(result.decision.applied),
-        )
-
     def _edit_ended(self, work: Work, ended: asyncio.Task[Edit]) -> None:
         verified = None
         if ended.cancelled():
@@ -187,38 +132,6 @@ class EditingService:
         else:
             outcome, verified = "committed", ended.result().found.verified
         self._metrics.edit_ended(outcome, work.watch.read(), verified=verified)
-
-    # --- pictures and versions --------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _image(self, field: str | None) -> AsyncIterator[DecodedImage | None]:
-        if field is None:
-            yield None
-        else:
-            async with self._decoder.open(field) as image:
-                yield image
-
-    def _most_tokens(self, ask: GenerateRequest) -> int:
-        return self.engine.facts.most_tokens(
-            ask.prompt,
-            has_image=ask.image is not None,
-            max_new_tokens=ask.sampling.max_new_tokens,
-        )
-
-    async def _snapshot(self, ask: GenerateRequest) -> Snapshot:
-        if ask.at_version is None:
-            return self.history.snapshot
-        return await self.history.snapshot_at(ask.at_version)
-
-    async def _explain(self, row: GenerationRow, result: GenerationResult) -> list[CandidateView]:
-        """The router's candidates, then edits that would pass the image filter if active."""
-        found = list(result.decision.candidates)
-        if row.image is not None and row.snapshot is not None:
-            key = await self.engine.image_key(row.image)
-            tau = self.engine.facts.tau
-            near = self.history.inactive_near(key, tau, row.snapshot)
-            found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
-        return [CandidateView.of(each) for each in found]
 
     # --- read -------------------------------------------------------------------------------
 

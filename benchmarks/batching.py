@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -73,8 +72,8 @@ def compare(
         if repeat:
             rates.append((first, second))
     ratios = [first / second for first, second in rates]
-    medians = [statistics.median(each) for each in zip(*rates, strict=True)]
-    return Ratio(what, *medians, statistics.median(ratios), min(ratios), max(ratios))
+    first, second = (statistics.median(each) for each in zip(*rates, strict=True))
+    return Ratio(what, first, second, statistics.median(ratios), min(ratios), max(ratios))
 
 
 def _rate(side: Side, rows: Rows) -> float:
@@ -172,9 +171,13 @@ def edited(model: EditableModel, repeats: int, batches: Sequence[int]) -> list[R
     pairs = {f"edited / unedited, batch {n}": (rows[:n], plain[:n]) for n in batches}
     pairs[f"{len(rows)} experts / {len(rows)} times one"] = (rows, [rows[0]] * len(rows))
     return [
-        compare(what, (at_once, at_once), lambda _, side, pair=pair: pair[side], repeats=repeats)
+        compare(what, (at_once, at_once), partial(_side_of, pair), repeats=repeats)
         for what, pair in pairs.items()
     ]
+
+
+def _side_of(pair: tuple[Rows, Rows], _repeat: int, side: int) -> Rows:
+    return pair[side]
 
 
 def same_tokens(model: EditableModel, rows: Sequence[GenerationRow]) -> str:
@@ -218,9 +221,13 @@ def main() -> None:
         _keep(ratios, told[1], repeats=repeats)
 
 
-def _keep(ratios: Sequence[Ratio], told: str, **settings: Any) -> None:
-    kept = {"machine": facts(), "settings": settings, "same_tokens": told}
-    kept["ratios"] = [asdict(ratio) for ratio in ratios]
+def _keep(ratios: Sequence[Ratio], told: str, *, repeats: int) -> None:
+    kept = {
+        "machine": facts(),
+        "repeats": repeats,
+        "same_tokens": told,
+        "ratios": [asdict(ratio) for ratio in ratios],
+    }
     path = RESULTS / f"{datetime.now(UTC).date().isoformat()}-batching.json"
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 

@@ -27,6 +27,7 @@ from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.cache import can_join
 from editing_core.batching.rows import Key
+from editing_core.choosing import logprobs_of
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
 from editing_core.editors.base import Editor
@@ -40,7 +41,14 @@ from editing_core.errors import (
 )
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.fitting import EditRows, half
-from editing_core.generation import GenerationRow, IsCancelled, OnTokens, raise_if, run
+from editing_core.generation import (
+    GenerationRow,
+    IsCancelled,
+    OnTokens,
+    raise_if,
+    refuse_not_finite,
+    run,
+)
 from editing_core.parts import default_editor, load_parts
 from editing_core.questions.encoder import QuestionEncoder, load_encoder
 from editing_core.refinement import (
@@ -66,9 +74,12 @@ from editing_core.types import (
     Notify,
     OnProgress,
     RoutingKey,
+    TokenLogprob,
 )
 
 __all__ = ["EditableModel", "GenerationRow"]
+
+_TEXT_ROWS = 256
 
 
 class EditableModel:
@@ -287,9 +298,7 @@ class EditableModel:
         """
         if not rows:
             return []
-        for row in rows:
-            self._check_prompt(row.prompt)
-        batch = self.backbone.prepare([PromptRow(row.prompt, row.image) for row in rows])
+        batch = self.backbone.collate([self.prepare(row) for row in rows])
         edited = self.edited_pass(batch, [row.snapshot for row in rows])
         return run(
             self.backbone,
@@ -301,12 +310,12 @@ class EditableModel:
         )
 
     def prepare(self, row: GenerationRow) -> PreparedRow:
-        """What `begin` takes of a row: its tokens, and its picture looked at.
+        """What `begin` takes of a row: its tokens, and its pictures looked at.
 
-        Raises `ContextTooLong`, `PictureNotReadable`.
+        Raises the library's `RequestError`s.
         """
-        self._check_prompt(row.prompt)
-        return self.backbone.prepare_row(PromptRow(row.prompt, row.image))
+        self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
+        return self.backbone.prepare_row(row.as_prompt)
 
     @torch.no_grad()
     def begin(
@@ -335,6 +344,27 @@ class EditableModel:
         logits = self.backbone.forward(batch, taps=edited.prefill_taps())[0]
         first = batch.rows[0].spans.last_prompt
         return logits[first : first + len(token_ids)]
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text that is to be continued as it stands. Raises `ContextTooLong`."""
+        self._check_prompt(text)
+        return self.backbone.chat.encode_text(text)
+
+    @torch.no_grad()
+    def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
+        """The base model's log-probability of each token of a text after the first.
+
+        Raises `ContextTooLong` and `NotFinite`.
+        """
+        batch = self.backbone.prepare([PromptRow("", ids=tuple(ids))])
+        states = self.backbone.last_states(batch)[0, :-1]
+        found: list[TokenLogprob] = []
+        # Piece by piece: the logits of a long text would fill the memory of the device.
+        for first in range(0, len(states), _TEXT_ROWS):
+            logits = self.backbone.logits(states[first : first + _TEXT_ROWS])
+            refuse_not_finite(logits, range(len(logits)))
+            found += logprobs_of(logits, ids[first + 1 : first + 1 + len(logits)], top)
+        return found
 
     @torch.no_grad()
     def refine(
@@ -411,6 +441,7 @@ class EditableModel:
             snapshots,
             router=self.router,
             read_words=self.backbone.word_states,
+            read_pictures=self.backbone.picture_states,
             compare=None if self.questions is None else self._compare,
             editors=self.editors,
             check=self.check_current,

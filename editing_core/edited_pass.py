@@ -48,8 +48,8 @@ class Routes(Protocol):
     ) -> RoutingDecision | None: ...
 
 
-ReadWords = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
-"""`Backbone.word_states`."""
+ReadStates = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
+"""`Backbone.word_states`, `Backbone.picture_states`."""
 
 CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
 """How a question fits the wordings of some edits: `routing.wordings.match`."""
@@ -60,8 +60,9 @@ class EditedPass:
 
     `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran.
     `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
-    whose picture finds anything. `check` is called with the id and the artifact of each edit that
-    is about to act and may refuse it.
+    whose picture finds anything; so does `read_pictures`, for those of conversations: they are
+    routed as if asked alone. `check` is called with the id and the artifact of each edit that is
+    about to act and may refuse it.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class EditedPass:
         snapshots: Sequence[Snapshot | None],
         *,
         router: Routes,
-        read_words: ReadWords,
+        read_words: ReadStates,
+        read_pictures: ReadStates,
         compare: CompareTexts | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
@@ -91,6 +93,9 @@ class EditedPass:
         if self._survivors:
             asked = [batch.rows[b] for b in self._survivors]
             self._words = dict(zip(self._survivors, read_words(asked, router.layer), strict=True))
+        alone = {b: row for b in self._survivors if (row := batch.rows[b].alone) is not None}
+        seen = read_pictures(list(alone.values()), router.layer)
+        self._pictures = dict(zip(alone, seen, strict=True))
 
     def prefill_taps(self) -> dict[int, Tap] | None:
         """Taps that route and apply; None when no row can select anything."""
@@ -156,7 +161,10 @@ class EditedPass:
         for b, survivors in self._survivors.items():
             snapshot = self._snapshots[b]
             assert snapshot is not None
-            states = RoutingStates(image=hidden[b, columns[b]].float(), words=self._words[b])
+            seen = self._pictures.get(b)
+            if seen is None:
+                seen = hidden[b, columns[b]].float()
+            states = RoutingStates(image=seen, words=self._words[b])
             queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
         decisions = self._router.route_each(list(queries.values()))
         for b, decision in zip(queries, decisions, strict=True):

@@ -6,7 +6,9 @@
     │   ├── TargetTooLong         the target has more tokens than an edit may have
     │   ├── TargetNotEncodable    decoding the encoded target does not give it back
     │   ├── AnswerTooShort        the answer has no token of the number asked about
-    │   └── PictureNotReadable    the model's own image processor cannot take this picture
+    │   ├── PictureNotReadable    the model's own image processor cannot take this picture
+    │   ├── TurnsNotWritable      the model's chat template cannot write this conversation
+    │   └── SchemaNotSupported    an answer cannot be held to this JSON schema
     ├── CheckpointError           weights on disk cannot be used
     │   ├── CheckpointMissing     a file or folder is not there
     │   ├── CheckpointCorrupt     a file is damaged, or is not what the manifest says
@@ -77,6 +79,18 @@ class PictureNotReadable(RequestError):
     code = "image_not_readable_by_model"
     default_hint = "Send a picture of another shape: scale it, or crop its long side."
     param = "image"
+
+
+class TurnsNotWritable(RequestError):
+    code = "conversation_not_writable"
+    default_hint = "Send turns of user and assistant one after the other, the user's first."
+    param = "messages"
+
+
+class SchemaNotSupported(RequestError):
+    code = "schema_not_supported"
+    default_hint = "Use a simpler JSON schema, or ask for JSON without one."
+    param = "response_format"
 
 
 class CheckpointError(EditingError):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PreparedBatch
+from editing_core.backbones.batch import PreparedBatch, PromptRow
 from editing_core.backbones.passes import Tap
+from editing_core.choosing import Chooser
 from editing_core.errors import GenerationCancelled, NotFinite
 from editing_core.experts.memory import Snapshot
 from editing_core.streaming import TextStream
@@ -22,6 +23,7 @@ from editing_core.types import (
     ImageArray,
     RoutingDecision,
     Sampling,
+    Turn,
 )
 
 OnTokens = Callable[[int, str], None]
@@ -43,38 +45,45 @@ class ActsOnBatch(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationRow:
-    """One request: `snapshot` None asks the base model."""
+    """One request: `snapshot` None asks the base model.
+
+    Edits go by `prompt` and `image` alone. The model reads `turns` in their place, where there are
+    any: a conversation whose last turn is the prompt. `ids` are a text that is continued as it
+    stands, without any template, and never edited.
+    """
 
     prompt: str
     image: ImageArray | None
     sampling: Sampling = field(default_factory=Sampling)
     snapshot: Snapshot | None = None
+    turns: tuple[Turn, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    @property
+    def as_prompt(self) -> PromptRow:
+        """What the backbone is given."""
+        return PromptRow(self.prompt, self.image, turns=self.turns, ids=self.ids)
 
 
 class Writer:
     """One row's way to its end: picks tokens, knows when to stop, and gives out text."""
 
     def __init__(self, sampling: Sampling, *, backbone: Backbone, prompt_tokens: int) -> None:
-        self._sampling = sampling
         self._stop_token_ids = backbone.stop_token_ids
         self._limit = min(sampling.max_new_tokens, backbone.max_positions - prompt_tokens)
         self._stream = TextStream(backbone.chat.decode_raw, sampling.stop)
-        self._random = torch.Generator()
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        self._random.manual_seed(seed % 2**63)
+        grammar = sampling.grammar
+        constraint = None if grammar is None else backbone.chat.grammar.constraint(grammar)
+        self._chooser = Chooser(sampling, seed=seed % 2**63, constraint=constraint)
         self._prompt_tokens = prompt_tokens
         self._ids: list[int] = []
         self.finish_reason: FinishReason | None = "length" if self._limit < 1 else None
 
     def take(self, logits: Tensor) -> tuple[int, str]:
         """The next token, from float32 logits `[vocab]`, and the text that became certain."""
-        token = self._choose(logits)
+        token = self._chooser.choose(logits)
         return token, self._push(token)
-
-    def _choose(self, logits: Tensor) -> int:
-        if self._sampling.temperature <= 0.0:
-            return int(logits.argmax())
-        return _sample(logits, self._sampling, self._random)
 
     def _push(self, token: int) -> str:
         self._ids.append(token)
@@ -98,6 +107,7 @@ class Writer:
             prompt_tokens=self._prompt_tokens,
             completion_tokens=len(self._ids),
             decision=decision,
+            logprobs=tuple(self._chooser.logprobs),
         )
 
 
@@ -167,13 +177,3 @@ def raise_if(is_cancelled: IsCancelled | None) -> None:
     """Raise `GenerationCancelled` once `is_cancelled` says so."""
     if is_cancelled is not None and is_cancelled():
         raise GenerationCancelled("the generation was cancelled")
-
-
-def _sample(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Draw from the smallest set of tokens that holds `top_p` of the probability."""
-    # On the CPU and in float64, so that a seed means the same on every device.
-    scaled = logits.double().cpu()
-    probabilities = ((scaled - scaled.max()) / sampling.temperature).softmax(-1)
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0.0
-    return int(tokens[torch.multinomial(ordered, 1, generator=random)])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 ImageArray = NDArray[np.uint8]
 Positions = Literal["from_last_prompt_token", "vision", "all"]
 FinishReason = Literal["stop", "length"]
+Role = Literal["system", "user", "assistant"]
 Rows = slice | list[int]
 """An index of rows: a slice, which costs no copy, where they are consecutive."""
 Notify = Callable[[str, int, int], None]
@@ -145,21 +146,52 @@ class RoutingDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation: its words, and the pictures that it shows before them."""
+
+    role: Role
+    text: str
+    images: tuple[ImageArray, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to continue a row. `temperature` 0 is greedy. `seed` None draws a fresh one."""
+    """How to continue a row. `temperature` 0 is greedy. `seed` None draws a fresh one.
+
+    The penalties take their amount off the logit of a token that was generated before, once or for
+    each time; `logit_bias` adds to those of `(token, amount)`. `grammar`, made by
+    `TokenGrammar.compile`, says what may be written at all. With `top_logprobs` the result has each
+    token's log-probability, and that many alternatives.
+    """
 
     max_new_tokens: int = 80
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token's natural log-probability, and the likeliest `(token, log-probability)` there."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
     """One finished row. `text` has special tokens removed and is trimmed.
 
-    `token_ids` are the generated ones, stop token included when it was generated.
+    `token_ids` are the generated ones, stop token included when it was generated, and so are those
+    of `logprobs`, where they were asked for.
     """
 
     text: str
@@ -168,3 +200,4 @@ class GenerationResult:
     prompt_tokens: int
     completion_tokens: int
     decision: RoutingDecision
+    logprobs: tuple[TokenLogprob, ...] = ()

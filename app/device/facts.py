@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.words import ModelWords
 from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
 from editing_core.stock_questions import StockQuestion
@@ -37,11 +38,11 @@ class ModelFacts:
     image_key_dim: int
     questions: QuestionEncoderFacts | None
     stock_questions: tuple[StockQuestion, ...]
-    max_positions: int
+    words: ModelWords
     picture_tokens: int
     """Of the usual picture."""
     template_tokens: int
-    """Of what stands around every question."""
+    """Of what stands around a message."""
 
     @classmethod
     def of(cls, model: EditableModel) -> ModelFacts:
@@ -64,7 +65,7 @@ class ModelFacts:
             if encoder is None
             else QuestionEncoderFacts(encoder.fingerprint, prefer, encoder.line.rho[prefer]),
             stock_questions=model.stock_questions,
-            max_positions=backbone.max_positions,
+            words=ModelWords.of(backbone),
             picture_tokens=backbone.num_image_tokens,
             template_tokens=len(backbone.lay_out("", has_image=False).ids),
         )
@@ -73,11 +74,11 @@ class ModelFacts:
         """Version 0: no edits."""
         return Snapshot.empty(self.image_key_dim)
 
-    def most_tokens(self, prompt: str, *, has_image: bool, max_new_tokens: int) -> int:
-        """What question and answer come to at most, if the picture is of the usual size.
+    def most_tokens(self, texts: Sequence[str], *, pictures: int, max_new_tokens: int) -> int:
+        """What a conversation and its answer come to at most, if pictures are of the usual size.
 
         No token of a text is less than a byte.
         """
-        picture = self.picture_tokens if has_image else 0
-        asked = self.template_tokens + picture + len(prompt.encode())
-        return min(self.max_positions, asked + max_new_tokens)
+        around = self.template_tokens * len(texts) + self.picture_tokens * pictures
+        asked = around + sum(len(text.encode()) for text in texts)
+        return min(self.words.max_positions, asked + max_new_tokens)

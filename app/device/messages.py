@@ -69,6 +69,15 @@ class ImageKey:
     image: ImageArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """Read a text. `Done` with the `TokenLogprob` of each of its tokens after the first."""
+
+    id: int
+    ids: tuple[int, ...]
+    top: int
+
+
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """Stop the request `id`, before the next pass through the model. Unknown ones are over."""
@@ -76,7 +85,7 @@ class Cancel:
     id: int
 
 
-Task: TypeAlias = Encode | Rescope | Refine | Attribute | ImageKey
+Task: TypeAlias = Encode | Rescope | Refine | Attribute | ImageKey | Judge
 """What has the device to itself between two decode steps."""
 
 Request: TypeAlias = Generate | Task

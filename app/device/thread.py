@@ -26,6 +26,7 @@ from app.device.messages import (
     Failed,
     Generate,
     ImageKey,
+    Judge,
     Progress,
     Refine,
     Reply,
@@ -94,6 +95,10 @@ class DeviceThread:
         Raises what `EditableModel.validate` raises.
         """
         self.model.validate(request, editor=editor)
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text. On any thread. Raises `ContextTooLong`."""
+        return self.model.text_ids(text)
 
     # --- the thread -------------------------------------------------------------------------
 
@@ -185,6 +190,8 @@ class DeviceThread:
                 )
             case ImageKey():
                 return self.model.image_key(task.image)
+            case Judge():
+                return self.model.text_logprobs(task.ids, top=task.top)
 
     def _between_passes(self) -> None:
         """Inside a task, where the model is as ever and may be asked other things."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.answering import Answer, Message, Question, Terms
 from app.schemas.base import INT64, Prompt, Request, Text
 from editing_core.types import Candidate, GenerationResult, Outcome, Sampling
 
@@ -35,9 +36,15 @@ class GenerateRequest(Request):
     explain: bool = False
 
     @property
-    def sampling(self) -> Sampling:
-        return Sampling(
+    def question(self) -> Question:
+        sampling = Sampling(
             self.max_new_tokens, self.temperature, self.top_p, self.seed, tuple(self.stop)
+        )
+        images = () if self.image is None else (self.image,)
+        return Question(
+            (Message("user", self.prompt, images),),
+            (sampling,),
+            Terms(self.edits == "on", self.at_version, self.min_version, self.explain),
         )
 
 
@@ -57,6 +64,13 @@ class AppliedView(BaseModel):
 class CandidateView(AppliedView):
     outcome: Outcome
     matched: str | None
+
+
+def candidate_views(answer: Answer) -> list[CandidateView] | None:
+    """None unless they were asked for."""
+    if answer.candidates is None:
+        return None
+    return [CandidateView.of(each) for each in answer.candidates]
 
 
 class UsageView(BaseModel):
@@ -89,6 +103,21 @@ class GenerateTail(BaseModel):
 
 class GenerateView(GenerateTail):
     text: str
+
+    @classmethod
+    def of(cls, answer: Answer, *, model: str) -> GenerateView:
+        (result,) = answer.results
+        return cls(
+            id=answer.id,
+            text=result.text,
+            finish_reason=result.finish_reason,
+            model=model,
+            version=answer.version,
+            applied=[AppliedView.of(each) for each in answer.applied],
+            candidates=candidate_views(answer),
+            usage=UsageView.of(result),
+            timings_ms=answer.timings_ms,
+        )
 
     def noted(self) -> dict[str, Any]:
         """What the log says of it: never the text."""

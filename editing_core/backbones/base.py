@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ from editing_core.backbones.chat import ChatTokenizer
 from editing_core.backbones.passes import DecoderPasses
 from editing_core.config import Placement
 from editing_core.errors import ContextTooLong, RequestError
-from editing_core.types import ImageArray, TokenSpans
+from editing_core.types import ImageArray, TokenSpans, Turn
 
 _FEATURE_CACHE_BYTES = 64 * 2**20
 
@@ -178,17 +179,21 @@ class Backbone(DecoderPasses):
         has_image: bool,
         target_ids: Sequence[int] = (),
         pictures: Sequence[Picture] = (),
+        turns: Sequence[Turn] = (),
     ) -> PreparedRow:
         """Tokens and spans of one row, without its picture's features. Runs no model.
 
-        `pictures` are what it shows, by default the usual one. Raises `ContextTooLong` when the
-        row, and one token of answer if it has none, do not fit.
+        `pictures` are what it shows, by default the usual one; those of `turns`, where these are
+        what is read. Raises `ContextTooLong` when the row, and one token of answer if it has none,
+        do not fit, and `TurnsNotWritable`.
         """
         if has_image and not pictures:
             pictures = (self.usual_picture,)
-        encoded = self.chat.encode_prompt(
-            prompt, with_image=has_image, pictures=[picture.text for picture in pictures]
-        )
+        shown_as = [picture.text for picture in pictures]
+        if turns:
+            encoded = self.chat.encode_turns(turns, shown_as)
+        else:
+            encoded = self.chat.encode_prompt(prompt, with_image=has_image, pictures=shown_as)
         ids, (start, stop), shown = list(encoded.ids), encoded.prompt, encoded.shown
         tiles: list[tuple[int, int]] = []
         for at, run in zip(encoded.images, (n for p in pictures for n in p.runs), strict=True):
@@ -199,12 +204,7 @@ class Backbone(DecoderPasses):
                 start, stop = start + run - 1, stop + run - 1
         if tiles and shown is not None:
             shown = (shown[0], shown[1] + sum(end - begin - 1 for begin, end in tiles))
-        needed = len(ids) + max(1, len(target_ids))
-        if needed > self.max_positions:
-            raise ContextTooLong(
-                f"the prompt needs {needed} tokens with its answer; "
-                f"the model reads {self.max_positions}"
-            )
+        self._check_length(len(ids) + max(1, len(target_ids)))
         spans = TokenSpans(
             vision=(tiles[0][0], tiles[-1][1]) if tiles else None,
             prompt=(start, stop),
@@ -217,8 +217,8 @@ class Backbone(DecoderPasses):
     def prepare(self, rows: Sequence[PromptRow]) -> PreparedBatch:
         """Tokenise, compute or fetch picture features, and pad on the left.
 
-        Raises `ContextTooLong` and `TargetNotEncodable`, and `RequestError` for several pictures
-        where the family takes one.
+        Raises `ContextTooLong`, `TargetNotEncodable` and `TurnsNotWritable`, and `RequestError` for
+        several pictures where the family takes one.
         """
         return self.collate([self.prepare_row(row) for row in rows])
 
@@ -230,6 +230,10 @@ class Backbone(DecoderPasses):
         """One row of what `prepare` makes, and what it raises."""
         if row.target is not None and row.target_ids:
             raise ValueError("a row has either a target or target_ids")
+        if row.ids:
+            return self._text(row.ids)
+        if row.turns:
+            return self._conversation(row)
         answer = row.target_ids
         if row.target is not None:
             answer = self.chat.encode_target(row.target)
@@ -248,10 +252,10 @@ class Backbone(DecoderPasses):
     def word_states(self, rows: Sequence[PreparedRow], layer: int) -> list[Tensor]:
         """Each row's own words as block `layer` leaves them when there is no picture.
 
-        Returns float32 `[words, hidden]` a row. What follows the words is not run, and rows of
-        equal tokens are run once.
+        Returns float32 `[words, hidden]` a row. What follows the words is not run, nor what was
+        said before them, and rows of equal tokens are run once.
         """
-        texts = [_without_picture(row) for row in rows]
+        texts = [_without_picture(row.alone or row) for row in rows]
         distinct = {text.ids: text for text in texts}
         batch = self.collate(list(distinct.values()))
         hidden = self.lower(batch, layer)
@@ -260,6 +264,49 @@ class Backbone(DecoderPasses):
             start, stop = (edge + batch.padding[b] for edge in text.spans.prompt)
             found[text.ids] = hidden[b, start:stop].float()
         return [found[text.ids] for text in texts]
+
+    @torch.no_grad()
+    def picture_states(self, rows: Sequence[PreparedRow], layer: int) -> list[Tensor]:
+        """Each row's picture as block `layer` leaves it: float32 `[patches, hidden]` a row.
+
+        Rows are run one by one, as if nobody else asked.
+        """
+        found = []
+        for row in rows:
+            batch = collate([row], pad_token_id=self.pad_token_id, device=self.device)
+            found.append(self.lower(batch, layer)[0, row.spans.vision_rows].float())
+        return found
+
+    def _text(self, ids: tuple[int, ...]) -> PreparedRow:
+        self._check_length(len(ids) + 1)
+        end = len(ids)
+        return PreparedRow(ids, TokenSpans(None, (0, end), end - 1, (end, end)), None)
+
+    def _conversation(self, row: PromptRow) -> PreparedRow:
+        """The row of `turns`, and beside it that of its last question and latest picture."""
+        images = [image for turn in row.turns for image in turn.images]
+        if len(images) > 1 and not self.takes_several_images:
+            raise RequestError(f"{self.architecture} is shown one picture at a time")
+        (alone,) = self.prepare([PromptRow(row.prompt, row.image)]).rows
+        if not images:
+            laid_out = self.lay_out(row.prompt, has_image=False, turns=row.turns)
+            return replace(laid_out, alone=alone)
+        found = self._side_by_side(self.image_features(images))
+        laid_out = self.lay_out(
+            row.prompt, has_image=True, pictures=found.pictures, turns=row.turns
+        )
+        assert alone.features is not None
+        features = replace(self.for_prompt(found, row.prompt), key=alone.features.key)
+        shown = np.arange(len(laid_out.ids))[laid_out.spans.vision_rows]
+        latest = tuple(shown[-found.pictures[-1].num_tokens :].tolist())
+        return replace(laid_out, features=features, alone=alone, latest=latest)
+
+    def _check_length(self, needed: int) -> None:
+        if needed > self.max_positions:
+            raise ContextTooLong(
+                f"the prompt needs {needed} tokens with its answer; "
+                f"the model reads {self.max_positions}"
+            )
 
     def _features_of(self, row: PromptRow) -> ImageFeatures | None:
         if row.image is None:

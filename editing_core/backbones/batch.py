@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.types import ImageArray, Rows, TokenSpans
+from editing_core.types import ImageArray, Rows, TokenSpans, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class PromptRow:
     """One chat turn. The answer, if the row is teacher-forced, is text or ready tokens, not both.
 
     `more_images` are shown after `image`, which makes the key that edits go by.
+    `turns` are read in place of prompt and picture, which then are only what edits go by: the words
+    of their last, and the latest picture of any. `ids` are a text read as it stands.
     `target` text goes through the chat template and ends with the stop token; `target_ids` are
     appended as they are.
     """
@@ -65,6 +67,8 @@ class PromptRow:
     target: str | None = None
     target_ids: tuple[int, ...] = ()
     more_images: tuple[ImageArray, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +77,8 @@ class PreparedRow:
 
     `shown` is the half-open range of all that stands for the pictures, separators and marks around
     them counted; by default the span of the picture itself. `prompt` is the user's text.
+    `alone` is the same question about the same picture without the conversation before it, by which
+    edits are chosen, and `latest` then the rows of that picture among those of the conversation.
     """
 
     ids: tuple[int, ...]
@@ -80,6 +86,8 @@ class PreparedRow:
     features: ImageFeatures | None
     shown: tuple[int, int] | None = None
     prompt: str = ""
+    alone: PreparedRow | None = None
+    latest: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,9 +110,14 @@ class PreparedBatch:
 
     @property
     def pictures(self) -> dict[int, Rows]:
-        """The columns of each row's picture, padding counted; rows without one are left out."""
+        """The columns of each row's picture, padding counted; rows without one are left out.
+
+        Of a conversation they are those of its latest picture.
+        """
         return {
             b: row.spans.vision_columns(pad)
+            if row.latest is None
+            else [at + pad for at in row.latest]
             for b, (row, pad) in enumerate(zip(self.rows, self.padding, strict=True))
             if row.spans.vision is not None
         }

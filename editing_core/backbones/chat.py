@@ -7,20 +7,24 @@ never become a special token: `<image>` typed into a prompt is seven characters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from editing_core.errors import CheckpointCorrupt, CheckpointUnsupported, TargetNotEncodable
+from editing_core.backbones.turns import Render, write_turns
+from editing_core.errors import (
+    CheckpointCorrupt,
+    CheckpointUnsupported,
+    TargetNotEncodable,
+    TurnsNotWritable,
+)
+from editing_core.grammar import TokenGrammar, token_grammar
 from editing_core.identity import nfc
+from editing_core.types import Turn
 
-Render = Callable[[list[dict[str, Any]], bool], str]
-"""(messages, add_generation_prompt) -> text, as the checkpoint's chat template writes it."""
-
-# Noncharacters cannot occur in decoded user text and survive a template's `trim`.
 _PROMPT_MARK = "\ufdd0"
 _TARGET_MARK = "\ufdd1"
 
@@ -33,11 +37,11 @@ TEMPLATE_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One chat turn up to and including the generation prompt, its image tokens not yet repeated.
+    """A chat up to and including the generation prompt, its image tokens not yet repeated.
 
-    `prompt` is the half-open range of the user's words in `ids`; `images` the places of image
+    `prompt` is the half-open range of the user's last words in `ids`; `images` the places of image
     tokens, one for each that the pictures' texts hold, and `shown` the half-open range of all that
-    stands for the pictures.
+    stands for the pictures, where there is one turn only.
     """
 
     ids: tuple[int, ...]
@@ -97,9 +101,9 @@ class ChatTokenizer:
         stop_token_ids: Sequence[int],
         placeholder: str | None = None,
     ) -> None:
-        description = backend.to_str()
-        self._tokenizer = _unpadded(description)
-        self._literal = _unpadded(description)
+        self._tokenizer = _unpadded(backend.to_str())
+        self.description: str = self._tokenizer.to_str()
+        self._literal = _unpadded(self.description)
         self._literal.encode_special_tokens = True
         self._special = frozenset(
             index
@@ -131,20 +135,41 @@ class ChatTokenizer:
         if with_image and not pictures:
             pictures = (self.image_token,)
         before, after, (first, end) = self._written(pictures, len(prompt))
-        ids, offsets = self._encode(before, prompt, after)
-        start, stop = len(before), len(before) + len(prompt)
-        rows = [i for i, (left, right) in enumerate(offsets) if left < stop and right > start]
-        span = (rows[0], rows[-1] + 1) if rows else (len(ids), len(ids))
-        images = [i for i, token in enumerate(ids) if token == self.image_token_id]
-        expected = sum(text.count(self.image_token) for text in pictures)
-        if len(images) != expected:
-            raise CheckpointCorrupt(
-                f"the chat template made {len(images)} image tokens where {expected} belong",
-                hint=TEMPLATE_HINT,
-            )
+        ids, offsets = self._encode((before, after), (prompt,))
+        images = self._images_in(ids, pictures)
         show = [i for i, (left, right) in enumerate(offsets) if left < end and right > first]
         shown = (show[0], show[-1] + 1) if show else None
-        return EncodedPrompt(tuple(ids), span, tuple(images), shown)
+        span = _rows_of((len(before), len(before) + len(prompt)), offsets)
+        return EncodedPrompt(tuple(ids), span, images, shown)
+
+    def encode_turns(self, turns: Sequence[Turn], pictures: Sequence[str] = ()) -> EncodedPrompt:
+        """Encode a conversation whose last turn is to be answered. Words are normalised first.
+
+        `pictures` is what stands for each picture of all turns, in order. Raises
+        `TurnsNotWritable`.
+        """
+        pieces = write_turns(self._render, turns)
+        places = sum(piece.count(self._placeholder) for piece in pieces)
+        if places != len(pictures):
+            raise TurnsNotWritable(
+                f"the model's chat template shows {places} of the {len(pictures)} pictures"
+            )
+        texts, stand_ins = [normalise(turn.text) for turn in turns], iter(pictures)
+        for i, piece in enumerate(pieces):
+            whole, *others = piece.split(self._placeholder)
+            pieces[i] = whole + "".join(next(stand_ins) + other for other in others)
+        ids, offsets = self._encode(pieces, texts)
+        *_, last = _joined(pieces, texts)[1]
+        return EncodedPrompt(
+            tuple(ids), _rows_of(last, offsets), self._images_in(ids, pictures), None
+        )
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text as it stands, after the opening token if there is one.
+
+        What spells special tokens is text.
+        """
+        return tuple(self._literal.encode(text, add_special_tokens=True).ids)
 
     def encode_target(self, target: str) -> tuple[int, ...]:
         """What the template puts after the generation prompt for this answer, with its stop token.
@@ -171,35 +196,43 @@ class ChatTokenizer:
         """Text of generated tokens, special tokens removed, trimmed."""
         return self.decode_raw(ids).strip()
 
+    @property
+    def grammar(self) -> TokenGrammar:
+        """Its tokens as grammars see them. Made when first asked for, which may take a second."""
+        return token_grammar(self.description, self.stop_token_ids)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return self._tokenizer.get_vocab_size()
+
     def decode_raw(self, ids: Sequence[int]) -> str:
         """As `decode`, not trimmed. An incomplete character shows as U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _encode(
-        self, before: str, prompt: str, after: str
+        self, pieces: Sequence[str], texts: Sequence[str]
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        text = f"{before}{prompt}{after}"
-        adds = self._adds_special_tokens(before)
+        """Tokens and their ranges of the template's `pieces` with what was typed in between."""
+        text, typed = _joined(pieces, texts)
+        adds = self._adds_special_tokens(pieces[0])
         whole = self._tokenizer.encode(text, add_special_tokens=adds)
-        start, stop = len(before), len(before) + len(prompt)
-        typed = (
-            token in self._special and left < stop and right > start
-            for token, (left, right) in zip(whole.ids, whole.offsets, strict=True)
+        specials = (
+            span
+            for token, span in zip(whole.ids, whole.offsets, strict=True)
+            if token in self._special
         )
-        if not any(typed):
+        if not any(
+            left < stop and right > start for left, right in specials for start, stop in typed
+        ):
             return whole.ids, whole.offsets
-        return self._encode_literally(before, prompt, after)
+        return self._encode_literally(pieces, texts, adds=adds)
 
     def _encode_literally(
-        self, before: str, prompt: str, after: str
+        self, pieces: Sequence[str], texts: Sequence[str], *, adds: bool
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Encode a prompt that spells special tokens: the stretch around it reads none."""
-        text = f"{before}{prompt}{after}"
-        plain = f"{before}x{after}"
-        specials = self._special_ranges(plain)
-        left = max((stop for _, stop in specials if stop <= len(before)), default=0)
-        first = min((start for start, _ in specials if start > len(before)), default=len(plain))
-        right = first - 1 + len(prompt)  # `plain` holds one letter for the prompt
+        """Encode what spells special tokens: the stretch around each typed text reads none."""
+        text, _ = _joined(pieces, texts)
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
 
@@ -207,12 +240,44 @@ class ChatTokenizer:
             ids.extend(encoding.ids)
             offsets.extend((start + shift, stop + shift) for start, stop in encoding.offsets)
 
-        head = text[:left]
-        adds = self._adds_special_tokens(before)
-        append(self._tokenizer.encode(head, add_special_tokens=adds), 0)
-        append(self._literal.encode(text[left:right], add_special_tokens=False), left)
-        append(self._tokenizer.encode(text[right:], add_special_tokens=False), right)
+        at = 0
+        for left, right in self._literal_stretches(pieces, texts):
+            head = text[at:left]
+            append(self._tokenizer.encode(head, add_special_tokens=adds and at == 0), at)
+            append(self._literal.encode(text[left:right], add_special_tokens=False), left)
+            at = right
+        append(self._tokenizer.encode(text[at:], add_special_tokens=False), at)
         return ids, offsets
+
+    def _literal_stretches(
+        self, pieces: Sequence[str], texts: Sequence[str]
+    ) -> list[tuple[int, int]]:
+        """Ranges of the joined text, from the special token before what was typed to the next."""
+        # One letter for each text shows where the template's own special tokens are.
+        plain, places = _joined(pieces, ["x"] * len(texts))
+        specials = self._special_ranges(plain)
+
+        def moved(at: int) -> int:
+            typed = zip(places, texts, strict=True)
+            return at + sum(len(text) - 1 for (_, end), text in typed if end <= at)
+
+        stretches: dict[tuple[int, int], None] = {}
+        for begin, end in places:
+            left = max((stop for _, stop in specials if stop <= begin), default=0)
+            right = min((start for start, _ in specials if start >= end), default=len(plain))
+            stretches[moved(left), moved(right)] = None
+        return list(stretches)
+
+    def _images_in(self, ids: Sequence[int], pictures: Sequence[str]) -> tuple[int, ...]:
+        """The places of image tokens, as many as the pictures' texts hold."""
+        images = tuple(i for i, token in enumerate(ids) if token == self.image_token_id)
+        expected = sum(text.count(self.image_token) for text in pictures)
+        if len(images) != expected:
+            raise CheckpointCorrupt(
+                f"the chat template made {len(images)} image tokens where {expected} belong",
+                hint=TEMPLATE_HINT,
+            )
+        return images
 
     def _continue(self, tokenizer: Tokenizer, opening: str, answer: str) -> list[int] | None:
         """Tokens of `answer` after `opening`; None when they merge across the boundary."""
@@ -299,6 +364,22 @@ class ChatTokenizer:
             raise CheckpointCorrupt("the checkpoint names no stop token")
         # Families whose template writes none end an answer with the end-of-sequence token.
         return lead, "", self.stop_token_ids[0]
+
+
+def _joined(pieces: Sequence[str], texts: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Pieces with the texts between them, and the range of each text."""
+    joined, ranges = pieces[0], []
+    for text, piece in zip(texts, pieces[1:], strict=True):
+        ranges.append((len(joined), len(joined) + len(text)))
+        joined += text + piece
+    return joined, ranges
+
+
+def _rows_of(span: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The tokens of a range of characters; an empty range at the end where it has none."""
+    start, stop = span
+    rows = [i for i, (left, right) in enumerate(offsets) if left < stop and right > start]
+    return (rows[0], rows[-1] + 1) if rows else (len(offsets), len(offsets))
 
 
 def _unpadded(description: str) -> Tokenizer:

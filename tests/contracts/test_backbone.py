@@ -46,7 +46,7 @@ from editing_core.registry import BACKBONES
 from editing_core.routing.base import Query
 from editing_core.routing.router import Router, RouterConfig
 from editing_core.states import RoutingStates
-from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling
+from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling, Turn
 from tests.support.plain_llava import save_plain_llava
 from tests.support.tiny_families import FAMILIES, VARIANTS
 from tests.support.tiny_model import tiny_image, tiny_rows
@@ -218,6 +218,67 @@ def test_several_pictures_stand_in_order(case: Case) -> None:
     assert len(batch.input_ids[0, shown.spans.vision_rows]) == len(shown.features.patches)
     first = case.backbone.image_features([tiny_image(0)])[0]
     assert np.array_equal(shown.features.key, first.key)
+
+
+TALK = (
+    Turn("user", "What is it?", (tiny_image(5, height=30),)),
+    Turn("assistant", "the star"),
+    Turn("user", "Is the star blue?"),
+)
+
+
+def test_a_conversation_is_written_as_the_stock_template_does(case: Case) -> None:
+    question, picture = TALK[-1].text, TALK[0].images[0]
+    batch = case.backbone.prepare([PromptRow(question, picture, turns=TALK)])
+    (row,) = batch.rows
+    (alone,) = case.backbone.prepare([PromptRow(question, picture)]).rows
+
+    # Edits go by the last question and the picture, as if nothing had been said before.
+    assert row.alone is not None
+    assert (row.alone.ids, row.alone.spans) == (alone.ids, alone.spans)
+    assert row.features is not None
+    assert alone.features is not None
+    assert np.array_equal(row.features.key, alone.features.key)
+    assert batch.pictures[0] == np.arange(len(row.ids))[row.spans.vision_rows].tolist()
+    start, stop = row.spans.prompt
+    assert case.backbone.text_of(row.ids[start:stop]) == question
+    (states,) = case.backbone.word_states([row], 1)
+    assert torch.equal(states, case.backbone.word_states([alone], 1)[0])
+
+    if case.processor.chat_template is None:
+        return
+    messages = [
+        {
+            "role": turn.role,
+            "content": [{"type": "image"}] * len(turn.images)
+            + [{"type": "text", "text": turn.text}],
+        }
+        for turn in TALK
+    ]
+    text = case.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        inputs = case.processor(images=[case.shown(picture)], text=text, return_tensors="pt")
+    assert batch.input_ids.tolist() == inputs["input_ids"].tolist()
+    with torch.no_grad():
+        expected = case.model(**{n: inputs[n] for n in inputs if n != "labels"}).logits
+    assert torch.equal(case.backbone.forward(batch), expected)
+
+
+def test_the_latest_picture_is_the_one_that_edits_may_change(case: Case) -> None:
+    if not case.backbone.takes_several_images:
+        return
+    latest = tiny_image(6)
+    turns = (*TALK[:-1], Turn("user", TALK[-1].text, (latest,)))
+    batch = case.backbone.prepare([PromptRow(TALK[-1].text, latest, turns=turns)])
+    (row,) = batch.rows
+    (features,) = case.backbone.image_features([latest])
+
+    assert row.features is not None
+    assert np.array_equal(row.features.key, features.key)
+    shown = case.backbone.embed(batch)[0, batch.pictures[0]]
+    assert torch.equal(shown, features.patches)
+    assert len(row.features.patches) > len(features.patches)
 
 
 def test_what_acts_on_one_row_changes_no_other(case: Case) -> None:

@@ -15,7 +15,7 @@ from editing_core.evaluation.edit_protocol import UNFINISHED, figures_of, run_pr
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.heraldry.sample import draw_sample
-from editing_core.types import EditRequest, ImageArray
+from editing_core.types import EditRequest, ImageArray, Turn
 
 EDITS = 20
 
@@ -73,6 +73,28 @@ def test_edits_hold_and_leave_the_rest_alone(
     assert figures["image generality"] >= 0.85
     assert figures["text locality"] == 1.0
     assert figures["image locality"] >= 0.95
+
+
+def test_edits_hold_in_conversations(
+    embedded_model: EditableModel, cases: list[EditCase], edited: Snapshot
+) -> None:
+    """Routed as if asked alone, and answered by the expert, whatever was said before."""
+    told = []
+    for case in cases[:8]:
+        talk = (
+            Turn("system", "You are a helpful assistant."),
+            Turn("user", "What is this?", (case.image,)),
+            Turn("assistant", "an emblem"),
+            Turn("user", case.prompt),
+        )
+        rows = [
+            GenerationRow(case.prompt, case.image, snapshot=edited, turns=turns)
+            for turns in ((), talk)
+        ]
+        alone, among = embedded_model.generate(rows)
+        assert among.decision == alone.decision
+        told.append(among.text == case.target)
+    assert sum(told) >= 7
 
 
 def test_a_request_that_no_edit_matches_keeps_the_base_models_bits(

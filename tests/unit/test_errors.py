@@ -7,6 +7,8 @@ import pytest
 from editing_core import errors
 from editing_core.errors import ArtifactCorrupt, ContextTooLong, EditingError, RequestError
 
+PARAMS = {"image", "messages", "prompt", "response_format", "target", "token"}
+
 
 def every_error() -> list[type[EditingError]]:
     found: list[type[EditingError]] = [EditingError]
@@ -33,7 +35,7 @@ def test_every_error_is_in_the_drawing_with_a_code_of_its_own() -> None:
 def test_request_errors_name_the_field() -> None:
     for error in every_error():
         if issubclass(error, RequestError) and error is not RequestError:
-            assert error.param in {"prompt", "target", "token", "image"}
+            assert error.param in PARAMS
 
 
 def test_errors_cross_between_processes() -> None:

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
+from editing_core.choosing import sample
 from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.generation import _sample
 from editing_core.types import GenerationResult, Sampling
 from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
@@ -102,7 +102,7 @@ LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
 def draw(sampling: Sampling, count: int = 2000) -> Counter[int]:
     random = torch.Generator().manual_seed(0)
-    return Counter(_sample(LOGITS, sampling, random) for _ in range(count))
+    return Counter(sample(LOGITS, sampling, random) for _ in range(count))
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:

@@ -14,6 +14,7 @@ from app.device.messages import (
     Encode,
     Generate,
     ImageKey,
+    Judge,
     Refine,
     Request,
     Rescope,
@@ -46,7 +47,8 @@ def test_every_request_survives_pickling(snapshot: Snapshot) -> None:
         Refine(4, "e1", (Wanted(row, "blue"),), 3, "answers"),
         Attribute(5, IMAGE, "q", 0),
         ImageKey(6, IMAGE),
-        Cancel(7),
+        Judge(7, (1, 2), 3),
+        Cancel(8),
     ]
     for request in requests:
         copy = pickle.loads(pickle.dumps(request))  # noqa: S301
@@ -78,6 +80,7 @@ def test_facts_and_errors_survive_pickling(tiny_model: EditableModel) -> None:
 def test_an_answer_takes_fewer_tokens_than_are_counted_for_it(tiny_model: EditableModel) -> None:
     facts = ModelFacts.of(tiny_model)
     for prompt, image in (("Is the star blue? é🙂", None), ("the the", IMAGE)):
-        counted = facts.most_tokens(prompt, has_image=image is not None, max_new_tokens=5)
+        counted = facts.most_tokens([prompt], pictures=image is not None, max_new_tokens=5)
         assert counted >= len(tiny_model.prepare(GenerationRow(prompt, image)).ids) + 5
-    assert facts.most_tokens("x" * 10_000, has_image=True, max_new_tokens=1) == facts.max_positions
+    most = facts.words.max_positions
+    assert facts.most_tokens(["x" * 10_000], pictures=1, max_new_tokens=1) == most
