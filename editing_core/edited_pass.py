@@ -114,7 +114,7 @@ class EditedPass:
     def decode_taps(self, step: int) -> dict[int, Tap] | None:
         """Taps for one new token a row, whose step is `step` (2 for the first generated one)."""
         if self._decode_taps is None:
-            self._decode_taps = DecodeTaps(self.fused)
+            self._decode_taps = DecodeTaps(self.fused, device=self._batch.input_ids.device)
         ids = self._batch.input_ids
         return self._decode_taps.at(ids.new_full((len(ids),), step))
 

@@ -162,15 +162,25 @@ def refuse_not_finite(
 
     A token that cannot be chosen may have minus infinity; NaN anywhere, or infinity, is no answer.
     """
-    finite = logits.amax(-1).isfinite().tolist()
+    finite = are_finite(logits)
     for b in rows:
         if not finite[b]:
-            acting = tuple(c.edit_id for c in decisions[b].applied) if decisions else ()
-            with_edits = f" with the edits {', '.join(acting)}" if acting else ""
-            raise NotFinite(
-                f"the model gave no numbers for this question{with_edits} (NaN or infinity)",
-                edits=acting,
-            )
+            raise not_finite(decisions[b] if decisions else RoutingDecision())
+
+
+def are_finite(logits: Tensor) -> list[bool]:
+    """Which rows of `[batch, vocab]` have a best token."""
+    found: list[bool] = logits.amax(-1).isfinite().tolist()
+    return found
+
+
+def not_finite(decision: RoutingDecision) -> NotFinite:
+    """The error of a row that has none, naming the edits that act on it."""
+    acting = tuple(c.edit_id for c in decision.applied)
+    with_edits = f" with the edits {', '.join(acting)}" if acting else ""
+    return NotFinite(
+        f"the model gave no numbers for this question{with_edits} (NaN or infinity)", edits=acting
+    )
 
 
 def raise_if(is_cancelled: IsCancelled | None) -> None:

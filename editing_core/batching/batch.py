@@ -24,8 +24,7 @@ from editing_core.batching import cache
 from editing_core.batching.rows import Key, RowNews, RunningRow
 from editing_core.decode_taps import DecodeTaps
 from editing_core.edited_pass import EditedPass
-from editing_core.errors import NotFinite
-from editing_core.generation import Writer, refuse_not_finite
+from editing_core.generation import Writer, are_finite, not_finite
 from editing_core.types import Sampling
 
 
@@ -92,7 +91,8 @@ class DecodeBatch(Generic[Key]):
         """One new token for every row. What fails as a whole leaves no row usable."""
         device = self._backbone.device
         if self._taps is None:
-            self._taps = DecodeTaps({b: row.fused for b, row in enumerate(self._rows) if row.fused})
+            fused = {b: row.fused for b, row in enumerate(self._rows) if row.fused}
+            self._taps = DecodeTaps(fused, device=device)
         steps = torch.tensor([row.step for row in self._rows], device=device)
         tokens = torch.tensor([row.token for row in self._rows], device=device)
         logits = self._backbone.decode(tokens, self._state, taps=self._taps.at(steps))
@@ -100,21 +100,14 @@ class DecodeBatch(Generic[Key]):
 
     def _take(self, logits: Tensor) -> list[RowNews[Key]]:
         """Choose each row's next token; those that end with it leave."""
-        news = [self._taken(row, logits[b]) for b, row in enumerate(self._rows)]
+        news = []
+        for row, line, is_finite in zip(self._rows, logits, are_finite(logits), strict=True):
+            if is_finite:
+                news.append(_taken(row, line))
+            else:
+                news.append(RowNews(row.key, error=not_finite(row.decision)))
         self._keep([b for b, each in enumerate(news) if not each.is_last])
         return news
-
-    def _taken(self, row: RunningRow[Key], logits: Tensor) -> RowNews[Key]:
-        try:
-            refuse_not_finite(logits[None], [0], [row.decision])
-        except NotFinite as error:
-            return RowNews(row.key, error=error)
-        text = ""
-        if row.writer.finish_reason is None:
-            row.token, text = row.writer.take(logits)
-            row.step += 1
-        is_over = row.writer.finish_reason is not None
-        return RowNews(row.key, text, row.writer.result(row.decision) if is_over else None)
 
     def _keep(self, kept: Sequence[int]) -> None:
         if len(kept) == len(self._rows):
@@ -123,3 +116,16 @@ class DecodeBatch(Generic[Key]):
         self._taps = None
         if kept:
             self._state = cache.select(self._state, kept)
+
+
+def _taken(row: RunningRow[Key], logits: Tensor) -> RowNews[Key]:
+    """The row with its next token, chosen from `[vocab]`."""
+    text = ""
+    if row.writer.finish_reason is None:
+        try:
+            row.token, text = row.writer.take(logits)
+        except Exception as error:  # noqa: BLE001 - such as a grammar's: it is this row's alone
+            return RowNews(row.key, error=error)
+        row.step += 1
+    is_over = row.writer.finish_reason is not None
+    return RowNews(row.key, text, row.writer.result(row.decision) if is_over else None)

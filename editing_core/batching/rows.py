@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from editing_core.errors import EditingError
 from editing_core.generation import Writer
 from editing_core.intervention import Fused
 from editing_core.types import GenerationResult, RoutingDecision
@@ -41,7 +40,7 @@ class RowNews(Generic[Key]):
     key: Key
     text: str = ""
     result: GenerationResult | None = None
-    error: EditingError | None = None
+    error: Exception | None = None
 
     @property
     def is_last(self) -> bool:

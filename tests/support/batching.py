@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.rows import RowNews
 from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.errors import EditingError
 from editing_core.types import GenerationResult
 
 
@@ -19,7 +18,7 @@ class Driver:
         self.batch: DecodeBatch[int] | None = None
         self.texts: dict[int, str] = {}
         self.results: dict[int, GenerationResult] = {}
-        self.errors: dict[int, EditingError] = {}
+        self.errors: dict[int, Exception] = {}
 
     def enter(self, rows: dict[int, GenerationRow]) -> None:
         """Prefill `rows` together and let them join."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
@@ -11,6 +13,7 @@ from editing_core.batching.cache import can_join
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import NotFinite
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.generation import Writer
 from editing_core.types import EditRequest, GenerationResult, Sampling
 from tests.support.batching import Driver
 from tests.support.tiny_model import tiny_image
@@ -143,6 +146,28 @@ def test_numbers_that_are_none_end_one_row(
     assert isinstance(driver.errors[4], NotFinite)
     for i in (1, 7):
         assert_same(results[i], alone(tiny_model, rows[i]))
+
+
+def test_what_choosing_a_token_raises_ends_one_row(
+    tiny_model: EditableModel, edited: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(edited)
+    take, taken = Writer.take, Counter[Writer]()
+
+    def refuse(self: Writer, logits: torch.Tensor) -> tuple[int, str]:
+        taken[self] += 1
+        if len(taken) == 2 and list(taken)[1] is self and taken[self] == 2:
+            raise LookupError("no token is allowed here")
+        return take(self, logits)
+
+    monkeypatch.setattr(Writer, "take", refuse)
+    driver = Driver(tiny_model)
+    driver.enter({1: rows[1]})
+    driver.enter({7: rows[7]})
+    results = driver.finish()
+    monkeypatch.undo()
+    assert set(driver.errors) == {7}
+    assert_same(results[1], alone(tiny_model, rows[1]))
 
 
 def test_a_cache_of_more_than_keys_and_values_is_said_not_to_join(
