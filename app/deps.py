@@ -34,7 +34,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_KEY = 255
 
-MAX_QUERY_FIELDS = 64
 _MAX_MISTAKES = 20
 """Unknown fields that are looked at: the first one is named, and a body may have thousands."""
 
@@ -97,7 +96,8 @@ def body_of(model: type[Model], *, optional: bool = False) -> Callable[[Request]
             raise InvalidJson("The body is empty.")
         if len(body) < _LARGE_BODY:
             return validate(model, parse(body))
-        return validate(model, await asyncio.to_thread(parse, body))
+        async with (await runtime_of(request)).parsing:
+            return validate(model, await asyncio.to_thread(parse, body))
 
     return read
 
@@ -106,9 +106,6 @@ def query_of(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that reads the query string as `model`, repeats and unknown names refused."""
 
     async def read(request: Request) -> Model:
-        query: bytes = request.scope["query_string"]
-        if query.count(b"&") >= MAX_QUERY_FIELDS:
-            raise InvalidField(f"The query has more than {MAX_QUERY_FIELDS} fields.")
         pairs = request.query_params.multi_items()
         for name, count in Counter(name for name, _ in pairs).items():
             if count > 1:

@@ -21,8 +21,8 @@
     │                       (and the library's context_too_long, target_too_long,
     │                       image_not_readable_by_model, ...)
     ├── TooMany 429         QueueFull RateLimited FeedbackFull
-    ├── InternalError 500    ModelNotFinite
-    └── Unavailable 503     Starting Draining StoreUnavailable VersionNotReached
+    ├── InternalError 500    ModelNotFinite StoreDamaged
+    └── Unavailable 503     Starting Draining StoreUnavailable StoreLost VersionNotReached
 
     StartupError            the server refuses to start; the message names the thing
 
@@ -95,6 +95,13 @@ class ModelNotFinite(ServiceError):
     """The model gave NaN or infinity instead of an answer."""
 
     code = "model_not_finite"
+
+
+class StoreDamaged(ServiceError):
+    """What is needed of the database was changed or removed by somebody else, or by the disk."""
+
+    code = "store_damaged"
+    default_hint = "Stop the server, run `errata doctor`, and restore the database from a backup."
 
 
 class BadRequest(ServiceError):
@@ -391,6 +398,16 @@ class Draining(Unavailable):
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
     default_hint = "The database does not answer; nothing was changed. Check disk and locks, retry."
+
+
+class StoreLost(StoreUnavailable):
+    """This server writes nothing more, and answers nothing: its database is not its own."""
+
+    code = "store_lost"
+    default_hint = (
+        "One server writes a database. Stop this one, or restart it with the --data-dir and "
+        "--database-url where its database lies now."
+    )
 
 
 class VersionNotReached(Unavailable):

@@ -71,12 +71,19 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _methods_of(app: FastAPI, scope: Scope) -> list[str]:
-    """What a path knows: the methods of each route that has it, not only of the first."""
-    known = [
-        method
-        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
-    ]
+    """What a path knows: the methods of each route that has it, not only of the first.
+
+    A path that is somebody's own, as `/edits/batch`, is no example of another's pattern.
+    """
+    own = app.openapi()["paths"].get(scope["path"])
+
+    def knows(method: str) -> bool:
+        if own is not None:
+            return method.lower() in own
+        scoped = {**scope, "method": method}
+        return any(route.matches(scoped)[0] is Match.FULL for route in app.routes)
+
+    known = list(filter(knows, ("DELETE", "GET", "PATCH", "POST", "PUT")))
     return [*known, "HEAD"] if "GET" in known else known
 
 

@@ -177,7 +177,7 @@ class History:
         """Write one version and publish it. The caller holds `lock` and planned under it.
 
         `brought` are the edits whose artifacts the commit brings, as they are served from now on.
-        Raises `StoreUnavailable`; then nothing has changed.
+        Raises what `Database.write` raises; then nothing has changed.
         """
         version, changes = self.head + 1, commit.changes
         active = [c.edit_id for c in changes if c.after == "active"]

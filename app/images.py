@@ -12,10 +12,11 @@ import binascii
 import io
 import queue
 import re
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,11 @@ from app.errors import (
     ImageUndecodable,
     InternalError,
     RemoteImagesDisabled,
+    StoreDamaged,
+    TooLarge,
     TooManyImages,
+    Unprocessable,
+    WrongType,
 )
 from app.image_headers import read_header
 from app.image_parts import Unreadable
@@ -47,6 +52,16 @@ MAX_TOGETHER = 2 * MAX_PIXELS
 PIXELS_AT_ONCE = 4 * MAX_PIXELS
 """Decoded pixels that all running requests together may hold (3 bytes each)."""
 
+SMALL_PIXELS = 1_000_000
+SMALL_BYTES = 512 * 1024
+
+WEBP_PIXELS_AT_ONCE = MAX_PIXELS
+"""Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
+
+_PIECE = 256 * 1024
+"""Of base64, a multiple of four characters."""
+
+_RESTORE = "Restore the database from a backup, or make the edit again."
 _DATA_URI = re.compile(r"data:(?!data:)[^,]*,", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -62,16 +77,15 @@ class DecodedImage:
 class ImageDecoder:
     """Some processes that decode, and a bound on the pixels held by everybody together.
 
-    Lives on the event loop's thread. A picture may take `limit_s` of computing time.
+    Lives on the event loop's thread. A picture may take `limit_s` of computing time. Small ones
+    have a process of their own, so that none of them waits for those that cost much.
     """
 
     def __init__(self, workers: int, *, limit_s: float = 5.0) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
-        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
-        for process in self._all:
-            self._idle.put(process)
+        self._large = _Lane(workers, limit_s=limit_s)
+        self._small = _Lane(1, limit_s=limit_s)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
+        self._webp_budget = _PixelBudget(WEBP_PIXELS_AT_ONCE)
 
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
@@ -87,7 +101,7 @@ class ImageDecoder:
                 f"The request has {len(fields)} pictures; the limit is {MAX_PICTURES}.",
                 param="image",
             )
-        read = [await asyncio.wrap_future(self._pool.submit(_read, field)) for field in fields]
+        read = [await self._read(field) for field in fields]
         pixels = sum(width * height for _, (width, height) in read)
         if len(read) > 1 and pixels > MAX_TOGETHER:
             raise ImageTooManyPixels(
@@ -98,18 +112,27 @@ class ImageDecoder:
             yield images
 
     @asynccontextmanager
-    async def reopen(self, png: bytes) -> AsyncIterator[ImageArray]:
-        """The pixels of a picture that was stored by us, which count as held as well."""
-        width, height = check_size(png)
-        async with self._held(width * height, [png]) as (image,):
+    async def reopen(self, png: bytes, digest: str) -> AsyncIterator[ImageArray]:
+        """The pixels of a picture that was stored by us, which count as held as well.
+
+        Raises `StoreDamaged` where they are not those of `digest`.
+        """
+        async with AsyncExitStack() as stack:
+            with _stored(digest) as same:
+                width, height = check_size(png)
+                held = self._held(width * height, [png])
+                (image,) = await stack.enter_async_context(held)
+                image = same(image)
             yield image.pixels
 
-    async def restore(self, png: bytes) -> ImageArray:
+    async def restore(self, png: bytes, digest: str) -> ImageArray:
         """The same, for callers that bound by themselves how much they hold (`app/neighbours.py`).
 
         Waiting for a share of what all requests hold, they could wait for one another.
         """
-        return (await asyncio.wrap_future(self._pool.submit(self._decode, png))).pixels
+        with _stored(digest) as same:
+            (image,) = await asyncio.wrap_future(self._large.decode([png]))
+            return same(image).pixels
 
     @asynccontextmanager
     async def _held(self, pixels: int, files: Sequence[bytes]) -> AsyncIterator[list[DecodedImage]]:
@@ -117,18 +140,53 @@ class ImageDecoder:
             yield []
             return
         await self._budget.take(pixels)
-        running = self._pool.submit(lambda: [self._decode(data) for data in files])
+        running: Future[list[DecodedImage]] | None = None
         try:
+            running = await self._begin(files)
             yield await asyncio.wrap_future(running)
         finally:
             # Whoever went away leaves a thread at work, and what it fills counts as long as it is.
-            if running.done():
+            if running is None or running.done():
                 self._budget.give(pixels)
             else:
-                loop = asyncio.get_running_loop()
-                running.add_done_callback(
-                    lambda _: loop.call_soon_threadsafe(self._budget.give, pixels)
-                )
+                _when_done(running, self._budget.give, pixels)
+
+    async def _read(self, field: str) -> tuple[bytes, tuple[int, int]]:
+        lane = self._small if len(field) <= 2 * SMALL_BYTES else self._large
+        return await asyncio.wrap_future(lane.threads.submit(_read, field))
+
+    async def _begin(self, files: Sequence[bytes]) -> Future[list[DecodedImage]]:
+        """Give them to a process, one after another; a WebP once its decoder has room."""
+        pixels = [width * height for width, height in map(check_size, files)]
+        is_small = sum(pixels) <= SMALL_PIXELS and sum(map(len, files)) <= SMALL_BYTES
+        lane = self._small if is_small else self._large
+        webp = (n for n, data in zip(pixels, files, strict=True) if data[8:12] == b"WEBP")
+        if (largest := max(webp, default=0)) == 0:
+            return lane.decode(files)
+        await self._webp_budget.take(largest)
+        running = lane.decode(files)
+        _when_done(running, self._webp_budget.give, largest)
+        return running
+
+    def close(self) -> None:
+        """Stop, whatever is being decoded. Blocks for a moment."""
+        for lane in (self._large, self._small):
+            lane.close()
+
+
+class _Lane:
+    """Pictures that wait for each other, and the processes that decode them."""
+
+    def __init__(self, workers: int, *, limit_s: float) -> None:
+        self.threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._all = [DecodeProcess(limit_s=limit_s) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
+
+    def decode(self, files: Sequence[bytes]) -> Future[list[DecodedImage]]:
+        """One after another."""
+        return self.threads.submit(lambda: [self._decode(data) for data in files])
 
     def _decode(self, data: bytes) -> DecodedImage:
         process = self._idle.get()
@@ -143,10 +201,9 @@ class ImageDecoder:
         return _finished(pixels)
 
     def close(self) -> None:
-        """Stop, whatever is being decoded. Blocks for a moment."""
         for process in self._all:
             process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.threads.shutdown(wait=True, cancel_futures=True)
         for process in self._all:
             process.close()
 
@@ -169,7 +226,7 @@ def read_field(field: str) -> bytes:
     if len(encoded) * 3 // 4 > MAX_BYTES + 2:
         raise _too_large()
     try:
-        data = binascii.a2b_base64(encoded, strict_mode=True)
+        data = _of_base64(encoded)
     except ValueError as error:
         raise ImageBase64Invalid(f"The picture is not base64: {error}.", param="image") from error
     if not data:
@@ -177,6 +234,18 @@ def read_field(field: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise _too_large()
     return data
+
+
+def _of_base64(text: str) -> bytes:
+    """The bytes. Piece by piece, since no other thread runs meanwhile. Raises `ValueError`."""
+    data, length = bytearray(len(text) // 4 * 3 + 3), 0
+    for start in range(0, len(text), _PIECE):
+        if length != start // 4 * 3:
+            raise binascii.Error("Excess data after padding")
+        piece = binascii.a2b_base64(text[start : start + _PIECE], strict_mode=True)
+        data[length : length + len(piece)] = piece
+        length += len(piece)
+    return bytes(memoryview(data)[:length])
 
 
 def check_size(data: bytes) -> tuple[int, int]:
@@ -224,6 +293,21 @@ def data_uri(data: bytes, *, media_type: str = "image/png") -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+@contextmanager
+def _stored(digest: str) -> Iterator[Callable[[DecodedImage], DecodedImage]]:
+    """While one's own picture is decoded: what is wrong with it is no client's mistake."""
+
+    def same(image: DecodedImage) -> DecodedImage:
+        if image.digest != digest:
+            raise StoreDamaged("A stored picture shows something else than it did.", hint=_RESTORE)
+        return image
+
+    try:
+        yield same
+    except (TooLarge, WrongType, Unprocessable) as error:
+        raise StoreDamaged("A stored picture cannot be read.", hint=_RESTORE) from error
+
+
 def _finished(pixels: ImageArray) -> DecodedImage:
     pixels.flags.writeable = False
     return DecodedImage(pixels, image_digest(pixels))
@@ -237,6 +321,11 @@ def _undecodable(data: bytes, error: Unreadable) -> ImageUndecodable:
     header = read_header(data)
     name = header.format if header else "picture"
     return ImageUndecodable(f"The {name} {error}.", param="image")
+
+
+def _when_done(running: Future[Any], give: Callable[[int], None], pixels: int) -> None:
+    loop = asyncio.get_running_loop()
+    running.add_done_callback(lambda _: loop.call_soon_threadsafe(give, pixels))
 
 
 class _PixelBudget:

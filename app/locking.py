@@ -1,4 +1,8 @@
-"""One server per data directory. The lock dies with its process, however that ends."""
+"""One server per data directory, and per database. A lock dies with its process, however that ends.
+
+The file of a lock may be removed by hand while it is held: then the database itself notices a
+second server (`app/store/owner.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from app.errors import StartupError
 
@@ -14,29 +18,40 @@ from app.errors import StartupError
 class InstanceLock:
     """Held from construction to `release`. Raises `StartupError` naming who holds it."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "server.lock"
+    def __init__(self, file: Path, *, what: str, instead: str) -> None:
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = self._path.open("a+", encoding="ascii")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StartupError(f"cannot use the data directory {data_dir}: {error}") from error
+            raise StartupError(f"cannot use {what}: {error}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
+            holder = os.read(self._file, 100).decode("ascii", "replace").strip() or "unknown"
+            self.release()
             raise StartupError(
-                f"the data directory {data_dir} is in use by another server (process {holder}); "
-                "stop that one, or give this one another --data-dir"
+                f"{what} is in use by another server (process {holder}); "
+                f"stop that one, or give this one another {instead}"
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        try:
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            self.release()
+            raise StartupError(f"cannot use {what}: {error} ({file})") from error
+
+    @classmethod
+    def of_data_dir(cls, data_dir: Path) -> Self:
+        what = f"the data directory {data_dir}"
+        return cls(data_dir / "server.lock", what=what, instead="--data-dir")
+
+    @classmethod
+    def of_database(cls, file: Path) -> Self:
+        lock = file.with_name(f"{file.name}.lock")
+        return cls(lock, what=f"the database {file}", instead="--database-url")
 
     def release(self) -> None:
-        self._file.close()
+        os.close(self._file)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from app.bodies import Bodies, BodyLimit
 from app.guard import KeyGuard
 from app.handlers import install_handlers
-from app.middleware import HostGuard, RequestContext
+from app.middleware import HostGuard, QueryLimit, RequestContext
 from app.routes import (
     admin,
     attributions,
@@ -82,6 +82,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
     install_handlers(app)
     bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)
     current.when_draining(bodies.arriving.end)
+    app.add_middleware(QueryLimit)
     app.add_middleware(BodyLimit, bodies=bodies)
     app.add_middleware(KeyGuard, keyring=current.keyring)
     app.add_middleware(HostGuard, allowed=_allowed_hosts(settings), keyring=current.keyring)

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id and its log line, and who may address us.
+"""What surrounds every request: its id and its log line, who may address us, and how wordily.
 
 Plain ASGI, so that nothing is buffered and a client's going away is seen at once.
 """
@@ -17,11 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access.keyring import Keyring
 from app.bodies import draining
-from app.errors import HostNotAllowed
+from app.errors import HostNotAllowed, InvalidField
 from app.handlers import as_service_error, error_response, request_id_of
 from app.metrics import Metrics
 from app.observability import access_log
 from app.ulid import new_ulid
+
+MAX_QUERY_FIELDS = 64
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,20 @@ class HostGuard:
         if origin is not None and _host_of(origin) not in self._allowed | {host}:
             return HostNotAllowed("Pages of other sites may not use this server.", param="Origin")
         return None
+
+
+class QueryLimit:
+    """Counts the fields of a query before anything splits it, as the framework does by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+            refusal = InvalidField(f"The query has more than {MAX_QUERY_FIELDS} fields.")
+            await error_response(refusal, request_id_of(scope))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _accepted_id(given: str | None) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from app.decoding import MAX_PIXELS
-from app.errors import InternalError
+from app.errors import InternalError, ServiceError, StoreDamaged
 from app.images import ImageDecoder, check_size
 from app.store.edit_log import EditLog
 from app.store.records import EditRecord
@@ -56,7 +56,10 @@ class Neighbours:
             record, png = self._original(edit_id)
             if record.image_digest not in self._stand_ins:
                 made = self._stand_ins[record.image_digest] = np.zeros((1, 1, 3), dtype=np.uint8)
-                width, height = check_size(png)
+                try:
+                    width, height = check_size(png)
+                except ServiceError as error:
+                    raise _damaged(record.id) from error
                 self._stored[id(made)] = _Stored(edit_id, width * height)
             image = self._stand_ins[record.image_digest]
             found.append(Neighbour(record.id, image, record.prompt, record.target))
@@ -65,11 +68,7 @@ class Neighbours:
     def _original(self, edit_id: str) -> tuple[EditRecord, bytes]:
         ((record, png),) = self._log.originals([edit_id])
         if png is None:
-            raise InternalError(
-                f"The stored picture of edit {record.id} is damaged, so nobody can tell "
-                "whether another edit would change its answer.",
-                hint=f"Restore the database, roll {record.id} back, or skip the check.",
-            )
+            raise _damaged(record.id)
         return record, png
 
     async def shown(self, rows: Sequence[GenerationRow]) -> AsyncIterator[list[GenerationRow]]:
@@ -111,11 +110,22 @@ class Neighbours:
         image = self._kept.get(name, pixels.get(name))
         if image is None:
             stored = self._stored[name]
-            _, png = await asyncio.to_thread(self._original, stored.edit_id)
-            image = await self._decoder.restore(png)
+            record, png = await asyncio.to_thread(self._original, stored.edit_id)
+            try:
+                image = await self._decoder.restore(png, record.image_digest)
+            except StoreDamaged as error:
+                raise _damaged(record.id) from error
             if self._kept_pixels + stored.pixels <= KEPT_PIXELS:
                 self._kept[name] = image
                 self._kept_pixels += stored.pixels
             else:
                 pixels[name] = image
         return replace(row, image=image)
+
+
+def _damaged(edit_id: str) -> InternalError:
+    return InternalError(
+        f"The stored picture of edit {edit_id} is damaged, so nobody can tell "
+        "whether another edit would change its answer.",
+        hint=f"Restore the database, roll {edit_id} back, or skip the check.",
+    )

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.device.facts import ModelFacts
+from app.images import decode_png
 from app.store.artifacts import ArtifactShelf, Fingerprints
+from app.store.database import Database
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
 from app.store.ledger import Ledger
+from app.store.picture_keys import PictureKeys
 from editing_core.experts.memory import Snapshot
+from editing_core.identity import image_digest
+from editing_core.types import ImageArray
 
 logger = logging.getLogger(__name__)
+
+ImageKeyOf = Callable[[ImageArray], NDArray[np.float32]]
 
 _BATCH = 1000
 _NAMED = 5
@@ -35,11 +47,21 @@ class Recovered:
     snapshot: Snapshot
 
 
-def recover(log: EditLog, jobs: JobLog, facts: ModelFacts) -> Recovered:
-    """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged artifact only
-    takes its own edit out of service."""
-    ledger, last = log.fold()
-    shelf = ArtifactShelf(log, fingerprints_of(facts))
+def recover(
+    log: EditLog, jobs: JobLog, facts: ModelFacts, image_key: ImageKeyOf, *, database: Database
+) -> Recovered:
+    """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged row or artifact only
+    takes its own edit out of service. `image_key` is the loaded model's."""
+    checked = log.audit()
+    for damage in checked.damage:
+        logger.error("%s", damage)
+    log.confirm(checked)
+    ledger, last = checked.ledger, checked.last
+    keys = PictureKeys(
+        log, made_by=f"{facts.backbone} {facts.eyes}", make=partial(_key_of, image_key)
+    )
+    keys.load(database)
+    shelf = ArtifactShelf(log, fingerprints_of(facts), keys)
     edit_ids = ledger.ids()
     active = set(ledger.active())
     entries = [
@@ -48,6 +70,7 @@ def recover(log: EditLog, jobs: JobLog, facts: ModelFacts) -> Recovered:
         for entry in shelf.load(edit_ids[start : start + _BATCH])
         if entry.edit_id in active
     ]
+    keys.save(database)
     empty = facts.empty_snapshot()
     snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
     _tell_of_stale(shelf, ledger)
@@ -68,6 +91,11 @@ def recover(log: EditLog, jobs: JobLog, facts: ModelFacts) -> Recovered:
     )
 
 
+def _key_of(image_key: ImageKeyOf, png: bytes) -> tuple[str, NDArray[np.float32]]:
+    pixels = decode_png(png)
+    return image_digest(pixels), image_key(pixels)
+
+
 def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
     """How many, why, and what to do: one line, however many there are."""
     stale = [i for i in shelf.stale() if ledger.status(i) != "rolled_back"]
@@ -86,4 +114,4 @@ def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
 
 
 def fingerprints_of(facts: ModelFacts) -> Fingerprints:
-    return Fingerprints(facts.backbone, facts.router, facts.editors)
+    return Fingerprints(facts.backbone, facts.router, facts.editors, facts.eyes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,17 @@ from app.access.keyring import Keyring
 from app.admission import Admission
 from app.device.facts import ModelFacts
 from app.device.thread import DeviceThread
+from app.edits.queue import EditQueue
 from app.engine import InferenceEngine
-from app.errors import Draining, ServiceError, Starting, StartupError
+from app.errors import (
+    Draining,
+    ServiceError,
+    Starting,
+    StartupError,
+    StoreDamaged,
+    StoreLost,
+    StoreUnavailable,
+)
 from app.feedback.answers import RecentAnswers
 from app.feedback.desk import FeedbackDesk
 from app.history import History
@@ -29,7 +39,7 @@ from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
 from app.store.database import Database
-from app.store.dialects import sqlite
+from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
 from app.store.feedback_log import FeedbackLog
 from app.store.job_log import JobLog
@@ -45,6 +55,9 @@ _SERVED_EDITORS = ("visedit", "fitted")
 
 _PROGRESS_LINES = 4
 """How often a measurement of the first start is heard of in the log."""
+
+_WATCH_S = 2.0
+"""How often the database is looked at: whether it is still there, and this server's."""
 
 _LAST_WORDS_S = 2.0
 """How long requests that are cut short have to say so."""
@@ -62,7 +75,7 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        lock: InstanceLock,
+        locks: ExitStack,
         database: Database,
         keyring: Keyring,
         metrics: Metrics,
@@ -76,11 +89,14 @@ class Runtime:
         self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
-        self._lock = lock
+        self._locks = locks
+        self._watch: asyncio.Task[None] | None = None
         self._database = database
         self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
         self._service: EditingService | None = None
+        self.parsing = asyncio.Lock()
+        """Held while a large body is parsed: one thread at a time competes with the event loop."""
         self._requests = 0
         self._when_draining: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
@@ -92,22 +108,22 @@ class Runtime:
 
         With a `model`, that one is served, and the settings only name it.
         """
-        if not sqlite.database_file(settings.resolved_database_url).exists():
+        file = database_file(settings.resolved_database_url)
+        if not file.exists():
             _require_keys(settings, has_keys=settings.admin_key is not None)
         metrics = Metrics()
-        lock = InstanceLock(settings.data_dir)
-        try:
+        with ExitStack() as locks:
+            locks.enter_context(InstanceLock.of_data_dir(settings.data_dir))
+            locks.enter_context(InstanceLock.of_database(file))
             database = Database.open(
                 settings.resolved_database_url,
                 migrate=settings.migrate,
                 timeout_s=settings.store_timeout_s,
                 on_done=metrics.stored,
             )
+            locks.callback(database.close)
             keyring = _keyring(settings, database)
-        except BaseException:
-            lock.release()
-            raise
-        return cls(settings, lock, database, keyring, metrics, model=model)
+            return cls(settings, locks.pop_all(), database, keyring, metrics, model=model)
 
     async def load(self, *, resumes_edits: bool = True) -> None:
         """Load weights, recover history, start the engine, take up what was left pending.
@@ -152,14 +168,30 @@ class Runtime:
         if self.state == "starting":
             if resumes_edits:
                 await self._service.queue.resume()
+            self._watch = asyncio.ensure_future(self._watch_database(self._service.queue))
             self.state = "ready"
+
+    async def _watch_database(self, queue: EditQueue) -> None:
+        """Until the database is lost: then nothing is served or made any more."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                await asyncio.to_thread(self._database.require_ours)
+            except StoreLost:
+                queue.pause()
+                return
+            except (StoreUnavailable, StoreDamaged):  # logged there; whoever writes is told
+                continue
 
     def _load(self) -> tuple[EditableModel, History, JobLog, FeedbackDesk]:
         model = self._model
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        history = History(log, recover(log, jobs, ModelFacts.of(model)))
+        recovered = recover(
+            log, jobs, ModelFacts.of(model), model.image_key, database=self._database
+        )
+        history = History(log, recovered)
         feedback = FeedbackDesk(
             FeedbackLog(self._database),
             answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),
@@ -193,6 +225,8 @@ class Runtime:
             return Starting("The server could not start; its log says why.", retry_after_s=30)
         if self.state == "starting":
             return Starting("The model is being loaded.", retry_after_s=1)
+        if self._database.lost is not None:
+            return self._database.lost
         if self._engine is not None and not self._engine.is_alive:
             return Starting("The device thread has ended; restart the server.", retry_after_s=30)
         return None
@@ -261,13 +295,15 @@ class Runtime:
 
     async def close(self) -> None:
         self.state = "closed"
+        if self._watch is not None:
+            self._watch.cancel()
         if self._service is not None:
             await self._service.queue.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
-        self._lock.release()
+        self._locks.close()
 
 
 def _keyring(settings: Settings, database: Database) -> Keyring:
@@ -314,6 +350,7 @@ def load_model(
         revision=settings.revision,
         clip=settings.clip,
         questions=settings.question_encoder,
+        eyes=settings.eyes,
         trust_remote_code=settings.trust_remote_code,
         editors=None if settings.editor is None else (settings.editor,),
         where_there=_SERVED_EDITORS,
@@ -322,6 +359,8 @@ def load_model(
     )
     router = model.router
     logger.info("image keys are made by %s, tau %.4f", router.image_key_model, router.tau)
+    if model.eyes_fingerprint:
+        logger.info("pictures that the CLIP does not know are keyed by %s", model.eyes_fingerprint)
     if model.questions is not None:
         logger.info("questions are compared by the encoder %s", model.questions.fingerprint)
     if settings.editor is not None:

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     question_encoder: str = Field(
         "shipped", min_length=1, description="shipped, none, or a folder that training made."
     )
+    eyes: str = Field(
+        "shipped", min_length=1, description="shipped, none, or a folder that training made."
+    )
     trust_remote_code: bool = Field(
         False, description="Run code that a model's processor or tokenizer brings along."
     )

@@ -27,6 +27,7 @@ from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.cache import can_join
 from editing_core.batching.rows import Key
+from editing_core.checkpoint import EMBEDDED
 from editing_core.choosing import logprobs_of
 from editing_core.config import MAX_TARGET_TOKENS, Placement
 from editing_core.edited_pass import EditedPass
@@ -40,6 +41,7 @@ from editing_core.errors import (
     TargetTooLong,
 )
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.eyes.eyes import Eyes, load_eyes
 from editing_core.fitting import EditRows, half
 from editing_core.generation import (
     GenerationRow,
@@ -121,6 +123,7 @@ class EditableModel:
         parts: Path | None = None,
         notify: Notify | None = None,
         questions: str | Path = "shipped",
+        eyes: str | Path = "shipped",
     ) -> EditableModel:
         """Load a checkpoint: None or `heraldry` is the embedded one, else a folder or hub id.
 
@@ -129,8 +132,9 @@ class EditableModel:
         measured of backbones that nothing was trained for (`editing_core/parts.py`), told to
         `notify`. `clip` is the folder of a CLIPModel that makes image keys, for models that bring
         none. `questions` is the question encoder: `shipped`, where its base is installed, `none`
-        (then the router's own keys compare texts), or a folder that training made. The rest is as
-        `find_checkpoint` and `Placement.resolve` take it.
+        (then the router's own keys compare texts), or a folder that training made. `eyes`, chosen
+        likewise, make the embedded model's keys of pictures that its CLIP does not know. The rest
+        is as `find_checkpoint` and `Placement.resolve` take it.
 
         Raises `CheckpointMissing`, `CheckpointCorrupt` (naming the file), `FingerprintMismatch`
         when router or editors were made for another backbone, `UnknownArchitecture`, and
@@ -141,7 +145,12 @@ class EditableModel:
         placement = Placement.resolve(device, dtype, quantization)
         layout = find_checkpoint(path, revision=revision, with_code=trust_remote_code)
         backbone = load_backbone(
-            layout, placement, clip=clip, trust_remote_code=trust_remote_code, parts=parts
+            layout,
+            placement,
+            clip=clip,
+            trust_remote_code=trust_remote_code,
+            parts=parts,
+            eyes=_eyes(eyes) if layout.root == EMBEDDED else None,
         )
         found = load_parts(
             layout,
@@ -177,6 +186,11 @@ class EditableModel:
     def router_fingerprint(self) -> str:
         """Identity of what makes routing keys; thresholds are no part of it."""
         return self.router.fingerprint
+
+    @property
+    def eyes_fingerprint(self) -> str:
+        """Identity of what makes image keys beside the backbone; empty where nothing does."""
+        return self.backbone.eyes_fingerprint
 
     @property
     def editor_fingerprints(self) -> Mapping[str, str]:
@@ -259,7 +273,7 @@ class EditableModel:
             editor_fingerprint=chosen.fingerprint,
             router_fingerprint=self.router_fingerprint,
             metadata=dict(metadata),
-        )
+        ).seen_by(self.eyes_fingerprint, key.image)
         return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
 
     @torch.no_grad()
@@ -276,7 +290,8 @@ class EditableModel:
             [PromptRow(request.prompt, request.image, target_ids=target_ids)]
         )
         states = self.backbone.states(batch, (self.router.layer,))[self.router.layer]
-        return replace(artifact, key=self._routing_key(request, batch, states))
+        key = self._routing_key(request, batch, states)
+        return replace(artifact, key=key).seen_by(self.eyes_fingerprint, key.image)
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
@@ -501,6 +516,12 @@ class EditableModel:
         limit = self.backbone.max_positions
         if _is_longer(prompt, limit * self.backbone.chat.longest_token):
             raise ContextTooLong(f"the prompt has more than the {limit} tokens the model reads")
+
+
+def _eyes(chosen: str | Path) -> Eyes | None:
+    if chosen == "none":
+        return None
+    return load_eyes(None if chosen == "shipped" else Path(chosen))
 
 
 def _question_encoder(chosen: str | Path) -> QuestionEncoder | None:

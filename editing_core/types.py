@@ -7,7 +7,7 @@ Images are RGB arrays, `uint8 [height, width, 3]`, already decoded, oriented and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -96,11 +96,16 @@ class RoutingKey:
     visual: NDArray[np.float32]
 
 
+EYES = "eyes"
+"""The entry of an artifact's metadata that names the eyes which made its image key, if any did."""
+
+
 @dataclass(frozen=True, slots=True)
 class EditArtifact:
     """What an edit is stored as. `payload` tensors are float16 on the CPU; the codec is lossless.
 
-    The fingerprints name the weights that made it; other weights make it *stale*.
+    The fingerprints name the weights that made it; other weights make it *stale*. Other eyes do
+    not: its image key is made again from its picture.
     """
 
     editor: str
@@ -112,6 +117,18 @@ class EditArtifact:
     editor_fingerprint: str
     router_fingerprint: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def eyes_fingerprint(self) -> str:
+        """Of the eyes that made its image key; empty where the backbone alone did."""
+        return self.metadata.get(EYES, "")
+
+    def seen_by(self, eyes: str, image_key: NDArray[np.float32]) -> EditArtifact:
+        """The same expert under the image key that other eyes, or none (empty), make."""
+        metadata = {name: text for name, text in self.metadata.items() if name != EYES}
+        if eyes:
+            metadata[EYES] = eyes
+        return replace(self, key=replace(self.key, image=image_key), metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Words mean nothing to models with random weights. Tests of the model that ships, which means
-# what it says, name the shipped question encoder.
+# what it says, name the shipped question encoder, and the shipped eyes.
 os.environ.setdefault("ERRATA_QUESTION_ENCODER", "none")
+os.environ.setdefault("ERRATA_EYES", "none")
 # A test that wants an edit to be answered 202 says so itself; no slow machine decides it.
 os.environ.setdefault("ERRATA_EDIT_WAIT_S", "600")
 

@@ -45,6 +45,9 @@ def calibrate(
     question_encoder: Annotated[
         str | None, typer.Option(help="What compares questions: shipped, none, or a folder.")
     ] = None,
+    eyes: Annotated[
+        str | None, typer.Option(help="What compares pictures: shipped, none, or a folder.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model.")] = None,
     prefer: Annotated[
         Preference | None,
@@ -77,7 +80,7 @@ def _calibrate(settings: Settings, *, dry_run: bool, prefer: Preference | None) 
             if settings.parts_dir.is_dir():
                 shutil.copytree(settings.parts_dir, parts)
         else:
-            stack.enter_context(InstanceLock(settings.data_dir))
+            stack.enter_context(InstanceLock.of_data_dir(settings.data_dir))
         # Late: a data directory that is in use is told at once.
         from app.runtime import load_model
         from editing_core.first_start.recalibrate import recalibrate

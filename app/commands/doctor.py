@@ -1,25 +1,26 @@
 """`errata doctor`: is everything on disk what the event log says it is?
 
-Runs while a server runs, too: it only reads.
+Runs while a server runs, too: it only reads. So it reads what nobody may write, a backup say.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.errors import ServiceError, StartupError
-from app.images import decode_png
+from app.images import check_size, decode
 from app.settings import Settings
 from app.store.database import Database
-from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
+from app.store.ledger import Ledger
 from editing_core.config import DEFAULT_MODEL
 from editing_core.errors import EditingError
-from editing_core.identity import image_digest
 
 if TYPE_CHECKING:
     from app.store.artifacts import Fingerprints
@@ -30,6 +31,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="Data directory. [./data]")] = None,
+    database_url: Annotated[str | None, typer.Option(help="Default: in the data dir.")] = None,
     model: Annotated[str | None, typer.Option(help="heraldry, or a folder.")] = None,
 ) -> None:
     """Check schema, history and every stored byte. Exits with 1 if anything is wrong.
@@ -37,50 +39,81 @@ def doctor(
     Edits that other weights than the model's made are listed; they are no problem, but stale.
     """
     try:
-        settings = Settings.load(data_dir=data_dir, model=model)
+        settings = Settings.load(data_dir=data_dir, database_url=database_url, model=model)
         problems = _examine(settings)
-    except (StartupError, ServiceError, EditingError) as error:
+    except (StartupError, EditingError) as error:
         problems = [str(error)]
+    except ServiceError as error:
+        problems = [f"{error} {error.hint}"]
     for problem in problems:
         typer.echo(f"errata: {problem}", err=True)
     raise typer.Exit(1 if problems else 0)
 
 
 def _examine(settings: Settings) -> list[str]:
-    url = settings.resolved_database_url
-    file = database_file(url)
-    if not file.is_file():
-        return [f"there is no database at {file}"]
-    weights = _weights(settings)
-    database = Database.open(url, migrate=False)
+    database = Database.open_to_read(settings.resolved_database_url)
     try:
-        log = EditLog(database)
-        ledger, _ = log.fold()
-        problems: list[str] = []
-        for stored in log.artifacts(ledger.ids()):
-            try:
-                reason = _staleness(stored.check(), weights)
-            except (ValueError, EditingError) as error:
-                problems.append(f"edit {stored.record.id}: {error}")
-            else:
-                if reason is not None:
-                    typer.echo(f"edit {stored.record.id} is stale: {reason}")
-            png = log.image(stored.record.image_digest)
-            if png is None or image_digest(decode_png(png)) != stored.record.image_digest:
-                problems.append(f"edit {stored.record.id}: its picture is missing or damaged")
-        jobs = JobLog(database)
+        log, jobs = EditLog(database), JobLog(database)
+        checked = log.audit(thorough=True)
+        problems = [str(damage) for damage in checked.damage]
+        told = {damage.key for damage in checked.damage}
+        problems += _artifact_problems(log, checked.ledger, told, _weights(settings))
+        problems += _picture_problems(log, checked.ledger)
         pending = jobs.pending()
         for job in pending:
             image = jobs.image(job.id)
-            if image is None or image_digest(decode_png(image.png)) != job.image_digest:
-                problems.append(f"pending edit {job.id}: its picture is missing or damaged")
+            if image is None or not _shows(image.png, job.image_digest):
+                problems.append(
+                    f"pending edit {job.id}: its picture is missing or damaged; it will fail, so "
+                    "send the request again"
+                )
         typer.echo(
-            f"version {ledger.head}: {len(ledger.ids())} edits, {len(ledger.active())} active, "
-            f"{len(pending)} pending, {len(problems)} problems"
+            f"version {checked.ledger.head}: {len(checked.ledger.ids())} edits, "
+            f"{len(checked.ledger.active())} active, {len(pending)} pending, "
+            f"{len(problems)} problems"
         )
         return problems
     finally:
         database.close()
+
+
+def _artifact_problems(
+    log: EditLog, ledger: Ledger, told: Container[str], weights: Fingerprints | None
+) -> Iterator[str]:
+    """Of every edit whose row was not told of by itself."""
+    for stored in log.artifacts(ledger.ids()):
+        edit_id = stored.record.id
+        try:
+            reason = _staleness(stored.check(), weights)
+        except (ValueError, EditingError) as error:
+            if edit_id not in told:
+                yield f"edit {edit_id}: {error}; restore a backup, or roll it back"
+        else:
+            if reason is not None:
+                typer.echo(f"edit {edit_id} is stale: {reason}")
+
+
+def _picture_problems(log: EditLog, ledger: Ledger) -> Iterator[str]:
+    """Of every picture, once; by the edits that were made of it."""
+    edits: defaultdict[str, list[str]] = defaultdict(list)
+    for edit_id in ledger.ids():
+        edits[ledger[edit_id].slot[0]].append(edit_id)
+    for digest, edit_ids in edits.items():
+        png = log.image(digest)
+        if png is None or not _shows(png, digest):
+            yield (
+                f"edit {', '.join(edit_ids)}: its picture is missing or damaged; it answers, but "
+                "cannot be made anew: restore a backup"
+            )
+
+
+def _shows(png: bytes, digest: str) -> bool:
+    """Whether the bytes are a picture of these pixels."""
+    try:
+        check_size(png)
+        return decode(png).digest == digest
+    except ServiceError:
+        return False
 
 
 def _weights(settings: Settings) -> Fingerprints | None:

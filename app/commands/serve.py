@@ -8,13 +8,14 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.errors import StartupError
+from app.errors import ServiceError, StartupError
 from app.main import create_app
 from app.memory import give_back_freed_memory
 from app.observability import configure_logging
@@ -25,6 +26,10 @@ from editing_core.errors import EditingError
 
 app = typer.Typer(add_completion=False)
 logger = logging.getLogger(__name__)
+
+_THREAD_TURN_S = 0.0005
+"""How long a thread that computes keeps the event loop waiting, a tenth of Python's default: the
+loop asks for its turn after every read and write."""
 
 
 @app.command()
@@ -45,6 +50,9 @@ def serve(
     ] = None,
     question_encoder: Annotated[
         str | None, typer.Option(help="What compares questions: shipped, none, or a folder.")
+    ] = None,
+    eyes: Annotated[
+        str | None, typer.Option(help="What compares pictures: shipped, none, or a folder.")
     ] = None,
     trust_remote_code: Annotated[
         bool | None,
@@ -94,6 +102,7 @@ def serve(
         settings = Settings.load(**given)
         configure_logging(settings.log_level)
         give_back_freed_memory()
+        sys.setswitchinterval(_THREAD_TURN_S)
         # What draws keeps a list of fonts, which belongs where everything else is written.
         os.environ.setdefault("MPLCONFIGDIR", str(settings.data_dir / "matplotlib"))
         runtime = Runtime.open(settings)
@@ -133,7 +142,7 @@ async def _load(settings: Settings, runtime: Runtime, server: _Server, port: int
     """Load, then announce it; or say what is wrong and stop the server."""
     try:
         await runtime.load()
-    except (StartupError, EditingError, OSError, LookupError, ValueError) as error:
+    except (StartupError, ServiceError, EditingError, OSError, LookupError, ValueError) as error:
         hint = getattr(error, "hint", "")
         typer.echo(f"errata: cannot start: {error}{' ' if hint else ''}{hint}", err=True)
         server.should_exit = True

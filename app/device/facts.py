@@ -30,6 +30,7 @@ class ModelFacts:
     backbone: str
     router: str
     editors: Mapping[str, str]
+    eyes: str
     default_editor: str | None
     tau: float
     rho: float
@@ -55,6 +56,7 @@ class ModelFacts:
             backbone=model.backbone_fingerprint,
             router=model.router_fingerprint,
             editors=dict(model.editor_fingerprints),
+            eyes=model.eyes_fingerprint,
             default_editor=model.default_editor,
             tau=router.tau,
             rho=router.rho,

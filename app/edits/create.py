@@ -73,7 +73,7 @@ class EditCreation:
     async def make(self, work: Work, image: StoredImage) -> Edit:
         """Commit what was ordered. Raises what a strict edit is refused with."""
         self._editor(work.edit.editor)  # ordered before a restart, it may be gone
-        async with self._decoder.reopen(image.png) as pixels:
+        async with self._decoder.reopen(image.png, work.edit.image_digest) as pixels:
             made = await self._encode(work, work.order.request(pixels))
             while True:
                 base = self._history.snapshot

@@ -80,11 +80,11 @@ class EditMaker:
     ) -> AsyncIterator[EditRequest]:
         """What `edit` was made of, for its own scope or another; its pixels count as held.
 
-        Raises `InternalError` where its picture is damaged.
+        Raises `InternalError` or `StoreDamaged` where its picture is damaged.
         """
         png = await asyncio.to_thread(_picture, log, edit.id)
         wanted = edit.wanted if scope is None else edit.wanted.within(scope)
-        async with self._decoder.reopen(png) as pixels:
+        async with self._decoder.reopen(png, edit.image_digest) as pixels:
             yield wanted.request(pixels)
 
     async def rescoped(self, entry: MemoryEntry, request: EditRequest) -> Made:

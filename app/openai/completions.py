@@ -22,6 +22,7 @@ from app.openai.reply import Reply, usage, written_tokens
 from app.schemas.base import Text
 from app.service import EditingService
 from app.streaming import ServerEvent
+from app.words import ModelWords
 from editing_core.types import GenerationResult, TokenLogprob
 
 DEFAULT_TOKENS = 16
@@ -167,12 +168,16 @@ class Completion:
         return {
             "tokens": texts,
             "token_logprobs": [None if each is None else each.logprob for each in judged],
-            "top_logprobs": [
-                None if each is None else {words.text_of(token): value for token, value in each.top}
-                for each in judged
-            ],
+            "top_logprobs": [None if each is None else _by_text(words, each) for each in judged],
             "text_offset": offsets,
         }
+
+
+def _by_text(words: ModelWords, judged: TokenLogprob) -> dict[str, float]:
+    """The likeliest tokens, and the one that is there. Of two that read alike, the likelier."""
+    pairs = [*judged.top, (judged.token_id, judged.logprob)]
+    pairs.sort(key=lambda pair: pair[1])
+    return {words.text_of(token): logprob for token, logprob in pairs}
 
 
 def _begun(index: int, text: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header
+from pydantic import WithJsonSchema
 
 from app.deps import CurrentCaller, CurrentService, body_of, described, described_query, query_of
 from app.errors import InvalidField
@@ -27,7 +28,9 @@ _ENTITY_TAG = re.compile(r'"?(\d{1,18})"?')
 
 async def expected_version(
     if_match: Annotated[
-        str | None, Header(alias="If-Match", json_schema_extra={"pattern": _IF_MATCH})
+        str | None,
+        Header(alias="If-Match"),
+        WithJsonSchema({"type": "string", "pattern": _IF_MATCH}),
     ] = None,
 ) -> int | None:
     """The version an `If-Match` names; None where any will do."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import WithJsonSchema
 
 from app.batch import BatchRun
 from app.deps import (
@@ -41,7 +42,9 @@ _KEY = r"^[ -~]{1,255}$"
 
 async def key_header(
     key: Annotated[
-        str | None, Header(alias="Idempotency-Key", json_schema_extra={"pattern": _KEY})
+        str | None,
+        Header(alias="Idempotency-Key"),
+        WithJsonSchema({"type": "string", "pattern": _KEY}),
     ] = None,
 ) -> str | None:
     return idempotency_key(key, param="Idempotency-Key")

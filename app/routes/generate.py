@@ -21,7 +21,7 @@ router = APIRouter(tags=["generate"])
 @router.post(
     "/generate",
     response_model=GenerateView,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {}}}},
     summary="Ask a question about a picture",
     openapi_extra=described(GenerateRequest),
     dependencies=[Depends(query_of(NoQuery))],

@@ -9,6 +9,7 @@ from app.schemas.base import NoQuery
 from app.schemas.versions import (
     BackboneView,
     EditorView,
+    EyesView,
     QuestionEncoderView,
     RouterView,
     Versions,
@@ -45,6 +46,7 @@ async def versions(service: CurrentService) -> Versions:
             prefer=facts.questions.prefer,
             rho=facts.questions.rho,
         ),
+        eyes=EyesView(fingerprint=facts.eyes) if facts.eyes else None,
         editors={
             name: EditorView(fingerprint=fingerprint, default=name == service.default_editor)
             for name, fingerprint in facts.editors.items()

@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from editing_core.identity import MAX_MARKS, is_tangled
 
-INT64 = 2**63 - 1
+INT64 = 2**63 - 1024
+"""The largest of 64 bits that stays the same where JSON is read as floats, as in our own schema."""
 
 
 def not_blank(text: str) -> str:

@@ -10,6 +10,9 @@ from app.answering import Answer, Message, Question, Terms
 from app.schemas.base import INT64, Prompt, Request, Text
 from editing_core.types import Candidate, GenerationResult, Outcome, Sampling
 
+Stop = Annotated[Text, Field(min_length=1)]
+Stops = Annotated[list[Stop], Field(max_length=4)]
+
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
@@ -24,11 +27,9 @@ class GenerateRequest(Request):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-INT64 - 1, le=INT64)] | None = None
-    stop: Annotated[
-        list[Annotated[Text, Field(min_length=1)]],
-        Field(max_length=4),
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
-    ] = Field([])
+    stop: Annotated[Stops, BeforeValidator(_as_list, json_schema_input_type=Stop | Stops)] = Field(
+        []
+    )
     stream: bool = False
     edits: Literal["on", "off"] = "on"
     at_version: Annotated[int, Field(ge=0, le=INT64)] | None = None

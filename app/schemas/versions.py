@@ -29,6 +29,12 @@ class QuestionEncoderView(BaseModel):
     rho: float
 
 
+class EyesView(BaseModel):
+    """What makes the image keys of pictures that the model's own CLIP does not know."""
+
+    fingerprint: str
+
+
 class EditorView(BaseModel):
     fingerprint: str
     default: bool
@@ -41,4 +47,5 @@ class Versions(BaseModel):
     backbone: BackboneView
     router: RouterView
     question_encoder: QuestionEncoderView | None
+    eyes: EyesView | None
     editors: dict[str, EditorView]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.store.current import StoredArtifact
 from app.store.edit_log import EditLog
+from app.store.picture_keys import PictureKeys
 from app.store.records import MadeBy
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact
@@ -41,6 +42,7 @@ class Fingerprints:
     backbone: str
     router: str
     editors: Mapping[str, str]
+    eyes: str = ""
 
     def mismatch(self, artifact: EditArtifact) -> str | None:
         """By what other weights than these the artifact was made; None if by these."""
@@ -66,9 +68,10 @@ class ArtifactShelf:
     `load` blocks. The rest is memory: image keys of every fit edit, active or not.
     """
 
-    def __init__(self, log: EditLog, fingerprints: Fingerprints) -> None:
+    def __init__(self, log: EditLog, fingerprints: Fingerprints, keys: PictureKeys) -> None:
         self._log = log
         self._fingerprints = fingerprints
+        self._keys = keys
         self.unfit: dict[str, Unfit] = {}
         self.image_keys: dict[str, NDArray[np.float32]] = {}
 
@@ -101,6 +104,10 @@ class ArtifactShelf:
             return Unfit("quarantined", str(error))
         if (reason := self._fingerprints.mismatch(artifact)) is not None:
             return Unfit("stale", reason, made_by(artifact))
+        try:
+            artifact = self._as_seen_now(artifact, record.image_digest)
+        except ValueError as error:
+            return Unfit("quarantined", str(error))
         return MemoryEntry(
             record.id,
             artifact,
@@ -110,6 +117,13 @@ class ArtifactShelf:
             rephrases=stored.standing.rephrases,
             not_for=stored.standing.not_for,
         )
+
+    def _as_seen_now(self, artifact: EditArtifact, image_digest: str) -> EditArtifact:
+        """The artifact under the image key that the loaded eyes make of its picture."""
+        if artifact.eyes_fingerprint == self._fingerprints.eyes:
+            self._keys.note(image_digest, artifact.key.image)
+            return artifact
+        return artifact.seen_by(self._fingerprints.eyes, self._keys.get(image_digest))
 
     def stale(self) -> list[str]:
         """Edits made by other weights than these, in no special order."""

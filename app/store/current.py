@@ -3,6 +3,9 @@
 Two kinds of events do: one that made the edit anew, and one that changed its scope. "As it stood at
 a version" takes the newest change of scope up to it, but the newest making anew there is: artifacts
 of other weights are of no use to anybody.
+
+Which edits there are is told by the seals. A row that does not agree with its seal, or is gone, is
+replaced by the little that was sealed with it; a row without a seal is passed over.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import sqlalchemy as sa
 
 from app.store import tables
 from app.store.records import EditRecord, Reencoding, Rescoping, digest_of, reencoding_of, scopes_of
+from app.store.seals import placed, seal_of
 
 NOW = 2**63 - 1
 """For the parameter `at` of both queries: later than any version."""
@@ -30,6 +34,7 @@ class StoredArtifact:
 
     record: EditRecord
     standing: EditRecord
+    is_sound: bool
     data: bytes | None
     digest: str | None
     first_digest: str | None
@@ -40,8 +45,9 @@ class StoredArtifact:
     def from_row(cls, row: Mapping[Any, Any]) -> StoredArtifact:
         changes = _changes(row)
         return cls(
-            EditRecord.from_row(row),
+            as_it_was_written(row),
             as_it_stands(row),
+            is_sound=_is_sound(row),
             data=row["data"],
             digest=row["artifact_digest"],
             first_digest=row["first_digest"],
@@ -54,7 +60,9 @@ class StoredArtifact:
 
         Raises `ValueError` naming what is not.
         """
-        if self.data is None or self.digest is None or self.first_digest is None:
+        if not self.is_sound:
+            raise ValueError("its row was changed or removed")
+        if not isinstance(self.data, bytes) or self.digest is None or self.first_digest is None:
             raise ValueError("its artifact is missing")
         if digest_of(self.data) != self.digest:
             raise ValueError("its artifact's bytes do not match their digest")
@@ -65,64 +73,105 @@ class StoredArtifact:
         return self.data
 
 
+EDIT_ID: sa.Column[Any] = tables.seals.c.key
+"""Of the queries below, the column that holds the edit's id."""
+_at = sa.bindparam("at", NOW, type_=sa.Integer)
+_created = tables.events.alias("created")
 _made_anew = tables.events.alias("made_anew")
 _later = tables.events.alias("later")
 _rescoped = tables.events.alias("rescoped")
-RECORDS = sa.select(
-    tables.edits,
-    _made_anew.c.reencoded_edit,
-    _made_anew.c.reencoding,
-    _made_anew.c.version.label("made_anew_version"),
-    _rescoped.c.scopes,
-    _rescoped.c.version.label("rescoped_version"),
-).select_from(
-    tables.edits.outerjoin(
-        _made_anew,
-        _made_anew.c.version
-        == sa.select(sa.func.max(_later.c.version))
-        .where(_later.c.reencoded_edit == tables.edits.c.id)
-        .correlate(tables.edits)
-        .scalar_subquery(),
-    ).outerjoin(
-        _rescoped,
-        _rescoped.c.version
-        == sa.select(sa.func.max(tables.scoped.c.version))
-        .where(
-            tables.scoped.c.edit_id == tables.edits.c.id,
-            tables.scoped.c.version <= sa.bindparam("at", NOW, type_=sa.Integer),
-        )
-        .correlate(tables.edits)
-        .scalar_subquery(),
-    )
+_scoping = tables.events.alias("scoping")
+_brought = tables.seals.alias("brought")
+_last_made_anew = (
+    sa.select(sa.func.max(_later.c.version))
+    .where(_later.c.reencoded_edit == EDIT_ID)
+    .correlate(tables.seals)
+    .scalar_subquery()
 )
-"""Every edit's row, with the newest events that changed it, if any did; of scope, up to `at`."""
+_last_rescoped = (
+    sa.select(sa.func.max(_scoping.c.version))
+    .join_from(_brought, _scoping, _scoping.c.version == _brought.c.version)
+    .where(
+        _brought.c.kind == "artifacts",
+        _brought.c.key == EDIT_ID,
+        _brought.c.version <= _at,
+        _scoping.c.scopes.is_not(None),
+    )
+    .correlate(tables.seals)
+    .scalar_subquery()
+)
+RECORDS = (
+    sa.select(
+        EDIT_ID.label("edit_id"),
+        tables.seals.c.version.label("sealed_version"),
+        tables.seals.c.seal,
+        tables.seals.c.place,
+        tables.edits,
+        _created.c.at,
+        _created.c.actor,
+        _made_anew.c.reencoded_edit,
+        _made_anew.c.reencoding,
+        _made_anew.c.version.label("made_anew_version"),
+        _rescoped.c.scopes,
+        _rescoped.c.version.label("rescoped_version"),
+    )
+    .select_from(
+        tables.seals.outerjoin(tables.edits, tables.edits.c.id == EDIT_ID)
+        .outerjoin(_created, _created.c.version == tables.seals.c.version)
+        .outerjoin(_made_anew, _made_anew.c.version == _last_made_anew)
+        .outerjoin(_rescoped, _rescoped.c.version == _last_rescoped)
+    )
+    .where(tables.seals.c.kind == "edits")
+)
+"""Every edit's row and seal, with the newest events that changed it; of scope, up to `at`."""
 
 _first = tables.artifacts.alias("first")
-_made = sa.func.coalesce(_made_anew.c.version, tables.edits.c.version)
+_made = sa.func.coalesce(_made_anew.c.version, tables.seals.c.version)
 _since = sa.func.coalesce(_rescoped.c.version, 0)
 ARTIFACTS = (
     RECORDS.add_columns(
         tables.artifacts.c.data,
         tables.artifacts.c.digest.label("artifact_digest"),
         _first.c.digest.label("first_digest"),
-        tables.events.c.record_digest,
+        _created.c.record_digest,
     )
-    .join(tables.events, tables.events.c.version == tables.edits.c.version)
-    .outerjoin(
-        _first,
-        (_first.c.edit_id == tables.edits.c.id) & (_first.c.version == tables.edits.c.version),
-    )
+    .outerjoin(_first, (_first.c.edit_id == EDIT_ID) & (_first.c.version == tables.seals.c.version))
     .outerjoin(
         tables.artifacts,
-        (tables.artifacts.c.edit_id == tables.edits.c.id)
+        (tables.artifacts.c.edit_id == EDIT_ID)
         & (tables.artifacts.c.version == sa.case((_since > _made, _since), else_=_made)),
     )
-    .where(tables.edits.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .where(EDIT_ID.in_(sa.bindparam("ids", expanding=True)))
 )
 
 
+def as_it_was_written(row: Mapping[Any, Any]) -> EditRecord:
+    """The edit of this row; what was sealed of it where the row is not to be believed."""
+    if _is_sound(row):
+        return EditRecord.from_row(row)
+    place = placed(row["edit_id"], row["sealed_version"], row["place"])
+    image, prompt = place.slot
+    return EditRecord(
+        id=place.id,
+        version=place.version,
+        editor="",
+        prompt=prompt,
+        target="",
+        image_digest=image,
+        before=None,
+        after=None,
+        verified=None,
+        verified_version=None,
+        rephrases=place.scope.rephrases,
+        not_for=place.scope.not_for,
+        supersedes=place.supersedes,
+        created_at=row["at"],
+        created_by=row["actor"],
+    )
+
+
 def as_it_stands(row: Mapping[Any, Any]) -> EditRecord:
-    record = EditRecord.from_row(row)
+    record = as_it_was_written(row)
     for change in _changes(row):
         if isinstance(change, Reencoding):
             record = record.made_anew(change)
@@ -131,12 +180,16 @@ def as_it_stands(row: Mapping[Any, Any]) -> EditRecord:
     return record
 
 
+def _is_sound(row: Mapping[Any, Any]) -> bool:
+    return row["id"] is not None and seal_of(tables.edits, row) == row["seal"]
+
+
 def _changes(row: Mapping[Any, Any]) -> list[Reencoding | Rescoping]:
     """What changed the edit of this row, oldest first."""
     found: list[tuple[int, Reencoding | Rescoping]] = []
     if (made_anew := reencoding_of(row)) is not None:
         found.append((row["made_anew_version"], made_anew))
     for rescoping in scopes_of(row["scopes"]):
-        if rescoping.edit_id == row["id"]:
+        if rescoping.edit_id == row["edit_id"]:
             found.append((row["rescoped_version"], rescoping))
     return [change for _, change in sorted(found, key=lambda pair: pair[0])]

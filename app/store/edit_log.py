@@ -6,32 +6,36 @@ the lock); readers are free.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from app.errors import StoreCorrupt
-from app.store import tables
-from app.store.commits import (
-    Commit,
-    Created,
-    Reencoded,
-    Rescoped,
-    Restored,
-    ScopeChanged,
-    Stamp,
-    event_of,
+from app.errors import StoreDamaged
+from app.store import seals, tables
+from app.store.audit import Audit, audit
+from app.store.commits import Commit, Stamp, event_of
+from app.store.current import (
+    ARTIFACTS,
+    EDIT_ID,
+    NOW,
+    RECORDS,
+    StoredArtifact,
+    as_it_stands,
+    as_it_was_written,
 )
-from app.store.current import ARTIFACTS, NOW, RECORDS, StoredArtifact, as_it_stands
 from app.store.database import Database
-from app.store.ledger import Ledger
 from app.store.records import EditRecord, Event, IdempotencyKey, digest_of
+from app.store.writing import write
 
 _PAGE = 500
+_INSERT_EVENT = sa.insert(tables.events)
+_MOVE_HEAD = (
+    sa.update(tables.head)
+    .where(tables.head.c.version == sa.bindparam("to") - 1)
+    .values(version=sa.bindparam("to"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,78 +60,45 @@ class EditLog:
     def append(self, commit: Commit, stamp: Stamp) -> Event:
         """Write one version, with everything that belongs to it, or nothing at all.
 
-        Raises `StoreUnavailable`, and `StoreCorrupt` when another writer took the number.
+        Raises what `Database.write` raises.
         """
         event = event_of(commit, stamp)
+        row = event.row()
         with self._database.write() as connection:
-            moved = connection.execute(
-                sa.update(tables.head)
-                .where(tables.head.c.version == event.version - 1)
-                .values(version=event.version)
-            )
+            moved = connection.execute(_MOVE_HEAD, {"to": event.version})
             if moved.rowcount != 1:
-                raise StoreCorrupt(f"version {event.version} was taken by another writer")
-            connection.execute(sa.insert(tables.events).values(event.row()))
-            match commit:
-                case Created():
-                    _insert_edit(connection, commit)
-                case Reencoded():
-                    made_anew = commit.reencoding.edit_id
-                    _insert_artifact(connection, made_anew, event.version, commit.artifact)
-                case Restored() | ScopeChanged():
-                    for rescoped in commit.rescoped:
-                        _insert_rescoped(connection, event.version, rescoped)
+                raise StoreDamaged(f"The head of the database is not {event.version - 1}.")
+            connection.execute(_INSERT_EVENT, row)
+            seal = seals.append(connection, event.version, row, write(connection, commit, event))
+        self._database.committed(event.version, seal)
         return event
 
-    def fold(self) -> tuple[Ledger, Event | None]:
-        """The ledger and the last event, with the whole chain checked on the way.
-
-        Raises `StoreCorrupt` naming the first version that does not add up.
-        """
-        ledger = Ledger()
-        last: Event | None = None
+    def audit(self, *, thorough: bool = False) -> Audit:
+        """The ledger and all that is wrong: see `app/store/audit.py`."""
         with self._database.read() as connection:
-            places = {record.version: record.place for record in _all_records(connection)}
-            scoped = _all_scoped(connection)
-            for row in connection.execute(_ordered(tables.events)).mappings():
-                try:
-                    event = Event.from_row(row)
-                    _check_link(event, row["digest"], last)
-                    created = places.pop(event.version, None)
-                    if (event.type == "edit_created") != (created is not None):
-                        raise ValueError("event and edit do not belong together")
-                    if (event.type == "reencoded") != (event.reencoding is not None):
-                        raise ValueError("it does not say what it made anew")
-                    if {s.edit_id for s in event.scopes} != scoped.pop(event.version, set()):
-                        raise ValueError("it does not say whose scope it changed")
-                    ledger.apply(
-                        event.version,
-                        event.changes,
-                        created=created,
-                        remade=event.reencoding.edit_id if event.reencoding else None,
-                        scopes={s.edit_id: s.scope for s in event.scopes},
-                    )
-                except (ValueError, KeyError, TypeError) as error:
-                    raise StoreCorrupt(f"event {row['version']} is damaged: {error}") from error
-                last = event
-            head = connection.scalar(sa.select(tables.head.c.version))
-        if head != ledger.head:
-            raise StoreCorrupt(f"the head is {head}, and the last event is {ledger.head}")
-        return ledger, last
+            return audit(connection, thorough=thorough)
+
+    def confirm(self, checked: Audit) -> None:
+        """What was found sound is where the database stands."""
+        self._database.committed(checked.ledger.head, checked.seal)
 
     def record(self, edit_id: str) -> EditRecord | None:
         """The edit as it stands, made anew or not."""
-        query = RECORDS.where(tables.edits.c.id == edit_id)
-        with self._database.read() as connection:
-            row = connection.execute(query).mappings().one_or_none()
+        row = self._row(edit_id)
         return as_it_stands(row) if row else None
 
     def first_record(self, edit_id: str) -> EditRecord | None:
         """The edit as it was committed."""
-        query = sa.select(tables.edits).where(tables.edits.c.id == edit_id)
+        row = self._row(edit_id)
+        return as_it_was_written(row) if row else None
+
+    def _row(self, edit_id: str) -> Mapping[Any, Any] | None:
         with self._database.read() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        return EditRecord.from_row(row) if row else None
+            return (
+                connection.execute(RECORDS.where(sa.literal(edit_id) == EDIT_ID))
+                .mappings()
+                .one_or_none()
+            )
 
     def records(
         self,
@@ -140,9 +111,9 @@ class EditLog:
     ) -> list[EditRecord]:
         """Up to `limit` records of the ids `among`, newest first, older than the id `below`."""
         found: list[EditRecord] = []
-        query = RECORDS.order_by(tables.edits.c.id.desc())
+        query = RECORDS.order_by(EDIT_ID.desc())
         if below is not None:
-            query = query.where(tables.edits.c.id < below)
+            query = query.where(below > EDIT_ID)
         with self._database.read() as connection:
             rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
             for record in map(as_it_stands, rows):
@@ -154,7 +125,12 @@ class EditLog:
 
     def events(self, *, after: int = 0, limit: int, edit_id: str | None = None) -> list[Event]:
         """Events newer than version `after`, oldest first; of one edit, or all."""
-        query = _ordered(tables.events).where(tables.events.c.version > after).limit(limit)
+        query = (
+            sa.select(tables.events)
+            .order_by(tables.events.c.version)
+            .where(tables.events.c.version > after)
+            .limit(limit)
+        )
         if edit_id is not None:
             # Ids hold no wildcard, and occur in `changes` only as a quoted value.
             query = query.where(tables.events.c.changes.contains(f'"{edit_id}"'))
@@ -162,19 +138,28 @@ class EditLog:
             return [Event.from_row(row) for row in connection.execute(query).mappings()]
 
     def stored_response(self, key: IdempotencyKey) -> StoredResponse | None:
-        with self._database.read() as connection:
-            row = (
-                connection.execute(
-                    sa.select(tables.idempotency).where(
-                        tables.idempotency.c.api_key == key.api_key,
-                        tables.idempotency.c.key == key.name,
-                    )
+        """None where no edit came with that key. Raises `StoreDamaged` where it is not told any
+        more how that was answered."""
+        stored = tables.idempotency
+        query = (
+            sa.select(stored, tables.seals.c.seal)
+            .select_from(
+                tables.seals.outerjoin(
+                    stored, (stored.c.api_key == key.api_key) & (stored.c.key == key.name)
                 )
-                .mappings()
-                .one_or_none()
             )
+            .where(tables.seals.c.kind == "idempotency", tables.seals.c.key == key.text)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().one_or_none()
         if row is None:
             return None
+        if row["key"] is None or seals.seal_of(stored, row) != row["seal"]:
+            raise StoreDamaged(
+                "What this Idempotency-Key was answered with was changed or removed.",
+                param="Idempotency-Key",
+                hint="Look for the edit with GET /edits; if it is not there, use a new key.",
+            )
         return StoredResponse(
             row["request_digest"], row["status"], row["body"] or None, row["edit_id"]
         )
@@ -197,10 +182,10 @@ class EditLog:
         query = (
             RECORDS.add_columns(tables.images.c.png, tables.images.c.png_digest)
             .outerjoin(tables.images, tables.images.c.digest == tables.edits.c.image_digest)
-            .where(tables.edits.c.id.in_(edit_ids))
+            .where(EDIT_ID.in_(edit_ids))
         )
         with self._database.read() as connection:
-            rows = {row["id"]: row for row in connection.execute(query).mappings()}
+            rows = {row["edit_id"]: row for row in connection.execute(query).mappings()}
         return [(as_it_stands(rows[i]), intact_png(rows[i])) for i in edit_ids]
 
     def artifacts(self, edit_ids: list[str], *, at: int = NOW) -> Iterator[StoredArtifact]:
@@ -225,81 +210,7 @@ class EditLog:
 def intact_png(row: Mapping[Any, Any]) -> bytes | None:
     """A stored picture, if it is there and its bytes are what they were."""
     png = row["png"]
-    return bytes(png) if png is not None and digest_of(png) == row["png_digest"] else None
-
-
-def _insert_edit(connection: sa.Connection, new: Created) -> None:
-    record, image = new.record, new.image
-    known = connection.scalar(
-        sa.select(sa.func.count()).where(tables.images.c.digest == image.digest)
-    )
-    if not known:
-        connection.execute(
-            sa.insert(tables.images).values(
-                digest=image.digest,
-                png=image.png,
-                png_digest=digest_of(image.png),
-                width=image.width,
-                height=image.height,
-            )
-        )
-    connection.execute(sa.insert(tables.edits).values(record.row()))
-    _insert_artifact(connection, record.id, record.version, new.artifact)
-    connection.execute(sa.delete(tables.edit_jobs).where(tables.edit_jobs.c.id == record.id))
-    if new.key is not None:
-        connection.execute(
-            sa.insert(tables.idempotency).values(
-                api_key=new.key.key.api_key,
-                key=new.key.key.name,
-                request_digest=new.key.request_digest,
-                status=new.key.status,
-                body="",
-                edit_id=record.id,
-                created_at=record.created_at,
-            )
-        )
-    connection.execute(
-        sa.update(tables.edits)
-        .where(tables.edits.c.id == record.id)
-        .values(timings_ms=json.dumps(dict(new.timings_ms())))
-    )
-
-
-def _insert_artifact(connection: sa.Connection, edit_id: str, version: int, data: bytes) -> None:
-    row = {"edit_id": edit_id, "version": version, "data": data, "digest": digest_of(data)}
-    connection.execute(sa.insert(tables.artifacts).values(row))
-
-
-def _insert_rescoped(connection: sa.Connection, version: int, rescoped: Rescoped) -> None:
-    edit_id = rescoped.rescoping.edit_id
-    _insert_artifact(connection, edit_id, version, rescoped.artifact)
-    connection.execute(sa.insert(tables.scoped).values(edit_id=edit_id, version=version))
-
-
-def _all_records(connection: sa.Connection) -> Iterator[EditRecord]:
-    rows = connection.execution_options(yield_per=_PAGE).execute(_ordered(tables.edits))
-    yield from map(EditRecord.from_row, rows.mappings())
-
-
-def _all_scoped(connection: sa.Connection) -> dict[int, set[str]]:
-    """By version, which edits' scopes it changed."""
-    found: defaultdict[int, set[str]] = defaultdict(set)
-    for version, edit_id in connection.execute(
-        sa.select(tables.scoped.c.version, tables.scoped.c.edit_id)
-    ):
-        found[version].add(edit_id)
-    return found
-
-
-def _ordered(table: sa.Table) -> sa.Select[tuple[object, ...]]:
-    return sa.select(table).order_by(table.c.version)
-
-
-def _check_link(event: Event, digest: str, previous: Event | None) -> None:
-    if event.previous_digest != (previous.digest if previous else None):
-        raise ValueError("it does not follow from the event before it")
-    if event.digest != digest:
-        raise ValueError("its content does not match its digest")
+    return png if isinstance(png, bytes) and digest_of(png) == row["png_digest"] else None
 
 
 class Searchable(Protocol):

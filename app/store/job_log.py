@@ -1,7 +1,10 @@
 """Edits that were answered 202 and are not committed: what was asked, and how it ended.
 
 All functions block and belong on a worker thread. Whoever writes holds `History.lock`, so that an
-edit is never both committed and something else. The commit itself deletes the row (`edit_log.py`).
+edit is never both committed and something else. The commit itself deletes the row (`writing.py`).
+
+Each row carries its seal, and `store` a digest of all of them. A row that does not agree with its
+seal is read as a failed edit of which nothing else is known: what it asks for is never made.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from app.errors import StoreCorrupt
-from app.store import tables
+from app.errors import StoreDamaged
+from app.store import owner, tables
 from app.store.database import Database
 from app.store.edit_log import intact_png, matches
 from app.store.records import IdempotencyKey, StoredImage, digest_of
+from app.store.seals import seal_of, sealed_columns
 
 JobState = Literal["pending", "failed", "cancelled"]
 
@@ -58,7 +62,14 @@ class EditJob:
         return tuple(json.loads(self.request)["tags"])
 
 
-_JOB = sa.select(*(_jobs[name] for name in EditJob.__slots__))
+_JOB = sa.select(*sealed_columns(tables.edit_jobs), _jobs.seal)
+_NOTHING = json.dumps(
+    {"prompt": "", "target": "", "rephrases": [], "supersedes": [], "note": None, "tags": []}
+)
+_CHANGED = StoreDamaged(
+    "What was asked for was changed in the database, so it is not made.",
+    hint="Send the request again, under a new Idempotency-Key.",
+)
 
 
 class JobLog:
@@ -69,18 +80,17 @@ class JobLog:
 
     def add(self, job: EditJob, image: StoredImage) -> None:
         """Keep a pending job. Raises `StoreUnavailable`."""
-        row = {name: getattr(job, name) for name in EditJob.__slots__}
+        row = {name: getattr(job, name) for name in EditJob.__slots__} | {
+            "png": image.png,
+            "png_digest": digest_of(image.png),
+            "width": image.width,
+            "height": image.height,
+            "updated_at": job.created_at,
+        }
+        seal = seal_of(tables.edit_jobs, row)
         with self._database.write() as connection:
-            connection.execute(
-                sa.insert(tables.edit_jobs).values(
-                    **row,
-                    png=image.png,
-                    png_digest=digest_of(image.png),
-                    width=image.width,
-                    height=image.height,
-                    updated_at=job.created_at,
-                )
-            )
+            connection.execute(sa.insert(tables.edit_jobs).values(**row, seal=seal))
+            owner.count_job(connection, seal)
 
     def settle(
         self,
@@ -92,31 +102,43 @@ class JobLog:
     ) -> None:
         """End a pending job; its picture is forgotten.
 
-        Raises `StoreUnavailable`, and `StoreCorrupt` when there is no such job.
+        Raises `StoreUnavailable`, and `StoreDamaged` when there is no such job, or not as it was.
         """
+        this = _jobs.id == job_id
         with self._database.write() as connection:
-            ended = connection.execute(
-                sa.update(tables.edit_jobs)
-                .where(_jobs.id == job_id, _jobs.state == "pending")
-                .values(state=state, error=error, png=None, png_digest=None, updated_at=at)
+            row = connection.execute(_JOB.where(this)).mappings().one_or_none()
+            if row is None or row["state"] != "pending" or not _is_sound(row):
+                raise StoreDamaged(f"The edit {job_id} is not pending in the database.")
+            end = {"state": state, "error": error, "png_digest": None, "updated_at": at}
+            seal = seal_of(tables.edit_jobs, {**row, **end})
+            connection.execute(
+                sa.update(tables.edit_jobs).where(this).values(**end, png=None, seal=seal)
             )
-            if ended.rowcount != 1:
-                raise StoreCorrupt(f"edit {job_id} is not pending in the database")
+            owner.count_job(connection, row["seal"], seal)
 
     def job(self, job_id: str) -> EditJob | None:
-        return self._one(_JOB.where(_jobs.id == job_id))
+        with self._database.read() as connection:
+            row = connection.execute(_JOB.where(_jobs.id == job_id)).mappings().one_or_none()
+        return None if row is None else _of_row(row)
 
     def by_key(self, key: IdempotencyKey) -> EditJob | None:
-        """The job that was asked for under this idempotency key."""
-        return self._one(
-            _JOB.where(_jobs.api_key == key.api_key, _jobs.idempotency_key == key.name)
-        )
+        """The job that was asked for under this idempotency key.
+
+        Raises `StoreDamaged` where it is no longer told what that was.
+        """
+        query = _JOB.where(_jobs.api_key == key.api_key, _jobs.idempotency_key == key.name)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is not None and not _is_sound(row):
+            raise _CHANGED
+        return None if row is None else _of_row(row)
 
     def pending(self) -> list[EditJob]:
         """In the order they are to be made."""
         query = _JOB.where(_jobs.state == "pending").order_by(_jobs.id)
         with self._database.read() as connection:
-            return [_of_row(row) for row in connection.execute(query).mappings()]
+            jobs = [_of_row(row) for row in connection.execute(query).mappings()]
+        return [job for job in jobs if job.state == "pending"]
 
     def image(self, job_id: str) -> StoredImage | None:
         """The picture of a pending job; None when it is missing or damaged."""
@@ -124,7 +146,7 @@ class JobLog:
         with self._database.read() as connection:
             row = connection.execute(query).mappings().one_or_none()
         png = None if row is None else intact_png(row)
-        if row is None or png is None:
+        if row is None or png is None or not _is_sound(row):
             return None
         return StoredImage(row["image_digest"], png, row["width"], row["height"])
 
@@ -140,29 +162,42 @@ class JobLog:
         """Up to `limit` jobs, newest first, older than the id `below`."""
         found: list[EditJob] = []
         query = _JOB.order_by(_jobs.id.desc())
-        if state is not None:
-            query = query.where(_jobs.state == state)
         if below is not None:
             query = query.where(_jobs.id < below)
         with self._database.read() as connection:
             rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
             for job in map(_of_row, rows):
-                if matches(job, text, tag):
+                if state in (None, job.state) and matches(job, text, tag):
                     found.append(job)
                     if len(found) == limit:
                         break
         return found
 
     def newest_id(self) -> str | None:
+        """The highest id of those that can be believed."""
+        query = _JOB.order_by(_jobs.id.desc())
         with self._database.read() as connection:
-            newest: str | None = connection.scalar(sa.select(sa.func.max(_jobs.id)))
-        return newest
-
-    def _one(self, query: sa.Select[Any]) -> EditJob | None:
-        with self._database.read() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else _of_row(row)
+            rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
+            return next((str(row["id"]) for row in rows if _is_sound(row)), None)
 
 
 def _of_row(row: Mapping[Any, Any]) -> EditJob:
-    return EditJob(**{name: row[name] for name in EditJob.__slots__})
+    if _is_sound(row):
+        return EditJob(**{name: row[name] for name in EditJob.__slots__})
+    return EditJob(
+        id=str(row["id"]),
+        state="failed",
+        editor="",
+        request=_NOTHING,
+        image_digest="",
+        error=json.dumps(_CHANGED.fields("")),
+        idempotency_key=None,
+        request_digest="",
+        created_at=str(row["created_at"]),
+        created_by="",
+        request_id="",
+    )
+
+
+def _is_sound(row: Mapping[Any, Any]) -> bool:
+    return bool(seal_of(tables.edit_jobs, row) == row["seal"])

@@ -15,7 +15,7 @@ log by the caller, then applied. One thread owns a ledger.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -28,6 +28,8 @@ EventType = Literal[
 ]
 Slot = tuple[str, str]
 """Image digest and normalised prompt."""
+_NEVER = 2**63
+"""Later than any version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,52 @@ class Change:
     after: Status
 
 
+class _View:
+    """Who is what while exactly `rolled_back` are rolled back, of the edits up to `version`.
+
+    Of a slot only the newest edit that is not rolled back can be active. It is looked for once, so
+    a slot may have thousands.
+    """
+
+    def __init__(self, ledger: Ledger, rolled_back: Set[str], version: int) -> None:
+        self._ledger = ledger
+        self._rolled_back = rolled_back
+        self._version = version
+        self._newest: dict[Slot, str | None] = {}
+        self._named: dict[str, bool] = {}
+
+    def status(self, edit_id: str) -> Status:
+        """The rule, of an edit up to the version."""
+        if edit_id in self._rolled_back:
+            return "rolled_back"
+        is_newest = self.newest(self._ledger[edit_id].slot) == edit_id
+        return "active" if is_newest and not self._is_named(edit_id) else "superseded"
+
+    def newest(self, slot: Slot) -> str | None:
+        """The newest edit of a slot that is not rolled back."""
+        if slot not in self._newest:
+            self._newest[slot] = next(self._standing(self._ledger.in_slot(slot)), None)
+        return self._newest[slot]
+
+    def changed(self, edit: LedgerEdit) -> None:
+        """`edit` came, was rolled back or put back: what follows from it is looked for anew."""
+        self._newest.pop(edit.slot, None)
+        for name in edit.supersedes:
+            self._named.pop(name, None)
+
+    def _is_named(self, edit_id: str) -> bool:
+        if edit_id not in self._named:
+            namers = self._standing(self._ledger.named_by(edit_id))
+            self._named[edit_id] = next(namers, None) is not None
+        return self._named[edit_id]
+
+    def _standing(self, edit_ids: Sequence[str]) -> Iterator[str]:
+        """Those not rolled back, newest first."""
+        for edit_id in reversed(edit_ids):
+            if edit_id not in self._rolled_back and self._ledger[edit_id].version <= self._version:
+                yield edit_id
+
+
 class Ledger:
     """The fold of an event log up to `head`."""
 
@@ -74,6 +122,7 @@ class Ledger:
         self._toggles: list[tuple[int, str, bool]] = []
         self._scopes: defaultdict[str, list[tuple[int, Scope]]] = defaultdict(list)
         self._remade: dict[str, int] = {}
+        self._now = _View(self, self._rolled_back, _NEVER)
 
     def __contains__(self, edit_id: object) -> bool:
         return edit_id in self._edits
@@ -85,17 +134,27 @@ class Ledger:
         """Every edit, in the order of commits."""
         return list(self._edits)
 
+    def in_slot(self, slot: Slot) -> Sequence[str]:
+        """Edits of a slot, in the order of commits."""
+        return self._by_slot.get(slot, ())
+
+    def named_by(self, edit_id: str) -> Sequence[str]:
+        """Edits that name it in `supersedes`, in the order of commits."""
+        return self._named_by.get(edit_id, ())
+
     def status(self, edit_id: str) -> Status:
-        return self._status(edit_id, self._rolled_back, self.head)
+        return self._now.status(edit_id)
 
     def active(self, at: int | None = None) -> list[str]:
         """Active edits of a version (default: now), in the order of commits."""
         version = self.head if at is None else at
-        rolled_back = self._rolled_back if version == self.head else self._rolled_back_at(version)
+        view = self._now
+        if version != self.head:
+            view = _View(self, self._rolled_back_at(version), version)
         return [
             edit.id
             for edit in self._edits.values()
-            if edit.version <= version and self._status(edit.id, rolled_back, version) == "active"
+            if edit.version <= version and view.status(edit.id) == "active"
         ]
 
     def scope(self, edit_id: str, at: int | None = None) -> Scope:
@@ -122,10 +181,11 @@ class Ledger:
 
     def plan_create(self, edit: LedgerEdit) -> list[Change]:
         """Changes of committing `edit` as version `head + 1`, the new edit last."""
-        touched = [*self._by_slot.get(edit.slot, ()), *edit.supersedes]
+        newest = self._now.newest(edit.slot)
+        touched = {*edit.supersedes} if newest is None else {newest, *edit.supersedes}
         changes = [
             Change(other, "active", "superseded")
-            for other in sorted(set(touched), key=self._order)
+            for other in sorted(touched, key=self._order)
             if self.status(other) == "active"
         ]
         return [*changes, Change(edit.id, None, "active")]
@@ -200,6 +260,7 @@ class Ledger:
         self._by_slot[edit.slot].append(edit.id)
         for name in edit.supersedes:
             self._named_by[name].append(edit.id)
+        self._now.changed(edit)
 
     def _toggle(self, version: int, edit_id: str, *, rolled_back: bool) -> None:
         if rolled_back == (edit_id in self._rolled_back):
@@ -209,22 +270,9 @@ class Ledger:
         else:
             self._rolled_back.discard(edit_id)
         self._toggles.append((version, edit_id, rolled_back))
+        self._now.changed(self._edits[edit_id])
 
-    # --- the rule ---------------------------------------------------------------------------
-
-    def _status(self, edit_id: str, rolled_back: Set[str], version: int) -> Status:
-        if edit_id in rolled_back:
-            return "rolled_back"
-        edit = self._edits[edit_id]
-        newer = (
-            other for other in self._by_slot[edit.slot] if self._edits[other].version > edit.version
-        )
-        if any(
-            self._edits[other].version <= version and other not in rolled_back
-            for other in (*newer, *self._named_by.get(edit_id, ()))
-        ):
-            return "superseded"
-        return "active"
+    # --- the past, and what might be ---------------------------------------------------------
 
     def _rolled_back_at(self, version: int) -> set[str]:
         state: set[str] = set()
@@ -239,19 +287,21 @@ class Ledger:
 
     def _plan(self, rolled_back: Set[str]) -> list[Change]:
         """What changes when exactly `rolled_back` are rolled back."""
-        flipped = self._rolled_back ^ rolled_back
+        then = _View(self, rolled_back, self.head)
         return [
             Change(edit_id, before, after)
-            for edit_id in sorted(self._affected_by(flipped), key=self._order)
-            if (before := self.status(edit_id))
-            != (after := self._status(edit_id, rolled_back, self.head))
+            for edit_id in sorted(self._affected(then, rolled_back), key=self._order)
+            if (before := self.status(edit_id)) != (after := then.status(edit_id))
         ]
 
-    def _affected_by(self, flipped: Iterable[str]) -> set[str]:
+    def _affected(self, then: _View, rolled_back: Set[str]) -> set[str]:
+        """Edits whose status may be another then: who is flipped, and who was or will be before
+        them in their slots."""
         affected: set[str] = set()
-        for edit_id in flipped:
+        for edit_id in self._rolled_back ^ rolled_back:
             edit = self._edits[edit_id]
-            affected.update((edit_id, *self._by_slot[edit.slot], *edit.supersedes))
+            newest = (self._now.newest(edit.slot), then.newest(edit.slot))
+            affected.update((edit_id, *edit.supersedes), filter(None, newest))
         return affected
 
     def _order(self, edit_id: str) -> int:

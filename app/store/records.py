@@ -105,6 +105,11 @@ class IdempotencyKey:
     name: str
     api_key: str = ""
 
+    @property
+    def text(self) -> str:
+        """One text for both, which no other key has: a name is a single line."""
+        return f"{self.api_key}\n{self.name}" if self.api_key else self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRecord:
@@ -149,10 +154,12 @@ class EditRecord:
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> EditRecord:
+        """Of a row that was written so; of another, `ValueError`, `KeyError` or `TypeError`."""
         values = {name: row[name] for name in cls.__slots__}
         for name in _JSON_COLUMNS:
             loaded = json.loads(values[name])
             values[name] = loaded if isinstance(loaded, dict) else tuple(loaded)
+        values["verified"] = _FLAGS[row["verified"]]
         return cls(**values)
 
     def made_anew(self, reencoding: Reencoding) -> EditRecord:
@@ -194,6 +201,7 @@ class EditRecord:
         return digest_of(canonical(row))
 
 
+_FLAGS: Mapping[int | None, bool | None] = {None: None, 0: False, 1: True}
 _JSON_COLUMNS = ("damaged", "rephrases", "supersedes", "tags", "timings_ms", "not_for")
 
 

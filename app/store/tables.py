@@ -1,7 +1,8 @@
 """The schema, as the newest migration leaves it.
 
 `events` is the truth: append-only, hash-chained, one row per version. Rows of `edits`,
-`artifacts` and `images` never change once written; what is active is a fold of the events.
+`artifacts`, `images` and `idempotency` never change once written, and `seals` binds each of them to
+the event that brought it; what is active is a fold of the events.
 `edit_jobs` is no part of history: an edit that is not committed has made no version.
 Bytes lie in the same database, so that one transaction commits everything or nothing.
 """
@@ -21,8 +22,24 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.engine import Dialect
 
 metadata = MetaData()
+
+
+class Bytes(LargeBinary):
+    """Given back as it is stored: where a stranger wrote something else, that is for the reader."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        return None
+
+
+class Flag(Boolean):
+    """The same: 0, 1 or NULL, if nobody wrote anything else."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        return None
+
 
 head = Table(
     "head",
@@ -37,7 +54,7 @@ images = Table(
     "images",
     metadata,
     Column("digest", String, primary_key=True),
-    Column("png", LargeBinary, nullable=False),
+    Column("png", Bytes, nullable=False),
     Column("png_digest", String, nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
@@ -55,7 +72,7 @@ edits = Table(
     Column("image_digest", String, ForeignKey("images.digest"), nullable=False),
     Column("before", Text),
     Column("after", Text),
-    Column("verified", Boolean),
+    Column("verified", Flag),
     Column("verified_version", Integer),
     Column("damaged", Text, nullable=False),
     Column("refinement_steps", Integer, nullable=False),
@@ -75,7 +92,7 @@ artifacts = Table(
     metadata,
     Column("edit_id", String, ForeignKey("edits.id"), primary_key=True),
     Column("version", Integer, ForeignKey("events.version"), primary_key=True, autoincrement=False),
-    Column("data", LargeBinary, nullable=False),
+    Column("data", Bytes, nullable=False),
     Column("digest", String, nullable=False),
 )
 """`data` holds the expert and its routing keys, as `editing_core.experts.codec` writes them.
@@ -110,13 +127,50 @@ events = Table(
 event changed of the scopes of edits, the digests of their new artifacts included.
 """
 
-scoped = Table(
-    "scoped",
+seals = Table(
+    "seals",
     metadata,
-    Column("edit_id", String, ForeignKey("edits.id"), primary_key=True),
-    Column("version", Integer, ForeignKey("events.version"), primary_key=True, autoincrement=False),
+    Column("kind", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("seal", String, nullable=False),
+    Column("place", Text),
 )
-"""Which edits an event's `scopes` name, once more, to be looked up by."""
+"""One row for each row that history brought (`app/store/seals.py`): `kind` is its table, `version`
+the event that brought it. `place` is what of an edit decides the state of edits."""
+
+store = Table(
+    "store",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("store_id", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("jobs", String, nullable=False),
+    Column("seal", String, nullable=False),
+    CheckConstraint("id = 1", name="one_store"),
+)
+"""Which store this is, who writes it (`app/store/owner.py`), and a digest of all its jobs."""
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("row", Text, nullable=False),
+    Column("at_version", Integer, nullable=False),
+)
+"""Rows that no event brought and that were in the way of one, as JSON. Never read again."""
+
+picture_keys = Table(
+    "picture_keys",
+    metadata,
+    Column("image_digest", String, ForeignKey("images.digest"), primary_key=True),
+    Column("made_by", String, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("digest", String, nullable=False),
+)
+"""Image keys made again by other eyes than those of the artifacts; float32, little-endian."""
 
 idempotency = Table(
     "idempotency",
@@ -192,7 +246,7 @@ edit_jobs = Table(
     Column("editor", String, nullable=False),
     Column("request", Text, nullable=False),
     Column("image_digest", String, nullable=False),
-    Column("png", LargeBinary),
+    Column("png", Bytes),
     Column("png_digest", String),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
@@ -204,6 +258,7 @@ edit_jobs = Table(
     Column("created_by", String, nullable=False),
     Column("request_id", String, nullable=False),
     Column("updated_at", String, nullable=False),
+    Column("seal", String),
     CheckConstraint("state IN ('pending', 'failed', 'cancelled')", name="known_state"),
     CheckConstraint("state <> 'pending' OR png IS NOT NULL", name="pending_has_picture"),
     Index("edit_jobs_by_state", "state"),

@@ -36,6 +36,7 @@ from editing_core.backbones.chat import ChatTokenizer
 from editing_core.backbones.passes import DecoderPasses
 from editing_core.config import Placement
 from editing_core.errors import ContextTooLong, RequestError
+from editing_core.eyes.eyes import Eyes
 from editing_core.types import ImageArray, TokenSpans, Turn
 
 _FEATURE_CACHE_BYTES = 64 * 2**20
@@ -56,6 +57,11 @@ class Backbone(DecoderPasses):
     image_key_model: str
     makes_own_keys: bool = True
     """Whether the vision tower's pooled state tells pictures apart where no CLIPModel is given."""
+    eyes_fingerprint: str = ""
+    """Of the eyes that make keys beside the checkpoint's own; empty where there are none.
+
+    Apart from the backbone's own fingerprint: other eyes make other keys, and no other experts.
+    """
     takes_several_images: bool = True
     num_image_tokens: int
     """Tokens of the usual picture."""
@@ -136,6 +142,17 @@ class Backbone(DecoderPasses):
         """The features as this prompt's row shows them, where the model looks with it in mind."""
         del prompt
         return features
+
+    @abstractmethod
+    def see_with(self, eyes: Eyes) -> None:
+        """Have `eyes` make the keys of pictures that the CLIP does not know, before any is made.
+
+        Raises `CheckpointCorrupt` where they were made beside keys of another length.
+        """
+
+    @abstractmethod
+    def glance(self, image: ImageArray) -> Tensor:
+        """What the eyes' gate reads of a picture: `glance_of` the tower's states, on the CPU."""
 
     # What follows from it.
 

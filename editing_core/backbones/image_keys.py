@@ -20,6 +20,7 @@ from transformers import AutoImageProcessor, CLIPModel
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.weights import load_weights, reading, resolve_module
 from editing_core.config import Placement
+from editing_core.eyes.eyes import Eyes, glance_of
 from editing_core.types import ImageArray
 
 
@@ -104,6 +105,24 @@ class ProjectedKeys(TowerKeys):
     def pooled(self, states: Tensor) -> Tensor:
         """See `TowerKeys.pooled`; `dim` is the CLIPModel's."""
         return self._projection(super().pooled(states))  # type: ignore[no-any-return]
+
+
+class EyedKeys:
+    """The keys of a CLIP for the pictures that it knows, and those of the eyes for all others.
+
+    `whole` is that of `TowerKeys`.
+    """
+
+    def __init__(self, own: ImageKeys, eyes: Eyes, *, whole: int) -> None:
+        self._own = own
+        self._eyes = eyes
+        self._whole = whole
+        self.dim, self.model = eyes.dim, own.model
+
+    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+        """See `ImageKeys`."""
+        glance = glance_of(seen.last_hidden_state[self._whole])
+        return self._eyes.key(image, self._own.key(image, seen), glance)
 
 
 def keys_of(tower: nn.Module, clip: ClipKeys | None, *, whole: int, shown_alike: bool) -> ImageKeys:

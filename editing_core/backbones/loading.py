@@ -24,6 +24,7 @@ from editing_core.errors import (
     RequestError,
     UnknownArchitecture,
 )
+from editing_core.eyes.eyes import Eyes
 from editing_core.registry import BACKBONES, EDITORS
 
 logger = logging.getLogger(__name__)
@@ -97,12 +98,14 @@ def load_backbone(
     clip: Path | None = None,
     trust_remote_code: bool = False,
     parts: Path | None = None,
+    eyes: Eyes | None = None,
 ) -> Backbone:
     """Load the model of `layout` with the backbone registered for its family.
 
     `clip` is the folder of a CLIPModel that makes the image keys, if the checkpoint has none of
     its own. A family whose tower makes no keys has the embedded model's, and the log says so.
     `parts` is the folder of measured parts, which may know the model by an earlier name.
+    `eyes` are for the embedded model: every other model keeps the keys that it has.
     `trust_remote_code` lets the checkpoint's processor run code of its own; models never do.
 
     What can be told without weights is told before any is read, and the model is tried once.
@@ -127,6 +130,8 @@ def load_backbone(
             "makes them, which was trained on drawn emblems only",
             backbone.architecture,
         )
+    if eyes is not None and layout.root == EMBEDDED:
+        backbone.see_with(eyes)
     rehearse(backbone)
     return backbone
 

@@ -23,12 +23,13 @@ from transformers import DynamicCache
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, Picture
 from editing_core.backbones.chat import TEMPLATE_HINT, ChatTokenizer, chat_template
-from editing_core.backbones.image_keys import ClipKeys, keys_of
+from editing_core.backbones.image_keys import ClipKeys, EyedKeys, ImageKeys, keys_of
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.processors import load_processor
 from editing_core.backbones.weights import load_weights, resolve_module, without_weights
 from editing_core.config import Placement
 from editing_core.errors import CheckpointCorrupt, CheckpointUnsupported, PictureNotReadable
+from editing_core.eyes.eyes import Eyes, glance_of
 from editing_core.types import ImageArray
 
 _USUAL_SIDE = 448
@@ -104,7 +105,9 @@ class StockBackbone(Backbone):
             for block in self._layers
         ]
         tower = resolve_module(model, parts.tower)
-        self._keys = keys_of(tower, clip, whole=self.whole_tile, shown_alike=self.letterboxes)
+        self._keys: ImageKeys = keys_of(
+            tower, clip, whole=self.whole_tile, shown_alike=self.letterboxes
+        )
         self.image_key_dim, self.image_key_model = self._keys.dim, self._keys.model
         tokenizer = processor.tokenizer
         super().__init__(
@@ -156,6 +159,23 @@ class StockBackbone(Backbone):
             placement=Placement.resolve(),
             fingerprint="",
         )
+
+    def see_with(self, eyes: Eyes) -> None:
+        """See `Backbone.see_with`."""
+        if eyes.config.clip_dim != self._keys.dim:
+            raise CheckpointCorrupt(
+                f"the eyes were made beside keys of {eyes.config.clip_dim} numbers, and this "
+                f"model's have {self._keys.dim}",
+                hint="Name other eyes, or none (--eyes none).",
+            )
+        self._keys = EyedKeys(self._keys, eyes, whole=self.whole_tile)
+        self.image_key_dim, self.eyes_fingerprint = eyes.dim, eyes.fingerprint
+
+    @torch.no_grad()
+    def glance(self, image: ImageArray) -> Tensor:
+        """See `Backbone.glance`."""
+        seen = self.look(self._prepared(self._shown(image)))
+        return glance_of(seen.last_hidden_state[self.whole_tile])
 
     @property
     def decoder(self) -> nn.Module:

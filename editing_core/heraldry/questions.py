@@ -63,7 +63,7 @@ PERCEPTION_KINDS = (
     "bearing",
     "describe",
 )
-_SIDES = {
+SIDES = {
     "left": "on the left",
     "right": "on the right",
     "upper": "at the top",
@@ -163,7 +163,7 @@ def _perception(emblem: Emblem, rng: np.random.Generator) -> list[Question]:
         for name, charge, label in zip(
             names, emblem.charges, (FIRST_CHARGE, SECOND_CHARGE), strict=True
         ):
-            words, where = {"side": _SIDES[name]}, (label,)
+            words, where = {"side": SIDES[name]}, (label,)
             found.append(
                 make(f"{name}_shape", charge.shape, SHAPES, "side_shape", words, regions=where)
             )
@@ -216,27 +216,28 @@ def _colour(charge: Charge, count: int, make: _Maker, regions: tuple[int, ...]) 
     question = make("charge_colour", charge.colour, COLOURS, words=words, regions=regions)
     if count == 1:
         return question
-    return _replace_wordings(question, charge.shape, plural(charge.shape))
+    return _of_many(question, charge.shape)
 
 
-def _replace_wordings(question: Question, singular: str, many: str) -> Question:
-    """The wordings for several charges: `is the star` -> `are the stars`."""
+def for_many(wording: str, singular: str) -> str:
+    """The wording for several charges: `is the star` -> `are the stars`."""
+    many = plural(singular)
+    for verb, verbs in (("is the ", "are the "), ("does the ", "do the ")):
+        wording = wording.replace(verb + singular, verbs + many)
+    wording = wording.replace(f"The {singular} is", f"The {many} are")
+    return wording.replace(f"of the {singular}", f"of the {many}")
 
-    def turn(wording: str) -> str:
-        for verb, verbs in (("is the ", "are the "), ("does the ", "do the ")):
-            wording = wording.replace(verb + singular, verbs + many)
-        wording = wording.replace(f"The {singular} is", f"The {many} are")
-        return wording.replace(f"of the {singular}", f"of the {many}")
 
+def _of_many(question: Question, singular: str) -> Question:
     return Question(
         kind=question.kind,
         group=question.group,
         answer=question.answer,
         alternatives=question.alternatives,
-        wordings=tuple(turn(w) for w in question.wordings),
-        held_out_wordings=tuple(turn(w) for w in question.held_out_wordings),
+        wordings=tuple(for_many(w, singular) for w in question.wordings),
+        held_out_wordings=tuple(for_many(w, singular) for w in question.held_out_wordings),
         regions=question.regions,
-        variants=tuple(turn(w) for w in question.variants),
+        variants=tuple(for_many(w, singular) for w in question.variants),
     )
 
 
@@ -307,10 +308,10 @@ def _some(
 
 
 def _a(phrase: str) -> str:
-    return _articles(f"a {phrase}")
+    return articles(f"a {phrase}")
 
 
-def _articles(text: str) -> str:
+def articles(text: str) -> str:
     """`a orange border` -> `an orange border`."""
     return re.sub(r"\b([Aa]) (?=[aeiou]|hour)", r"\1n ", text)
 
@@ -341,10 +342,10 @@ class _Maker:
             group="perception",
             answer=answer,
             alternatives=wrong,
-            wordings=tuple(_articles(w.format(**words)) for w in TRAINED[worded_as or kind]),
+            wordings=tuple(articles(w.format(**words)) for w in TRAINED[worded_as or kind]),
             held_out_wordings=tuple(
-                _articles(w.format(**words)) for w in HELD_OUT[worded_as or kind]
+                articles(w.format(**words)) for w in HELD_OUT[worded_as or kind]
             ),
             regions=regions,
-            variants=tuple(_articles(w.format(**words)) for w in VARIANTS[worded_as or kind]),
+            variants=tuple(articles(w.format(**words)) for w in VARIANTS[worded_as or kind]),
         )

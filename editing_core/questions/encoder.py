@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -41,6 +40,7 @@ from editing_core.experts.weights import read_description
 from editing_core.identity import slot_prompt
 from editing_core.questions.known import FILE_NAME as KNOWN
 from editing_core.questions.known import KnownQuestions, load_known
+from editing_core.questions.reader import reader_of
 from editing_core.questions.spelling import Spelling
 
 KIND = "question_encoder"
@@ -92,13 +92,13 @@ class QuestionEncoder:
         figures: Mapping[str, float] | None = None,
         known: KnownQuestions | None = None,
     ) -> None:
-        self._network = network.eval()
         self._tokenizer = tokenizer
+        self._read = reader_of(network.eval(), self._padded)
         self._spelling = spelling
         self.line = line
         self.fingerprint = fingerprint
         self.figures: dict[str, float] = dict(figures or {})
-        self._known = known
+        self.known = known
         self.dim = int(network.config.hidden_size)
         self._kept: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._lock = threading.Lock()
@@ -135,33 +135,19 @@ class QuestionEncoder:
         a question does not hide it."""
         return self.keys(list(dict.fromkeys((question, _asking_sentence(question)))))
 
-    def not_for(self, key: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Keys `[n, dim]` of what a question with this key is often confused with, if known."""
-        if self._known is None:
-            return key[None][:0]
-        return self._known.not_for(key)
-
-    def known_as_other(
-        self, queries: NDArray[np.float32], own: NDArray[np.float32], edits: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """See `KnownQuestions.known_as_other`."""
-        if self._known is None:
-            return np.zeros(len(edits), dtype=np.bool_)
-        return self._known.known_as_other(queries, own, edits)
-
     def gate_scores(self, cosines: Tensor) -> Tensor:
         """Scores before the sigmoid of cosines of keys."""
         return self.line.slope * cosines + self.line.bias
 
-    @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
         if self._spelling is not None:
             texts = [self._spelling(text) for text in texts]
-        batch = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=MOST_TOKENS, return_tensors="pt"
-        )
-        keys: NDArray[np.float16] = pooled(self._network, batch).half().numpy()
+        pieces = self._tokenizer(list(texts), truncation=True, max_length=MOST_TOKENS)["input_ids"]
+        keys: NDArray[np.float16] = self._read(pieces).half().numpy()
         return keys
+
+    def _padded(self, pieces: Sequence[Sequence[int]]) -> Any:
+        return self._tokenizer.pad({"input_ids": list(pieces)}, return_tensors="pt")
 
 
 def _asking_sentence(text: str) -> str:
@@ -169,13 +155,6 @@ def _asking_sentence(text: str) -> str:
     sentences = [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
     asking = [sentence for sentence in sentences if sentence.endswith("?")]
     return (asking or sentences or [text])[-1]
-
-
-def pooled(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """Keys of a tokenised batch, `[texts, dim]`, float32: the mean of the pieces, of length 1."""
-    hidden = network(**batch).last_hidden_state.float()
-    mask = batch["attention_mask"][..., None].to(hidden.dtype)
-    return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
 def load_encoder(folder: Path | None = None) -> QuestionEncoder | None:

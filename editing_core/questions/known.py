@@ -1,14 +1,16 @@
 """Questions that people are known to ask, with what is often mistaken for them.
 
-An edit says which questions it is for. Where its prompt asks what an intent of the shipped corpus
-asks, that intent's confusables say what it is *not* for, though nobody wrote it down. And what is
-known to be another question is not the edit's. Keys lie beside the encoder that made them:
+An edit says which questions it is for. Where its prompt asks what a known intent asks, more is
+known of it than it says: other wordings, and questions that are not its own. Intents are those of
+the corpus and those of the embedded world. Keys lie beside the encoder that made them:
 
     known.safetensors
-        centres   int8 [intents, dim]                a key each: the mean of the intent's wordings
-        others    int8 [intents, confusables, dim]
-        scales    float32 [intents, 1 + confusables] what an int8 of each key is worth
-        topics, names   int32 [intents]              equal where two intents share it
+        centres     int8 [centres, dim]    the mean of an intent's wordings; an intent may have many
+        intents     int32 [centres]        whose centre it is
+        topics      int32 [centres]        equal where two intents share it
+        others      int8 [others, dim]     confusables
+        others_of   int32 [others]         of which intent
+        scales      float32 [centres + others]   what an int8 of each key is worth
 
 A key is rounded to 8 bits, which moves a cosine by less than a hundredth.
 """
@@ -16,6 +18,7 @@ A key is rounded to 8 bits, which moves a cosine by less than a hundredth.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,82 +31,127 @@ from safetensors.torch import load_file, save_file
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 
 FILE_NAME = "known.safetensors"
-_KEPT_QUESTIONS = 50_000
+_KEPT_PROMPTS = 50_000
+# Chosen on topics and wordings apart from training; see docs/decisions/0021.
+_NEARLY, _MARGIN = 1.3, 0.05
+_CLEARLY = 0.1
 
 Keys = NDArray[np.float32]
 Numbers = NDArray[np.int32]
+Name = tuple[str, str]
+"""Topic and intent."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What is known of one question and some edits, in their order.
+
+    `same` float32 `[edits]`: how surely both ask what one intent asks, as a cosine; -1 where that
+    is not known. `excluded` bool `[edits]`: where the question is known not to be the edit's.
+    """
+
+    same: Keys
+    excluded: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompt:
+    """The intent that a prompt asks for: its cosine with the nearest centre, and the rows of all
+    of its centres and of those confusables that are no wording of this very prompt."""
+
+    intent: int
+    topic: int
+    cosine: float
+    centres: NDArray[np.int64]
+    others: NDArray[np.int64]
 
 
 class KnownQuestions:
-    """Centres `[intents, dim]`, keys of their confusables `[intents, confusables, dim]`, and of
-    which topic and which question each intent is, int `[intents]`."""
+    """See the module. A question is a known one where a centre has cosine `least` or more."""
 
     def __init__(
-        self, centres: Keys, others: Keys, topics: Numbers, names: Numbers, *, least: float
+        self,
+        centres: Keys,
+        intents: Numbers,
+        topics: Numbers,
+        others: Keys,
+        others_of: Numbers,
+        *,
+        least: float,
     ) -> None:
-        self._centres, self._others = centres, others
-        self._topics, self._names = topics, names
+        self._centres, self._intents, self._topics = centres, intents, topics
+        self._others, self._others_of = others, others_of
         self._least = least
-        self._nearest = lru_cache(_KEPT_QUESTIONS)(self._find)
+        self._prompt = lru_cache(_KEPT_PROMPTS)(self._find)
 
-    def not_for(self, key: Keys) -> Keys:
-        """What a question with this key is not for, float32 `[n, dim]`; none where it is unknown.
+    def judge(self, queries: Keys, own: Keys, prompts: Keys) -> Judged:
+        """Compare a question with edits whose prompts are known.
 
-        The intent whose centre is nearest counts, if its cosine is at least `least`.
-        """
-        intent, _ = self._nearest(key.tobytes())
-        return self._others[intent] if intent >= 0 else self._others[:0].reshape(0, len(key))
-
-    def known_as_other(
-        self, queries: Sequence[Keys] | Keys, own: Keys, edits: Sequence[Keys] | Keys
-    ) -> NDArray[np.bool_]:
-        """Where a question is known to ask something else than an edit does, bool `[edits]`.
-
-        Both are known, as two questions of one topic, and the question is nearer to its centre
-        than to any wording of the edit. Of topics that no centre is of, fewer than one wording in
-        a hundred is lost by it.
+        It is excluded where a confusable is nearer than the intent's centre, and nearer or nearly
+        so than any wording of the edit; and where it is known as another intent of the topic, and
+        both it and the prompt are clearly nearer to their own.
 
         Args:
             queries: keys of the question, `[n, dim]`.
             own: its cosine with each edit's nearest wording, `[edits]`.
-            edits: keys of the edits' prompts, `[edits, dim]`.
+            prompts: keys of the edits' prompts, `[edits, dim]`.
         """
-        found = np.zeros(len(own), dtype=np.bool_)
-        intent, cosine = max((self._nearest(key.tobytes()) for key in queries), key=_cosine)
-        if intent < 0:
-            return found
-        for i, key in enumerate(edits):
-            if cosine <= own[i]:
+        same = np.full(len(own), -1.0, dtype=np.float32)
+        excluded = np.zeros(len(own), dtype=np.bool_)
+        cosines = (self._centres @ queries.T).max(1)
+        nearest = int(cosines.argmax())
+        sure = float(cosines[nearest])
+        for i, key in enumerate(prompts):
+            prompt = self._prompt(key.tobytes())
+            if prompt is None:
                 continue
-            other, _ = self._nearest(key.tobytes())
-            found[i] = (
-                other >= 0
-                and self._topics[other] == self._topics[intent]
-                and self._names[other] != self._names[intent]
-            )
-        return found
+            centre = float(cosines[prompt.centres].max())
+            other = float((self._others[prompt.others] @ queries.T).max(initial=-1.0))
+            excluded[i] = other > centre - _MARGIN and 1.0 - other < _NEARLY * (1.0 - own[i])
+            if sure < self._least:
+                continue
+            if self._intents[nearest] == prompt.intent:
+                same[i] = min(sure, prompt.cosine)
+            elif self._topics[nearest] == prompt.topic and sure > max(own[i], centre + _CLEARLY):
+                excluded[i] |= self._centres[nearest] @ key < prompt.cosine - _CLEARLY
+        return Judged(same, excluded)
 
-    def _find(self, key: bytes) -> tuple[int, float]:
-        """The nearest intent, -1 where none is near, and its cosine."""
-        cosines = self._centres @ np.frombuffer(key, dtype=np.float32)
+    def _find(self, key: bytes) -> _Prompt | None:
+        """What is known of a prompt; None where no centre is near."""
+        prompt = np.frombuffer(key, dtype=np.float32)
+        cosines = self._centres @ prompt
         best = int(cosines.argmax())
-        nearest = float(cosines[best])
-        return (best if nearest >= self._least else -1), nearest
+        cosine = float(cosines[best])
+        if cosine < self._least:
+            return None
+        intent = int(self._intents[best])
+        others = np.flatnonzero(self._others_of == intent)
+        # The intent may be about another thing ("the rings", for a prompt about the crowns), and
+        # have the prompt itself among its confusables.
+        others = others[self._others[others] @ prompt <= cosine]
+        centres = np.flatnonzero(self._intents == intent)
+        return _Prompt(intent, int(self._topics[best]), cosine, centres, others)
 
 
 def save_known(
-    file: Path, centres: Keys, others: Keys, topics: Sequence[str], names: Sequence[str]
+    file: Path,
+    centres: Keys,
+    names: Sequence[Name],
+    others: Keys,
+    others_of: Sequence[Name],
 ) -> None:
-    """Write keys as the module says; topics and names of the intents, in their order."""
-    stacked = np.concatenate([centres[:, None], others], axis=1)
+    """Write keys `[n, dim]` of centres and confusables with the intents they belong to."""
+    stacked = np.concatenate([centres, others])
     scales = np.maximum(np.abs(stacked).max(-1) / 127.0, 1e-12).astype(np.float32)
-    rounded = np.rint(stacked / scales[..., None]).astype(np.int8)
+    rounded = np.rint(stacked / scales[:, None]).astype(np.int8)
+    numbers = _numbered([*names, *others_of])
     tensors = {
-        "centres": torch.from_numpy(np.ascontiguousarray(rounded[:, 0])),
-        "others": torch.from_numpy(np.ascontiguousarray(rounded[:, 1:])),
+        "centres": torch.from_numpy(rounded[: len(centres)].copy()),
+        "others": torch.from_numpy(rounded[len(centres) :].copy()),
         "scales": torch.from_numpy(scales),
-        "topics": torch.from_numpy(_numbered(topics)),
-        "names": torch.from_numpy(_numbered(list(zip(topics, names, strict=True)))),
+        "intents": torch.from_numpy(numbers[: len(names)].copy()),
+        "others_of": torch.from_numpy(numbers[len(names) :].copy()),
+        "topics": torch.from_numpy(_numbered([topic for topic, _ in names])),
     }
     part = file.with_suffix(".part")
     save_file(tensors, part)
@@ -115,18 +163,28 @@ def load_known(file: Path, *, dim: int, least: float) -> KnownQuestions:
     if not file.is_file():
         raise CheckpointMissing(f"there is no {file}")
     try:
-        stored = load_file(file)
-        scales = stored["scales"].numpy()
-        centres = stored["centres"].numpy().astype(np.float32) * scales[:, :1]
-        others = stored["others"].numpy().astype(np.float32) * scales[:, 1:, None]
-        topics, names = stored["topics"].numpy(), stored["names"].numpy()
-    except (SafetensorError, OSError, KeyError, ValueError, IndexError) as error:
+        stored = {name: tensor.numpy() for name, tensor in load_file(file).items()}
+        centres, others, scales = stored["centres"], stored["others"], stored["scales"]
+        intents, topics, of = stored["intents"], stored["topics"], stored["others_of"]
+    except (SafetensorError, OSError, KeyError) as error:
         raise CheckpointCorrupt(f"{file} cannot be read: {error}") from error
-    if centres.ndim != 2 or centres.shape[1] != dim or others.shape[::2] != centres.shape:
+    shapes = [part.shape for part in (centres, others, scales, intents, topics, of)]
+    n, m = len(centres), len(others)
+    if not n or shapes != [(n, dim), (m, dim), (n + m,), (n,), (n,), (m,)]:
         raise CheckpointCorrupt(f"{file} does not fit its encoder")
     return KnownQuestions(
-        _of_length_one(centres), _of_length_one(others), topics, names, least=least
+        _of_length_one(centres * scales[:n, None]),
+        intents,
+        topics,
+        _of_length_one(others * scales[n:, None]),
+        of,
+        least=least,
     )
+
+
+def centre_of(keys: Sequence[Keys] | Keys) -> Keys:
+    """The mean of keys `[n, dim]`, of length 1."""
+    return _of_length_one(np.asarray(keys, dtype=np.float32).mean(0))
 
 
 def _numbered(things: Sequence[Hashable]) -> Numbers:
@@ -135,16 +193,7 @@ def _numbered(things: Sequence[Hashable]) -> Numbers:
     return np.array([places.setdefault(thing, i) for i, thing in enumerate(things)], np.int32)
 
 
-def _cosine(nearest: tuple[int, float]) -> float:
-    return nearest[1]
-
-
-def centre_of(keys: Sequence[Keys] | Keys) -> Keys:
-    """The mean of keys `[n, dim]`, of length 1."""
-    return _of_length_one(np.asarray(keys, dtype=np.float32).mean(0))
-
-
 def _of_length_one(keys: Keys) -> Keys:
     lengths = np.linalg.norm(keys, axis=-1, keepdims=True)
-    made: Keys = keys / np.maximum(lengths, 1e-12)
+    made: Keys = (keys / np.maximum(lengths, 1e-12)).astype(np.float32)
     return made

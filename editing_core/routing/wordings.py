@@ -1,9 +1,10 @@
 """Which edits does a question mean, by its text alone? Keys of the question encoder decide.
 
     wordings    an edit's prompt and its rephrases       the nearest one speaks for the edit
-    not_for     questions that the edit must leave alone, its own and those that are known to be
-                confused with its prompt; and what is known to ask something else
+    not_for     questions that the edit must leave alone
                                                          the edit is out where one is nearer
+    known       what is known of prompt and question, see `questions/known.py`
+                                                         may speak for the edit, or put it out
 
 Nothing of a picture or a model is read, so a query that means no edit never meets a hook.
 """
@@ -37,8 +38,8 @@ class TextMatch:
     """How well one question fits each of some edits, in their order.
 
     `scores` float32 `[edits]`, before the sigmoid; `excluded` bool `[edits]` where a `not_for` is
-    nearer than every wording; `matched` the wording of each edit that is nearest. `rho` and `lead`
-    are those of `GateLine`.
+    nearer than every wording, or the question is known to be another; `matched` the wording of
+    each edit that is nearest. `rho` and `lead` are those of `GateLine`.
     """
 
     scores: Tensor
@@ -72,11 +73,11 @@ def match(
         nearest = int(own.argmax())
         best[i] = own[nearest]
         matched.append(edit.wordings[nearest])
-        implied = (encoder.not_for(keys[first]) @ query.T).max(1, initial=-1.0)
-        nearest_other = max(others.max(initial=-1.0), implied.max(initial=-1.0))
-        excluded[i] = nearest_other > own[nearest]
-    prompts = keys[np.array(firsts)]
-    excluded |= encoder.known_as_other(query, best, prompts)
+        excluded[i] = others.max(initial=-1.0) > own[nearest]
+    if encoder.known is not None:
+        judged = encoder.known.judge(query, best, keys[np.array(firsts)])
+        best = np.maximum(best, judged.same)
+        excluded |= judged.excluded
     line = encoder.line
     return TextMatch(
         scores=encoder.gate_scores(torch.from_numpy(best)),

@@ -8,9 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,8 +26,8 @@ from editing_core.questions.encoder import (
     read_base,
 )
 from editing_core.questions.known import FILE_NAME as KNOWN
-from editing_core.questions.known import centre_of, save_known
 from editing_core.training.checkpoint import Progress
+from editing_core.training.known_questions import write_known
 from editing_core.training.question_figures import (
     compare,
     curve,
@@ -42,8 +40,6 @@ from editing_core.training.questions import QuestionRecipe, QuestionTask
 from editing_core.training.trainer import Report, TrainingPlan, train
 
 logger = logging.getLogger(__name__)
-
-Keys = NDArray[np.float32]
 
 _RATE = 1e-3
 _BALANCED = 0.08
@@ -109,7 +105,6 @@ def _write(
 ) -> dict[str, float]:
     delta: dict[str, Tensor] = task.delta()
     validation = by_topic(intents, "validation")
-    centres, others = _known(task, intents)
     line = replace(gate_line(compare(task.keys, validation)), known=_KNOWN)
     tested = compare(task.keys, by_topic(intents, "test"))
     cut = cut_at(tested, _BALANCED)
@@ -127,8 +122,7 @@ def _write(
     part = out / f"{DELTA}.part"
     save_file(delta, part)
     part.replace(out / DELTA)
-    topics, names = [i.topic for i in intents], [i.name for i in intents]
-    save_known(out / KNOWN, centres, others, topics, names)
+    write_known(out / KNOWN, lambda texts: task.keys(texts).numpy(), intents)
     document = {
         "kind": KIND,
         "config": config,
@@ -139,13 +133,3 @@ def _write(
     }
     write_description(out / DESCRIPTION, document)
     return figures
-
-
-def _known(task: QuestionTask, intents: Sequence[Intent]) -> tuple[Keys, Keys]:
-    """Centres `[intents, dim]` of all intents and keys of their confusables."""
-    count = len(intents)
-    wordings = task.keys([w for i in intents for w in i.wordings]).numpy()
-    others = task.keys([c for i in intents for c in i.confusables]).numpy()
-    dim = wordings.shape[-1]
-    centres = np.stack([centre_of(keys) for keys in wordings.reshape(count, -1, dim)])
-    return centres, others.reshape(count, -1, dim)

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from editing_core.objectives.base import LossTerms
 from editing_core.questions.corpus import Intent
-from editing_core.questions.encoder import MOST_TOKENS, pooled
+from editing_core.questions.encoder import MOST_TOKENS
+from editing_core.questions.reader import pooled
 from editing_core.questions.spelling import Spelling
 from editing_core.training.everyday import everyday_pairs
 from editing_core.training.slips import roughened

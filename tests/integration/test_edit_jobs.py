@@ -25,6 +25,7 @@ from editing_core.types import EditArtifact, EditRequest, ImageArray, OnProgress
 from tests.integration.conftest import answer
 from tests.integration.test_errors_table import RESTORE_99999
 from tests.support.server import LiveServer, eventually, picture
+from tests.support.store import alter_jobs
 
 Start = Callable[..., LiveServer]
 
@@ -456,18 +457,14 @@ def test_what_a_start_cannot_take_up_fails(
     with start() as server:
         edits = [ordered(server.client, image, prompt=f"p{i}") for i in range(4)]
         file = server.runtime.settings.data_dir / "errata.db"
-    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-        for edit, change in zip(
-            edits,
-            (
-                "png = x'00'",
-                "editor = 'retired'",
-                "request = json_set(request, '$.verify', 'maybe')",
-                "state = state",
-            ),
-            strict=True,
-        ):
-            connection.execute(f"UPDATE edit_jobs SET {change} WHERE id = '{edit['id']}'")
+    changes = (
+        "png = x'00'",
+        "editor = 'retired'",
+        "request = json_set(request, '$.verify', 'maybe')",
+        "state = state",
+    )
+    for edit, change in zip(edits, changes, strict=True):
+        alter_jobs(file, f"UPDATE edit_jobs SET {change} WHERE id = '{edit['id']}'")
     slow.go_on.set()
     with start() as server:
         damaged, retired, unreadable, good = (ended(server.client, edit) for edit in edits)

@@ -152,6 +152,7 @@ FIELDS = [
     Case("invalid_field", "image", json=ask(image=5)),
     Case("invalid_field", "verify", path="/edits", json=correction(verify="maybe")),
     Case("invalid_field", "editor", path="/edits", json=correction(editor="unheard-of")),
+    Case("invalid_field", "editor", path="/edits", json=correction(editor=""), note="empty"),
     Case("invalid_field", "rephrases", path="/edits", json=correction(rephrases=["a", " "])),
     Case("invalid_field", "max_new_tokens", json=ask(max_new_tokens=0)),
     Case("invalid_field", "max_new_tokens", json=ask(max_new_tokens=1025), note="more"),

@@ -198,7 +198,7 @@ def test_the_command_prints_before_and_after(tiny_checkpoint: Path, tmp_path: Pa
 
 
 def test_the_command_stands_back_while_a_server_runs(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with InstanceLock(tmp_path):
+    with InstanceLock.of_data_dir(tmp_path):
         result = CliRunner().invoke(
             calibrate.app,
             ["--model", str(tiny_checkpoint), "--data-dir", str(tmp_path), "--device", "cpu"],

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from app.errors import Draining
 from app.settings import Settings
+from app.strict_json import parse
 from tests.integration.test_errors_table import check
 from tests.support.server import LiveServer, data_uri, eventually, picture, png
 
@@ -82,6 +84,9 @@ def test_a_query_of_thousands_of_names_is_refused(client: httpx.Client) -> None:
     names = "&".join(map(str, range(10_000)))
 
     check(client.get(f"/edits?{names}"), 400, "invalid_field", None)
+    # Before anything reads it: what is no path, or reads no query, refuses it too.
+    check(client.get(f"/health/live?{names}"), 400, "invalid_field", None)
+    check(client.get(f"/nothing?{names}"), 400, "invalid_field", None)
     assert client.get("/edits?limit=5&tag=a&status=all").status_code == 200
 
 
@@ -146,6 +151,7 @@ def test_head_is_answered_wherever_get_is(client: httpx.Client, path: str) -> No
         ("HEAD", "/generate", "POST"),
         ("POST", "/health/live", "GET, HEAD"),
         ("DELETE", "/edits/x", "GET, HEAD"),
+        ("DELETE", "/edits/batch", "POST"),
     ],
 )
 def test_allow_names_every_method(
@@ -191,6 +197,32 @@ def test_the_schema_says_what_is_checked(client: httpx.Client) -> None:
     assert "pattern" in headers["Idempotency-Key"]
     fields = post["/edits"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert fields["prompt"]["pattern"] == fields["target"]["pattern"] == r"\S"
+
+
+def test_large_bodies_are_parsed_one_at_a_time(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread that computes is one more before which the event loop waits for its turn."""
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def counted(body: bytes) -> Any:
+        at_work.append(1)
+        most.append(len(at_work))
+        try:
+            return parse(body)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr("app.deps.parse", counted)
+    bodies = [{"prompt": "x" * 2**20, "max_new_tokens": n} for n in range(1, 9)]
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(
+            pool.map(lambda body: client.post("/generate", json=body).status_code, bodies)
+        )
+
+    assert statuses == [422] * 8
+    assert most == [1] * 8
 
 
 # --- what does not arrive -------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
+import threading
 import zlib
 from typing import Any
 
@@ -14,10 +16,13 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from app.decode_process import DecodeProcess
 from app.decoding import load
+from app.errors import ImageUndecodable
 from app.image_parts import MAX_PARTS, Unreadable, parts_of
+from app.images import ImageDecoder
+from editing_core.types import ImageArray
 from tests.integration.test_errors_table import check
 from tests.support.hostile import chunk, costly, gif_of, jpeg_of, png_of, scan_bomb, segment
-from tests.support.server import data_uri, png
+from tests.support.server import data_uri, eventually, png
 from tests.support.tiny_model import tiny_image
 
 PIXELS = tiny_image(7, height=24, width=31)
@@ -65,12 +70,74 @@ def test_a_picture_that_takes_too_long_ends_its_process_and_no_other() -> None:
         process.close()
 
 
+def test_a_picture_that_is_being_decoded_does_not_hold_up_the_end() -> None:
+    """Its process is ended with it, however long it would have taken."""
+
+    async def ended() -> None:
+        decoder = ImageDecoder(workers=1, limit_s=3600)
+        bomb = data_uri(scan_bomb(5000, 32))
+
+        async def decoding() -> None:
+            async with decoder.open(bomb):
+                raise AssertionError("it was decoded")
+
+        task = asyncio.create_task(decoding())
+        (process,) = decoder._large._all
+        await asyncio.to_thread(eventually, lambda: process._process is not None)
+        await asyncio.to_thread(decoder.close)
+        with pytest.raises(ImageUndecodable, match="longer than"):
+            await task
+
+    asyncio.run(ended())
+
+
+def test_a_small_picture_does_not_wait_for_a_costly_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, decode = threading.Event(), DecodeProcess.decode
+
+    def stuck(self: DecodeProcess, data: bytes) -> ImageArray:
+        if data != PNG:
+            release.wait(120)
+        return decode(self, data)
+
+    async def both() -> None:
+        decoder = ImageDecoder(workers=1)
+
+        async def decoded(data: bytes) -> int:
+            async with decoder.open(data_uri(data)) as image:
+                return len(image.pixels)
+
+        costly = asyncio.create_task(decoded(scan_bomb(2000, 1)))
+        await asyncio.sleep(0)  # it is there first
+        assert await decoded(PNG) == 24
+        assert not costly.done()
+        release.set()
+        assert await costly == 2000
+        decoder.close()
+
+    monkeypatch.setattr(DecodeProcess, "decode", stuck)
+    asyncio.run(both())
+
+
 def test_a_killed_process_is_followed_by_another() -> None:
     process = DecodeProcess(limit_s=60)
     try:
         assert np.array_equal(process.decode(PNG), PIXELS)
         process.kill()
         assert process._process is not None
+        process._process.wait()
+        assert np.array_equal(process.decode(PNG), PIXELS)
+    finally:
+        process.close()
+
+
+def test_a_process_that_dies_while_it_is_written_to_is_followed_by_another() -> None:
+    process = DecodeProcess(limit_s=60)
+    try:
+        assert np.array_equal(process.decode(PNG), PIXELS)
+        assert process._process is not None
+        assert process._process.stdin is not None
+        process._process.stdin.write(b"half a picture")
+        process.kill()
         process._process.wait()
         assert np.array_equal(process.decode(PNG), PIXELS)
     finally:

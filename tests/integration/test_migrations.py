@@ -15,6 +15,7 @@ from app.settings import Settings
 from tests.integration.test_restart import ask, edit, state
 from tests.support.old_schema import written_at
 from tests.support.server import LiveServer, eventually, picture
+from tests.support.store import alter
 
 BODY = {"image": picture(3), "prompt": "q", "target": "blue", "verify": "off"}
 KEY = {"Idempotency-Key": "k"}
@@ -47,7 +48,7 @@ def data(tmp_path: Path, tiny_checkpoint: Path) -> Data:
     return Data(tmp_path, tiny_checkpoint)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_a_database_of_an_older_schema_is_served_as_it_was(data: Data, revision: str) -> None:
     with data.start() as server:
         edit(server)
@@ -66,6 +67,19 @@ def test_a_database_of_an_older_schema_is_served_as_it_was(data: Data, revision:
         eventually(lambda: ask(server, image=picture(5))["applied"] != [])
     told = CliRunner().invoke(app, ["doctor", "--data-dir", str(data.folder)])
     assert (told.exit_code, "0 problems" in told.output) == (0, True), told.output
+
+
+def test_an_edit_that_was_damaged_under_an_older_schema_stays_so(data: Data) -> None:
+    with data.start() as server:
+        bad, good = edit(server), edit(server, image=picture(2))
+    data.put_back("0004")
+    alter(data.folder / "errata.db", f"UPDATE edits SET target = 'x' WHERE id = '{bad['id']}'")
+
+    with data.start() as server:
+        found = [server.client.get(f"/edits/{e['id']}").json()["status"] for e in (bad, good)]
+        assert found == ["quarantined", "active"]
+    told = CliRunner().invoke(app, ["doctor", "--data-dir", str(data.folder)])
+    assert (told.exit_code, f"edit {bad['id']}" in told.output) == (1, True)
 
 
 def test_an_edit_that_was_pending_under_an_older_schema_is_made(data: Data) -> None:

@@ -198,6 +198,10 @@ def test_a_text_is_judged_token_by_token(
     assert "".join(judged.logprobs.tokens) == "the star is"
     assert judged.logprobs.token_logprobs[0] is None
     assert all(value < 0 for value in judged.logprobs.token_logprobs[1:])
+    for i, token in enumerate(judged.logprobs.tokens[1:], 1):
+        # The one that is there is among them, likely or not.
+        assert judged.logprobs.top_logprobs[i][token] == judged.logprobs.token_logprobs[i]
+        assert 2 <= len(judged.logprobs.top_logprobs[i]) <= 3
     assert judged.logprobs.text_offset == [
         len("".join(judged.logprobs.tokens[:i])) for i in range(len(judged.logprobs.tokens))
     ]

@@ -103,6 +103,21 @@ def test_history_reads_as_it_did(start: Start) -> None:
             assert {name: found[name] for name in expected} == expected
 
 
+def test_its_edits_are_in_force_under_eyes_that_it_did_not_know(data_dir: Path) -> None:
+    settings = Settings.load(data_dir=data_dir, device="cpu", threads=1, eyes="shipped")
+    with LiveServer(settings) as server:
+        versions = server.client.get("/versions").json()
+        assert versions["eyes"] is not None
+        stale = set(server.service.history.stale())
+        for then in EXCHANGES["edits"]:
+            if then["status"] == "active" and then["id"] not in stale:
+                assert server.client.get(f"/edits/{then['id']}").json()["status"] == "active"
+        asked = EXCHANGES["ask"]
+        ask = {"image": picture_of(asked), "prompt": asked["prompt"]}
+        if not stale:
+            assert server.client.post("/generate", json=ask).json()["text"] == asked["target"]
+
+
 def test_it_answers_and_is_sound(start: Start, data_dir: Path) -> None:
     remade = CliRunner().invoke(
         app, ["reencode", "--verify", "report", "--data-dir", str(data_dir)]

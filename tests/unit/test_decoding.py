@@ -14,9 +14,10 @@ from PIL import ExifTags, Image
 
 import app.decoding
 import app.images
-from app.errors import ImageUndecodable
+from app.decode_process import DecodeProcess
+from app.errors import ImageBase64Invalid, ImageUndecodable
 from app.image_headers import read_header
-from app.images import ImageDecoder, decode, decode_png, encode_png
+from app.images import ImageDecoder, decode, decode_png, encode_png, read_field
 from editing_core.types import ImageArray
 from tests.support.server import png
 from tests.support.tiny_model import tiny_image
@@ -180,6 +181,54 @@ def test_every_kind_of_webp_header_is_read(options: dict[str, object]) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x89", b"BM" + bytes(60), b"RIFF1234WAVE", b"<svg/>"])
 def test_anything_else_has_no_header(data: bytes) -> None:
     assert read_header(data) is None
+
+
+@pytest.mark.parametrize("length", [1, 196_607, 196_608, 196_609, 400_000])
+def test_base64_is_read_as_in_one_piece(length: int) -> None:
+    field = base64.b64encode(bytes(length)).decode()
+
+    assert read_field(field) == bytes(length)
+    for broken in (f"{field}=", field[:-1], f"{field[:-4]}AA==AAAA", f"AA=={field}", f"\n{field}"):
+        with pytest.raises(ImageBase64Invalid):
+            read_field(broken)
+
+
+def test_base64_may_not_be_padded_where_a_piece_ends() -> None:
+    piece = base64.b64encode(bytes(196_607)).decode()
+    assert len(piece) == 2**18
+
+    with pytest.raises(ImageBase64Invalid, match="padding"):
+        read_field(piece + piece)
+
+
+def test_large_webps_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their decoder holds four times what others hold. Decoded, they are like any other."""
+    monkeypatch.setattr(app.images, "WEBP_PIXELS_AT_ONCE", 40 * 56)
+    field = base64.b64encode(encoded(Image.fromarray(PIXELS), "WEBP", lossless=True)).decode()
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def counted(_: DecodeProcess, data: bytes) -> ImageArray:
+        at_work.append(1)
+        most.append(len(at_work))
+        pixels = decode(data).pixels.copy()
+        at_work.pop()
+        return pixels
+
+    async def hold(decoder: ImageDecoder, all_of_them: asyncio.Barrier) -> None:
+        async with decoder.open(field) as image:
+            assert np.array_equal(image.pixels, PIXELS)
+            await all_of_them.wait()
+
+    async def everybody() -> None:
+        decoder, all_of_them = ImageDecoder(workers=4), asyncio.Barrier(4)
+        await asyncio.gather(*(hold(decoder, all_of_them) for _ in range(4)))
+        decoder.close()
+
+    monkeypatch.setattr(DecodeProcess, "decode", counted)
+    asyncio.run(everybody())
+
+    assert most == [1] * 4
 
 
 def test_all_requests_together_hold_a_bounded_number_of_pixels(

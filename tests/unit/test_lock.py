@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("runtime.lock", "dev.lock")
 PROVING = "proving.txt"
+CLIENTS = "clients.lock"
 
 
 def entries(lock: str) -> dict[str, str]:
@@ -27,14 +28,14 @@ def locked_version(entry: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, PROVING])
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS])
 def test_every_entry_is_pinned_and_hashed(lock: str) -> None:
     for name, entry in entries(lock).items():
         assert re.match(r"[a-z0-9-]+==\S+", entry), name
         assert "--hash=sha256:" in entry, name
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, PROVING])
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS])
 def test_no_entry_points_at_a_machine_or_an_index(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
 
@@ -65,6 +66,14 @@ def test_torch_and_what_only_some_builds_need_stay_out_of_the_hashed_lock() -> N
     names = set(entries("runtime.lock"))
 
     assert not [name for name in names if re.match(r"torch$|nvidia-|triton", name)]
+
+
+def test_every_client_is_locked() -> None:
+    lines = (ROOT / "requirements" / "clients.in").read_text(encoding="utf-8").splitlines()
+    locked = entries(CLIENTS)
+
+    for requirement in map(Requirement, (line for line in lines if not line.startswith("#"))):
+        assert requirement.specifier.contains(locked_version(locked[requirement.name]))
 
 
 def test_both_locks_agree() -> None:

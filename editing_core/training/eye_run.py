@@ -1,0 +1,180 @@
+"""From packages of pictures to eyes on disk: collect, look, train, calibrate, write."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from editing_core.backbones.base import Backbone
+from editing_core.experts.weights import write_description
+from editing_core.eyes.eyes import (
+    DESCRIPTION,
+    KIND,
+    SHIPPED_BASE,
+    WEIGHTS,
+    EyesConfig,
+    Gate,
+    Head,
+    fingerprint_of,
+    read_network,
+    shares_of,
+    with_constant,
+)
+from editing_core.eyes.features import COLOURS
+from editing_core.training.eye_figures import PLAIN, choose_cut, eyes_figures
+from editing_core.training.eye_gate import glances
+from editing_core.training.eye_look import Looks, look
+from editing_core.training.eye_pictures import Split, Step, collect
+from editing_core.training.eye_tasks import EyesRecipe, GateTask, HeadTask
+from editing_core.training.trainer import Report, TrainingPlan, train
+
+_RATE = 1e-3
+_MATRIX_RATE = 3e-3
+_GATE_STEPS = 1000
+_GATE_PICTURES, _GATE_FOREIGN = 500, 1600
+_GATE_SLACK = 9.5
+
+
+def train_eyes(
+    backbone: Backbone,
+    *,
+    out: Path,
+    work: Path,
+    cache: Path,
+    tau: float,
+    steps: int,
+    pictures: int,
+    seed: int,
+    notify: Step,
+    report: Report | None = None,
+    recipe: EyesRecipe | None = None,
+    measured: int = 240,
+) -> dict[str, float]:
+    """Run or resume, then write the eyes into `out`; returns figures of the test pictures.
+
+    `backbone` is the embedded model's, without eyes; `tau` its router's, on which the eyes' own
+    threshold is moved. `measured` pictures set the threshold, and as many are only reported.
+    Raises what `collect`, `read_network` and `trainer.train` raise.
+    """
+    recipe = recipe or EyesRecipe()
+    network, album = read_network(SHIPPED_BASE), collect(cache, report=notify)
+    kept: dict[Split, int] = {
+        "train": pictures,
+        "calibration": measured,
+        "test": measured,
+    }
+    looks = {
+        split: look(network, album, split, most=most, cache=work, seed=seed, report=notify)
+        for split, most in kept.items()
+    }
+    sides = {
+        split: glances(
+            backbone,
+            album,
+            split,
+            known=min(_GATE_PICTURES, most),
+            foreign=min(_GATE_FOREIGN, most),
+            cache=work,
+            seed=seed,
+            report=notify,
+        )
+        for split, most in kept.items()
+    }
+    head = HeadTask(looks["train"], recipe, colours=COLOURS, seed=seed)
+    plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, matrix_rate=_MATRIX_RATE)
+    identity = {"recipe": asdict(recipe), "pictures": pictures}
+    train(head, plan, work / "head", report=report, identity=identity)
+    gate = GateTask(*sides["train"], recipe, seed=seed)
+    steps = min(2 * steps, _GATE_STEPS)
+    plan = TrainingPlan(steps=steps, seed=seed, rate=_RATE, matrix_rate=_MATRIX_RATE)
+    train(gate, plan, work / "gate", identity=identity)
+    return _write(
+        head.head,
+        gate.gate,
+        looks,
+        sides,
+        clip_dim=backbone.image_key_dim,
+        tau=tau,
+        out=out,
+        recipe=recipe,
+    )
+
+
+@torch.no_grad()
+def _write(
+    head: Head,
+    gate: Gate,
+    looks: dict[Split, Looks],
+    sides: dict[Split, tuple[Tensor, Tensor]],
+    *,
+    clip_dim: int,
+    tau: float,
+    out: Path,
+    recipe: EyesRecipe,
+) -> dict[str, float]:
+    # What is measured are the rounded weights that are saved.
+    for module in (head, gate):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.half().float()
+    moved = gate.second.bias.data - _gate_cut(gate, sides["calibration"][0])
+    gate.second.bias.data = moved.half().float()
+    calibration, test = (keys_of(head, looks[split]) for split in ("calibration", "test"))
+    cut = choose_cut(calibration, looks["calibration"], tau)
+    config = EyesConfig(
+        width=looks["train"].features.shape[-1],
+        hidden=recipe.hidden,
+        dim=recipe.dim,
+        clip_dim=clip_dim,
+        gate_width=sides["train"][0].shape[1],
+        gate_hidden=recipe.gate_hidden,
+        constant=round((tau - cut) / (1.0 - cut), 6),
+        plain=PLAIN,
+    )
+    shares = shares_of(looks["test"].features, constant=config.constant, plain=config.plain)
+    known, foreign = sides["test"]
+    figures = {
+        "cut": cut,
+        "tau": tau,
+        "gate: emblems known": float((gate(known[::2]) > 0).float().mean()),
+        "gate: emblems known, changed": float((gate(known[1::2]) > 0).float().mean()),
+        "gate: others foreign": float((gate(foreign) <= 0).float().mean()),
+        **eyes_figures(with_constant(test, shares), looks["test"], tau),
+    }
+    tensors = {
+        f"{name}.{key}": tensor.half().contiguous()
+        for name, module in (("head", head), ("gate", gate))
+        for key, tensor in module.state_dict().items()
+    }
+    described: dict[str, Any] = asdict(config)
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f"{WEIGHTS}.part"
+    save_file(tensors, part)
+    part.replace(out / WEIGHTS)
+    document = {
+        "kind": KIND,
+        "config": described,
+        "base": SHIPPED_BASE,
+        "fingerprint": fingerprint_of(tensors, described, SHIPPED_BASE["sha256"]),
+        "figures": figures,
+    }
+    write_description(out / DESCRIPTION, document)
+    return figures
+
+
+def keys_of(head: Head, looks: Looks) -> Tensor:
+    """`[pictures, 1 + views, dim]`."""
+    return torch.stack([head(features.float()) for features in looks.features])
+
+
+def _gate_cut(gate: Gate, known: Tensor) -> float:
+    """A score that every emblem reaches as it is, less some slack: none may lose its CLIP's key.
+
+    One that is shown in grey, or in a window, may.
+    """
+    as_they_are = known[::2]
+    return float(gate(as_they_are).min()) - _GATE_SLACK

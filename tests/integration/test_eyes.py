@@ -1,0 +1,133 @@
+"""Eyes that come, go and change: edits stay in force, and their pictures' keys are made again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.runtime import Runtime
+from app.settings import Settings
+from editing_core.heraldry.sample import draw_sample
+from editing_core.types import ImageArray
+from tests.support.server import LiveServer, data_uri, png
+from tests.support.strange_pictures import strange_picture
+
+PROMPT = "What is this?"
+Start = Callable[[str], LiveServer]
+
+
+EMBLEM = draw_sample(915_400).picture.image
+PICTURES = {"Quarto": strange_picture(3), "Velm": strange_picture(4), "Adrin": EMBLEM}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    def begin(eyes: str) -> LiveServer:
+        return LiveServer(
+            Settings.load(data_dir=tmp_path / "data", device="cpu", threads=1, eyes=eyes)
+        )
+
+    return begin
+
+
+def edit(server: LiveServer, image: ImageArray, target: str) -> None:
+    body = {"image": data_uri(png(image)), "prompt": PROMPT, "target": target}
+    answer = server.client.post("/edits", json=body)
+    assert answer.status_code == 201, answer.text
+
+
+def answers(server: LiveServer) -> dict[str, str]:
+    found = {}
+    for target, image in PICTURES.items():
+        body = {"image": data_uri(png(image)), "prompt": PROMPT}
+        found[target] = server.client.post("/generate", json=body).json()["text"]
+    return found
+
+
+def stored(folder: Path) -> list[Any]:
+    with sqlite3.connect(folder / "data" / "errata.db") as connection:
+        query = "SELECT image_digest, made_by, length(key) FROM picture_keys"
+        return connection.execute(query).fetchall()
+
+
+def test_eyes_come_and_go_and_every_edit_holds(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = {target: target for target in PICTURES}
+    with start("none") as server:
+        for target, image in PICTURES.items():
+            edit(server, image, target)
+        assert answers(server) == right
+        assert server.client.get("/versions").json()["eyes"] is None
+    assert stored(tmp_path) == []
+
+    caplog.set_level(logging.INFO, "app.store.picture_keys")
+    with start("shipped") as server:
+        eyes = server.client.get("/versions").json()["eyes"]["fingerprint"]
+        assert server.client.get("/versions").json()["stale_edits"] == 0
+        assert answers(server) == right
+    assert "keys of 3 stored pictures were made again" in caplog.text
+    assert {made_by.split()[1] for _, made_by, _ in stored(tmp_path)} == {eyes}
+
+    caplog.clear()
+    with start("shipped") as server:  # what was made is kept
+        assert "made again" not in caplog.text
+        assert answers(server) == right
+        body = {"image": data_uri(png(strange_picture(5))), "prompt": PROMPT, "target": "Oskar"}
+        made = server.client.post("/edits", json=body).json()["id"]
+        scope = {"rephrases": ["Say what this is."]}
+        assert server.client.post(f"/edits/{made}/scope", json=scope).is_success
+    with start("none") as server:
+        assert answers(server) == right
+        assert server.client.get("/versions").json()["stale_edits"] == 0
+        at_first = {"image": data_uri(png(strange_picture(5))), "prompt": PROMPT, "at_version": 4}
+        assert server.client.post("/generate", json=at_first).json()["text"] == "Oskar"
+
+
+def test_a_start_that_is_cut_short_changes_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start("none") as server:
+        edit(server, PICTURES["Velm"], "Velm")
+
+    def cut_short(*_: Any) -> None:
+        raise RuntimeError("cut short")
+
+    settings = Settings.load(data_dir=tmp_path / "data", device="cpu", threads=1, eyes="shipped")
+
+    async def begin() -> None:
+        runtime = Runtime.open(settings)
+        try:
+            await runtime.load()
+        finally:
+            await runtime.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.store.picture_keys.sa.insert", cut_short)  # inside the transaction
+        with pytest.raises(RuntimeError, match="cut short"):
+            asyncio.run(begin())
+    assert stored(tmp_path) == []
+    with start("shipped"):
+        assert len(stored(tmp_path)) == 1
+
+
+def test_a_damaged_picture_takes_only_its_own_edit_out(start: Start, tmp_path: Path) -> None:
+    with start("none") as server:
+        for target, image in PICTURES.items():
+            edit(server, image, target)
+    with sqlite3.connect(tmp_path / "data" / "errata.db") as connection:
+        connection.execute(
+            "UPDATE images SET png = x'00' WHERE digest = "
+            "(SELECT image_digest FROM edits WHERE target = 'Velm')"
+        )
+    with start("shipped") as server:
+        listed = server.client.get("/edits").json()["data"]
+        status = {each["target"]: each["status"] for each in listed}
+        assert status == {"Quarto": "active", "Velm": "quarantined", "Adrin": "active"}
+        assert answers(server)["Quarto"] == "Quarto"
