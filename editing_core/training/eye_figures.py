@@ -44,9 +44,9 @@ def eyes_figures(keys: Tensor, looks: Looks, tau: float) -> dict[str, float]:
         own, families = keys[rows, 0], looks.families[rows]
         taken, is_family = own @ own.T >= tau, families[:, None] == families
         alike = is_family & ~torch.eye(len(own), dtype=torch.bool)
-        figures[f"{world}: another picture passes"] = float(taken[~is_family].float().mean())
-        if bool(alike.any()):
-            figures[f"{world}: one of its family passes"] = float(taken[alike].float().mean())
+        for name, pairs in (("another picture", ~is_family), ("one of its family", alike)):
+            if bool(pairs.any()):
+                figures[f"{world}: {name} passes"] = float(taken[pairs].float().mean())
         for place, name in enumerate(CHANGES):
             figures[f"{world}: {name} passes"] = float(passes[rows, place].float().mean())
         figures[f"{world}: any view passes"] = float(passes[rows].float().mean())
