@@ -62,8 +62,8 @@ def _attempt(connection: sqlite3.Connection, rng: random.Random) -> Alteration |
     done = connection.execute(change + expression, [row[0]] if bad_text else [value, row[0], value])
     if done.rowcount == 0:
         return None
-    now = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", row[:1])
-    if not bad_text and now.fetchone()[0] == known[column]:
+    now = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", row[:1]).fetchone()
+    if now == (known[column],):
         return None
     return Alteration(f"{table} {row[0]}.{column} = {value!r}", table, names)
 
