@@ -23,7 +23,7 @@ CLIENTS := $(VENV)-clients
 INSTALLED_CLIENTS := $(CLIENTS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-all test-clients check format bench fuzz lock clean
+.PHONY: help install install-dev serve test test-all test-clients check format bench fuzz screenshots axe lock clean
 
 help:  ## Show what there is
 	@echo "Errata: a vision-language model that can be corrected while it runs."
@@ -63,6 +63,22 @@ fuzz: $(INSTALLED)  ## Ask every operation what its schema allows, and what not 
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/fuzz.txt
 	@$(BIN)/python -m benchmarks.fuzz_api --schemathesis $(VENV)/fuzz/bin/schemathesis $(ARGS)
 
+screenshots: $(INSTALLED_DEV)  ## Write every view of the console into build/screenshots (needs Chromium)
+	@$(BIN)/python -m tests.support.screenshots build/screenshots $(ARGS)
+
+# For tests of the console, never shipped. MPL-2.0.
+AXE_URL := https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz
+AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+
+axe: build/axe-core/axe.min.js  ## Fetch axe-core, with which tests check the console for accessibility
+
+build/axe-core/axe.min.js: | $(BIN)/python
+	@mkdir -p build/axe-core
+	@$(BIN)/python -c "import urllib.request; urllib.request.urlretrieve('$(AXE_URL)', 'build/axe-core/axe.tgz')"
+	@echo "$(AXE_SHA256)  build/axe-core/axe.tgz" | sha256sum -c --quiet -
+	@tar -xzf build/axe-core/axe.tgz -C build/axe-core --strip-components=1 package/axe.min.js package/LICENSE
+	@touch $@ && rm build/axe-core/axe.tgz
+
 clean:  ## Remove .venv and the caches; never the data directory
 	rm -rf $(VENV) $(CLIENTS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache errata.egg-info build dist
 
@@ -98,7 +114,7 @@ $(INSTALLED): pyproject.toml requirements/runtime.lock requirements/torch.txt re
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED) requirements/dev.lock
-	@echo "==> Tools for tests and linting (about 30 MB once)"
+	@echo "==> Tools for tests and linting (about 80 MB once)"
 	@$(PIP) install --require-hashes -r requirements/dev.lock
 	@touch $@
 

@@ -38,6 +38,7 @@ from app.device.messages import (
     Rescope,
     Text,
 )
+from app.device.reach import Reach
 from app.device.thread import DeviceThread
 from app.errors import Draining
 from app.waiting import Waits
@@ -165,6 +166,19 @@ class InferenceEngine:
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a text, whatever the device does. Raises `ContextTooLong`."""
         return await asyncio.to_thread(self.device.text_ids, text)
+
+    async def reach(
+        self,
+        wordings: Sequence[str],
+        not_for: Sequence[str],
+        *,
+        questions: Sequence[str],
+        limit: int,
+    ) -> Reach:
+        """Where an edit with these wordings will apply, whatever the device does meanwhile."""
+        return await asyncio.to_thread(
+            self.device.reach, wordings, not_for, questions=questions, limit=limit
+        )
 
     async def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
         """The base model's log-probabilities of a text. Raises the library's `RequestError`s."""

@@ -13,6 +13,7 @@
     ├── RequestTimeout 408
     ├── Conflict 409        IdempotencyInProgress EditCommitted EditNotCommitted EditNotActive
     │                       EditStale KeyLabelTaken LastAdminKey FeedbackClosed
+    │                       NoQuestionEncoder
     ├── VersionMismatch 412
     ├── TooLarge 413        BodyTooLarge ImageTooLarge ImageTooManyPixels
     ├── WrongType 415       ContentTypeUnsupported ImageFormatUnsupported
@@ -285,6 +286,13 @@ class LastAdminKey(Conflict):
 class FeedbackClosed(Conflict):
     code = "feedback_closed"
     default_hint = "GET /feedback says what came of it."
+
+
+class NoQuestionEncoder(Conflict):
+    code = "no_question_encoder"
+    default_hint = (
+        "`make install` installs the one that ships; ERRATA_QUESTION_ENCODER names another one."
+    )
 
 
 class VersionMismatch(ServiceError):

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from app.bodies import Bodies, BodyLimit
 from app.guard import KeyGuard
 from app.handlers import install_handlers
-from app.middleware import HostGuard, QueryLimit, RequestContext
+from app.middleware import HostGuard, QueryLimit, RequestContext, SafeInBrowsers
 from app.routes import (
     admin,
     attributions,
@@ -25,6 +25,8 @@ from app.routes import (
     metrics,
     openai,
     pages,
+    pictures,
+    scope,
     versions,
 )
 from app.runtime import Runtime
@@ -60,6 +62,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         version=importlib.metadata.version("errata"),
         summary="A vision-language model that can be corrected while it runs.",
         lifespan=lifespan,
+        docs_url=None,  # a page of our own: `app/routes/pages.py`
         redoc_url=None,
         redirect_slashes=False,
         responses={"default": {"model": ErrorBody, "description": "Every error has this shape."}},
@@ -72,6 +75,8 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         attributions,
         edits,
         feedback,
+        pictures,
+        scope,
         admin,
         keys,
         versions,
@@ -79,6 +84,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         metrics,
     ):
         app.include_router(module.router)
+    app.mount("/console", pages.ConsoleFiles(), name="console")
     install_handlers(app)
     bodies = Bodies(limit=settings.body_memory_mib * 2**20, timeout_s=settings.body_timeout_s)
     current.when_draining(bodies.arriving.end)
@@ -93,6 +99,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
         on_end=current.request_ended,
         is_ending=lambda: current.state in ("draining", "closed"),
     )
+    app.add_middleware(SafeInBrowsers)
     return app
 
 

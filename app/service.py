@@ -15,7 +15,9 @@ from app.answering import Answering
 from app.edits.catalogue import Catalogue
 from app.edits.create import EditCreation
 from app.edits.edit import Edit, Work
+from app.edits.pictures import EditPictures
 from app.edits.queue import EditQueue
+from app.edits.reach import ScopePreview
 from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
@@ -94,6 +96,8 @@ class EditingService:
         self.scoping = Scoping(
             engine=engine, maker=self.maker, history=history, catalogue=self.catalogue
         )
+        self.preview = ScopePreview(engine=engine, catalogue=self.catalogue)
+        self.pictures = EditPictures(history=history, catalogue=self.catalogue, decoder=decoder)
         self.switching = Switching(
             engine=engine,
             teller=teller,

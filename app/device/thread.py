@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -34,6 +34,7 @@ from app.device.messages import (
     Rescope,
     Task,
 )
+from app.device.reach import Reach, look
 from app.device.rows import RowScheduler
 from editing_core.attribution.attribute import attribute
 from editing_core.editable_model import EditableModel
@@ -99,6 +100,17 @@ class DeviceThread:
     def text_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a text. On any thread. Raises `ContextTooLong`."""
         return self.model.text_ids(text)
+
+    def reach(
+        self,
+        wordings: Sequence[str],
+        not_for: Sequence[str],
+        *,
+        questions: Sequence[str],
+        limit: int,
+    ) -> Reach:
+        """Where an edit with these wordings will apply, see `look`. On any thread, blocking."""
+        return look(self.model, wordings, not_for, questions=questions, limit=limit)
 
     # --- the thread -------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class EditMaker:
 
         Raises `InternalError` or `StoreDamaged` where its picture is damaged.
         """
-        png = await asyncio.to_thread(_picture, log, edit.id)
+        png = await asyncio.to_thread(stored_picture, log, edit.id)
         wanted = edit.wanted if scope is None else edit.wanted.within(scope)
         async with self._decoder.reopen(png, edit.image_digest) as pixels:
             yield wanted.request(pixels)
@@ -139,7 +139,8 @@ class EditMaker:
         return replace(made, entry=found.entry, data=encode_artifact(found.entry.artifact)), found
 
 
-def _picture(log: EditLog, edit_id: str) -> bytes:
+def stored_picture(log: EditLog, edit_id: str) -> bytes:
+    """The PNG that an edit was made of. Blocking. Raises `InternalError` where it is damaged."""
     ((_, png),) = log.originals([edit_id])
     if png is None:
         raise InternalError(

@@ -1,15 +1,17 @@
-"""Probes. Live: the process works. Ready: it can serve."""
+"""Probes. Live: the process works. Ready: it can serve. Load: how busy it is."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from app.deps import CurrentRuntime
+from app.deps import CurrentRuntime, CurrentService, query_of
 from app.errors import Starting
 from app.handlers import error_body, error_response, request_id_of
+from app.schemas.base import NoQuery
+from app.schemas.load import LoadView
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -32,3 +34,9 @@ async def ready(runtime: CurrentRuntime, request: Request) -> JSONResponse:
     body: dict[str, Any] = {"status": runtime.state, "reasons": [refusal.message]}
     body |= error_body(refusal, request_id_of(request.scope))
     return JSONResponse(body, 503, {"Retry-After": str(refusal.retry_after_s)})
+
+
+@router.get("/load", summary="How busy is it?", dependencies=[Depends(query_of(NoQuery))])
+async def load(service: CurrentService) -> LoadView:
+    """Requests that wait or run, how many may, and how long a new one would wait."""
+    return LoadView.of(service.engine.overload_status(), not_finite=service.engine.not_finite)

@@ -84,6 +84,17 @@ class KnownQuestions:
         self._least = least
         self._prompt = lru_cache(_KEPT_PROMPTS)(self._find)
 
+    @property
+    def corpus_size(self) -> int:
+        """How many intents come from the corpus: those that have confusables."""
+        return len(np.unique(self._others_of))
+
+    def nearest(self, key: Keys, count: int) -> list[int]:
+        """Places in the corpus of the `count` intents nearest to `key`, the nearest first."""
+        order = self._intents[np.argsort(-(self._centres @ key), kind="stable")]
+        places = dict.fromkeys(int(intent) for intent in order if intent < self.corpus_size)
+        return list(places)[:count]
+
     def judge(self, queries: Keys, own: Keys, prompts: Keys) -> Judged:
         """Compare a question with edits whose prompts are known.
 

@@ -13,6 +13,7 @@ import pytest
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.questions import encoder as module
 from editing_core.questions.encoder import QuestionEncoder, load_encoder
+from editing_core.questions.neighbours import neighbours
 from editing_core.training.question_run import train_encoder
 from editing_core.training.questions import QuestionRecipe
 from tests.support.tiny_questions import write_base, write_corpus
@@ -157,3 +158,17 @@ def test_without_the_base_package_there_is_no_encoder_and_the_log_says_so(
     monkeypatch.setattr(module, "SHIPPED", folder)
     assert load_encoder() is None
     assert "no_such_package is not installed" in caplog.text
+
+
+def test_nearest_intents_are_told_for_the_corpus_it_knows(encoder: QuestionEncoder) -> None:
+    wanted = "what is the capital of this the the ?"
+    size = 14  # as many as the tiny corpus has
+    nearest = encoder.nearest_intents(wanted, 3, corpus_size=size)
+    assert len(set(nearest)) == 3
+    assert set(nearest) <= set(range(size))
+    assert encoder.nearest_intents(wanted, 99, corpus_size=size)[:3] == nearest
+    assert encoder.nearest_intents(wanted, 3, corpus_size=size + 1) == []
+
+
+def test_an_encoder_of_another_corpus_knows_no_neighbours(encoder: QuestionEncoder) -> None:
+    assert neighbours(encoder, "What is the capital?") == []
