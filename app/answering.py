@@ -112,7 +112,7 @@ class Answering:
         """`on_tokens(sampling, text)` is called on the device thread."""
         watch, terms = Stopwatch(), question.terms
         await self._check(terms)
-        with self._engine.ticket():
+        with self._engine.ticket(self._most_tokens(question)):
             samplings = await self._prepared(question.samplings, question.schema)
             fields = [field for message in question.messages for field in message.images]
             async with self._decoder.open_all(fields) as images:
@@ -134,7 +134,9 @@ class Answering:
         await self._check(terms)
         results: list[GenerationResult] = []
         judged: list[tuple[TokenLogprob, ...]] = []
-        with self._engine.ticket():
+        asked = sum(map(len, question.texts)) * len(question.samplings)
+        answered = sum(each.max_new_tokens for each in question.samplings) * len(question.texts)
+        with self._engine.ticket(asked + answered):
             samplings = await self._prepared(question.samplings, None)
             snapshot = await self._snapshot(terms)
             for ids in question.texts:
@@ -147,6 +149,16 @@ class Answering:
         candidates = () if terms.explain else None
         return Answer(
             tuple(results), snapshot.version, watch.read(), new_ulid(), candidates, tuple(judged)
+        )
+
+    def _most_tokens(self, question: Question) -> int:
+        texts = [message.text for message in question.messages]
+        pictures = sum(len(message.images) for message in question.messages)
+        return sum(
+            self._engine.facts.most_tokens(
+                texts, pictures=pictures, max_new_tokens=each.max_new_tokens
+            )
+            for each in question.samplings
         )
 
     async def _generate(
@@ -200,7 +212,7 @@ class Answering:
         found = list(result.decision.candidates)
         if row.image is not None and row.snapshot is not None:
             key = await self._engine.image_key(row.image)
-            tau = self._engine.model.router.tau
+            tau = self._engine.facts.tau
             near = self._history.inactive_near(key, tau, row.snapshot)
             found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
         return tuple(found)

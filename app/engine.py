@@ -1,39 +1,51 @@
-"""One device thread behind a bounded queue. Nothing else touches the model.
+"""The service's side of the device: who may come in, what is sent there, and what comes back.
 
 A request takes a *ticket* before it does anything costly; tickets are what the queue is bounded
 by. (An edit that outlives its request goes on without one; `app/edits/queue.py` counts those.)
-Under one ticket it submits *jobs*, which the device thread runs one after another. A job is plain
-data in and plain data out, with rows that each carry their own snapshot, so that a scheduler may
-later run the rows of several jobs in one batch, or in a process of its own.
-
-An encoding that takes long lets waiting jobs run in between. So that they notice nothing of it,
-every job begins with gradients off, wherever it is begun; whichever needs them turns them on.
+Under one ticket it sends *messages*, frozen values that `app/device` answers with others. Nothing
+else touches the model: what is to be known of it is `facts`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-import math
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from app.errors import Draining, QueueFull
+from app.admission import Admission, OverloadStatus
+from app.device.facts import ModelFacts
+from app.device.messages import (
+    Attribute,
+    Cancel,
+    Done,
+    Encode,
+    Failed,
+    Generate,
+    ImageKey,
+    Judge,
+    Progress,
+    Refine,
+    Reply,
+    Request,
+    Rescope,
+    Text,
+)
+from app.device.reach import Reach
+from app.device.thread import DeviceThread
+from app.errors import Draining
 from app.waiting import Waits
 from app.words import ModelWords
-from editing_core.attribution.attribute import Attribution, attribute
-from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.errors import GenerationCancelled, NotFinite
+from editing_core.attribution.attribute import Attribution
+from editing_core.errors import NotFinite
+from editing_core.generation import GenerationRow
 from editing_core.refinement import ANSWERS, Refinement, Wanted
 from editing_core.types import (
     EditArtifact,
@@ -46,208 +58,162 @@ from editing_core.types import (
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 OnTokens = Callable[[int, str], None]
 
-_SMOOTHING = 0.2
-_FIRST_GUESS_S = 0.2
 
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A request that waits for its last reply, and who is told of those before it."""
 
-@dataclass(frozen=True, slots=True)
-class OverloadStatus:
-    """How busy the engine is. `wait_s` estimates how long a new request would wait."""
-
-    waiting: int
-    limit: int
-    wait_s: float
-
-    @property
-    def is_full(self) -> bool:
-        return self.waiting >= self.limit
-
-
-@dataclass(slots=True)
-class _Job(Generic[Result]):
-    work: Callable[[], Result]
-    cancelled: threading.Event
-    future: Future[Result] = field(default_factory=Future)
-
-    def begin(self) -> None:
-        """Run it, unless its owner went away while it waited."""
-        if self.future.set_running_or_notify_cancel():
-            self._run()
-
-    def _run(self) -> None:
-        if self.cancelled.is_set():
-            self.future.set_exception(GenerationCancelled("cancelled before it began"))
-            return
-        try:
-            with torch.no_grad():
-                result = self.work()
-            self.future.set_result(result)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the job's owner
-            self.future.set_exception(error)
+    on_tokens: OnTokens | None
+    on_progress: OnProgress | None
+    future: Future[Any] = field(default_factory=Future)
 
 
 class InferenceEngine:
-    """Runs jobs on `model` in one thread. `start` it before use, `stop` it after.
+    """The one door to the device. `start` it before use, `stop` it after.
 
-    The async methods belong on the event loop's thread and never block it.
+    The async methods belong on the event loop's thread and never block it. Cancelling a task that
+    awaits one of them stops the device before its next pass.
     """
 
     def __init__(
-        self, model: EditableModel, *, queue_limit: int, refine_objective: str = ANSWERS
+        self,
+        facts: ModelFacts,
+        device: Callable[[Callable[[Reply], None]], DeviceThread],
+        *,
+        admission: Admission,
+        refine_objective: str = ANSWERS,
     ) -> None:
-        self.model = model
-        self.words = ModelWords.of(model.backbone)
+        self.facts = facts
         self.waits = Waits()
         """Once they are over, whatever waits for the device gets `Draining`."""
-        self._refine_objective = refine_objective
-        self._limit = queue_limit
         self.not_finite = 0
-        """How many jobs the model gave no numbers for."""
-        self._tickets = 0
-        self._ticket_s = _FIRST_GUESS_S
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        """How many requests the model gave no numbers for."""
+        self.device = device(self._receive)
+        self._admission = admission
+        self._refine_objective = refine_objective
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+
+    @property
+    def words(self) -> ModelWords:
+        return self.facts.words
 
     def start(self) -> None:
-        self._thread.start()
+        self.device.start()
 
     def stop(self) -> None:
-        """Finish what is queued, then end the thread. Blocks; safe to call twice."""
-        if self._thread.is_alive():
-            self._jobs.put(None)
-            self._thread.join()
+        """Finish what is queued, then end the device. Blocks; safe to call twice."""
+        self.device.stop()
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self.device.is_alive
 
     @property
     def queued(self) -> int:
-        """Jobs that wait for the device; the one that runs is not among them."""
-        return self._jobs.qsize()
+        """Requests that wait for the device; those that it has begun are not among them."""
+        begun = self.device.begun
+        return sum(each not in begun for each in list(self._pending))
 
     def overload_status(self) -> OverloadStatus:
-        return OverloadStatus(self._tickets, self._limit, self._tickets * self._ticket_s)
+        return self._admission.status()
 
-    @contextmanager
-    def ticket(self) -> Iterator[None]:
+    def ticket(self, tokens: int = 0) -> AbstractContextManager[None]:
         """A place in the queue for as long as the block runs. Raises `QueueFull`."""
-        status = self.overload_status()
-        if status.is_full:
-            raise QueueFull(
-                f"{status.waiting} requests are waiting or running, and {status.limit} may.",
-                retry_after_s=max(1, math.ceil(status.wait_s)),
-            )
-        self._tickets += 1
-        ahead, began = self._tickets, time.perf_counter()
-        try:
-            yield
-        finally:
-            self._tickets -= 1
-            share = (time.perf_counter() - began) / ahead
-            self._ticket_s += _SMOOTHING * (share - self._ticket_s)
+        return self._admission.ticket(tokens)
+
+    # --- what it can be asked ---------------------------------------------------------------
+
+    async def validate(self, request: EditRequest, *, editor: str) -> None:
+        """Refuse what `encode` would refuse without running the model, whatever the device does.
+
+        Raises the library's `RequestError`s.
+        """
+        await asyncio.to_thread(self.device.validate, request, editor=editor)
 
     async def encode(
         self, request: EditRequest, *, editor: str, on_progress: OnProgress | None = None
     ) -> EditArtifact:
-        """Validate and encode one edit. Cancelling the awaiting task stops it between two stages.
+        """Validate and encode one edit.
 
-        Between two stages the device does what waits meanwhile, so that an editor which takes
-        minutes keeps nobody waiting longer than one of them. `on_progress(done, total, loss)` is
-        called there, on the device thread. Raises the library's `RequestError`s.
+        Between its gradient steps the device does what waits meanwhile, so that an editor which
+        takes minutes keeps nobody waiting longer than one of them. `on_progress(done, total, loss)`
+        is called there, on the device thread. Raises the library's `RequestError`s.
         """
-        cancelled = threading.Event()
-
-        def between(done: int, total: int, loss: float) -> None:
-            if on_progress is not None:
-                on_progress(done, total, loss)
-            if done < total:
-                self._let_others_go_first()
-
-        try:
-            return await self._submit(
-                lambda: self.model.encode(
-                    request, editor=editor, is_cancelled=cancelled.is_set, on_progress=between
-                ),
-                cancelled,
-            )
-        finally:
-            cancelled.set()
+        message = Encode(next(self._ids), request, editor)
+        made: EditArtifact = await self._send(message, on_progress=on_progress)
+        return made
 
     async def rescope(self, artifact: EditArtifact, request: EditRequest) -> EditArtifact:
         """Validate, and make new keys for one edit. Raises the library's `RequestError`s."""
-        return await self._submit(lambda: self.model.rescope(artifact, request))
+        made: EditArtifact = await self._send(Rescope(next(self._ids), artifact, request))
+        return made
 
     async def image_key(self, image: ImageArray) -> NDArray[np.float32]:
-        return await self._submit(lambda: self.model.image_key(image))
+        key: NDArray[np.float32] = await self._send(ImageKey(next(self._ids), image))
+        return key
 
     async def generate(
         self, rows: Sequence[GenerationRow], *, on_tokens: OnTokens | None = None
     ) -> list[GenerationResult]:
-        """Answer every row. Cancelling the awaiting task stops the device within one step.
-
-        `on_tokens(row, text)` is called on the device thread.
-        """
-        cancelled = threading.Event()
-        try:
-            return await self._submit(
-                lambda: self.model.generate(
-                    rows, on_tokens=on_tokens, is_cancelled=cancelled.is_set
-                ),
-                cancelled,
-            )
-        finally:
-            cancelled.set()
+        """Answer every row. `on_tokens(row, text)` is called on the device thread."""
+        message = Generate(next(self._ids), tuple(rows))
+        results: list[GenerationResult] = await self._send(message, on_tokens=on_tokens)
+        return results
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a text, whatever the device does. Raises `ContextTooLong`."""
-        return await asyncio.to_thread(self.model.text_ids, text)
+        return await asyncio.to_thread(self.device.text_ids, text)
+
+    async def reach(
+        self,
+        wordings: Sequence[str],
+        not_for: Sequence[str],
+        *,
+        questions: Sequence[str],
+        limit: int,
+    ) -> Reach:
+        """Where an edit with these wordings will apply, whatever the device does meanwhile."""
+        return await asyncio.to_thread(
+            self.device.reach, wordings, not_for, questions=questions, limit=limit
+        )
 
     async def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
         """The base model's log-probabilities of a text. Raises the library's `RequestError`s."""
-        return await self._submit(lambda: self.model.text_logprobs(ids, top=top))
+        judged: list[TokenLogprob] = await self._send(Judge(next(self._ids), tuple(ids), top))
+        return judged
 
     async def attribute(self, image: ImageArray, prompt: str, *, token: int) -> Attribution:
-        """Attribute one token. Cancelling the awaiting task stops the device within one chunk."""
-        cancelled = threading.Event()
-        try:
-            return await self._submit(
-                lambda: attribute(
-                    self.model, image, prompt, token=token, is_cancelled=cancelled.is_set
-                ),
-                cancelled,
-            )
-        finally:
-            cancelled.set()
+        """Attribute one token of the base model's answer."""
+        found: Attribution = await self._send(Attribute(next(self._ids), image, prompt, token))
+        return found
 
     async def refine(self, edit_id: str, wanted: Sequence[Wanted], *, max_steps: int) -> Refinement:
-        """Refine one expert. Cancelling the awaiting task stops the device within one step."""
-        cancelled = threading.Event()
-        try:
-            return await self._submit(
-                lambda: self.model.refine(
-                    edit_id,
-                    wanted,
-                    max_steps=max_steps,
-                    objective=self._refine_objective,
-                    is_cancelled=cancelled.is_set,
-                ),
-                cancelled,
-            )
-        finally:
-            cancelled.set()
+        """Refine one expert, towards what the server is set to aim at."""
+        message = Refine(next(self._ids), edit_id, tuple(wanted), max_steps, self._refine_objective)
+        refined: Refinement = await self._send(message)
+        return refined
 
-    async def _submit(
-        self, work: Callable[[], Result], cancelled: threading.Event | None = None
-    ) -> Result:
-        job = _Job(work, cancelled or threading.Event())
-        self._jobs.put(job)
+    # --- messages ---------------------------------------------------------------------------
+
+    async def _send(
+        self,
+        message: Request,
+        *,
+        on_tokens: OnTokens | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """The result of one request. Whoever stops waiting for it calls it off."""
+        pending = _Pending(on_tokens, on_progress)
+        # So that whoever gives up waiting leaves it to the device to end it.
+        pending.future.set_running_or_notify_cancel()
+        self._pending[message.id] = pending
+        self.device.post(message)
         try:
             async with self.waits.wait():
-                return await asyncio.wrap_future(job.future)
+                return await asyncio.wrap_future(pending.future)
         except TimeoutError as error:
             if not self.waits.is_over:  # the work's own
                 raise
@@ -257,19 +223,28 @@ class InferenceEngine:
             logger.error("%s; %d times since the start", error.message, self.not_finite)
             raise
         finally:
-            job.cancelled.set()
+            if self._pending.pop(message.id, None) is not None:
+                self.device.post(Cancel(message.id))
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.begin()
-            del job  # holds a picture
-        logger.debug("device thread ends")
-
-    def _let_others_go_first(self) -> None:
-        """On the device thread, inside a job: run those that wait now, but none that come later."""
-        for _ in range(self._jobs.qsize()):
-            job = self._jobs.get()
-            if job is None:  # told to stop: after this job, as it was going to be
-                self._jobs.put(None)
+    def _receive(self, reply: Reply) -> None:
+        """On the device thread, which must not suffer from what is done here."""
+        pending = self._pending.get(reply.id)
+        if pending is None:  # nobody waits for it any more
+            return
+        try:
+            if isinstance(reply, Text):
+                if pending.on_tokens is not None:
+                    pending.on_tokens(reply.row, reply.text)
                 return
-            job.begin()
+            if isinstance(reply, Progress):
+                if pending.on_progress is not None:
+                    pending.on_progress(reply.done, reply.total, reply.loss)
+                return
+        except Exception as error:  # noqa: BLE001 - its own listener's, and so its own end
+            reply = Failed(reply.id, error)
+            self.device.post(Cancel(reply.id))
+        self._pending.pop(reply.id, None)
+        if isinstance(reply, Done):
+            pending.future.set_result(reply.result)
+        elif isinstance(reply, Failed):
+            pending.future.set_exception(reply.error)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.device.facts import ModelFacts
 from app.images import decode_png
 from app.store.artifacts import ArtifactShelf, Fingerprints
 from app.store.database import Database
@@ -20,11 +22,13 @@ from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
 from app.store.ledger import Ledger
 from app.store.picture_keys import PictureKeys
-from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
 from editing_core.identity import image_digest
+from editing_core.types import ImageArray
 
 logger = logging.getLogger(__name__)
+
+ImageKeyOf = Callable[[ImageArray], NDArray[np.float32]]
 
 _BATCH = 1000
 _NAMED = 5
@@ -43,21 +47,21 @@ class Recovered:
     snapshot: Snapshot
 
 
-def recover(log: EditLog, jobs: JobLog, model: EditableModel, *, database: Database) -> Recovered:
+def recover(
+    log: EditLog, jobs: JobLog, facts: ModelFacts, image_key: ImageKeyOf, *, database: Database
+) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged row or artifact only
-    takes its own edit out of service."""
+    takes its own edit out of service. `image_key` is the loaded model's."""
     checked = log.audit()
     for damage in checked.damage:
         logger.error("%s", damage)
     log.confirm(checked)
     ledger, last = checked.ledger, checked.last
     keys = PictureKeys(
-        log,
-        made_by=f"{model.backbone_fingerprint} {model.eyes_fingerprint}",
-        make=partial(_key_of, model),
+        log, made_by=f"{facts.backbone} {facts.eyes}", make=partial(_key_of, image_key)
     )
     keys.load(database)
-    shelf = ArtifactShelf(log, fingerprints_of(model), keys)
+    shelf = ArtifactShelf(log, fingerprints_of(facts), keys)
     edit_ids = ledger.ids()
     active = set(ledger.active())
     entries = [
@@ -67,7 +71,7 @@ def recover(log: EditLog, jobs: JobLog, model: EditableModel, *, database: Datab
         if entry.edit_id in active
     ]
     keys.save(database)
-    empty = model.empty_snapshot()
+    empty = facts.empty_snapshot()
     snapshot = empty.evolve(ledger.head, activate=entries) if ledger.head else empty
     _tell_of_stale(shelf, ledger)
     logger.info(
@@ -87,9 +91,9 @@ def recover(log: EditLog, jobs: JobLog, model: EditableModel, *, database: Datab
     )
 
 
-def _key_of(model: EditableModel, png: bytes) -> tuple[str, NDArray[np.float32]]:
+def _key_of(image_key: ImageKeyOf, png: bytes) -> tuple[str, NDArray[np.float32]]:
     pixels = decode_png(png)
-    return image_digest(pixels), model.image_key(pixels)
+    return image_digest(pixels), image_key(pixels)
 
 
 def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
@@ -109,10 +113,5 @@ def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:
     )
 
 
-def fingerprints_of(model: EditableModel) -> Fingerprints:
-    return Fingerprints(
-        model.backbone_fingerprint,
-        model.router_fingerprint,
-        model.editor_fingerprints,
-        model.eyes_fingerprint,
-    )
+def fingerprints_of(facts: ModelFacts) -> Fingerprints:
+    return Fingerprints(facts.backbone, facts.router, facts.editors, facts.eyes)

@@ -10,10 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from app.access.keyring import Keyring
+from app.admission import Admission
+from app.device.facts import ModelFacts
+from app.device.thread import DeviceThread
 from app.edits.queue import EditQueue
 from app.engine import InferenceEngine
 from app.errors import (
@@ -135,24 +139,31 @@ class Runtime:
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
+        settings, facts = self.settings, ModelFacts.of(model)
         self._engine = InferenceEngine(
-            model,
-            queue_limit=self.settings.queue_limit,
-            refine_objective=self.settings.refine_objective,
+            facts,
+            partial(
+                DeviceThread,
+                model,
+                rows_at_once=settings.batch_rows,
+                tokens_at_once=settings.batch_tokens,
+            ),
+            admission=Admission(requests=settings.queue_limit, tokens=settings.queue_tokens),
+            refine_objective=settings.refine_objective,
         )
         self._engine.start()
         self._service = EditingService(
             engine=self._engine,
             decoder=self._decoder,
             history=history,
-            model_name=self.settings.model_name,
-            default_editor=self.settings.editor or model.default_editor,
-            refine_steps=self.settings.refine_steps,
+            model_name=settings.model_name,
+            default_editor=settings.editor or facts.default_editor,
+            refine_steps=settings.refine_steps,
             job_log=jobs,
             metrics=self.metrics,
             feedback=feedback,
-            edit_wait_s=self.settings.edit_wait_s,
-            edit_limit=self.settings.queue_limit,
+            edit_wait_s=settings.edit_wait_s,
+            edit_limit=settings.queue_limit,
         )
         if self.state == "starting":
             if resumes_edits:
@@ -177,7 +188,10 @@ class Runtime:
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        history = History(log, recover(log, jobs, model, database=self._database))
+        recovered = recover(
+            log, jobs, ModelFacts.of(model), model.image_key, database=self._database
+        )
+        history = History(log, recovered)
         feedback = FeedbackDesk(
             FeedbackLog(self._database),
             answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),

@@ -108,6 +108,15 @@ class Settings(BaseSettings):
     )
     batch_limit: int = Field(1000, ge=1, description="Edits in one request to /edits/batch.")
     queue_limit: int = Field(64, ge=1, description="Requests waiting or running before 429.")
+    queue_tokens: int = Field(
+        131_072, ge=1, description="Tokens that those requests may come to before 429."
+    )
+    batch_rows: int = Field(32, ge=1, description="Questions answered at one time.")
+    batch_tokens: int = Field(
+        16_384,
+        ge=1,
+        description="Tokens that those may come to, kept as keys and values.",
+    )
     body_timeout_s: float = Field(
         30.0, gt=0, description="How long a request's body may take to arrive before 408."
     )

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PreparedBatch, PromptRow
+from editing_core.backbones.batch import PreparedBatch, PreparedRow, PromptRow
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
+from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.cache import can_join
+from editing_core.batching.rows import Key
 from editing_core.checkpoint import EMBEDDED
 from editing_core.choosing import logprobs_of
 from editing_core.config import MAX_TARGET_TOKENS, Placement
@@ -101,6 +104,8 @@ class EditableModel:
         self.router = router
         self.editors = dict(editors)
         self.questions = questions
+        self.rows_join = can_join(backbone.new_cache())
+        """Whether a row may decode beside others that came before it; else it decodes alone."""
 
     @classmethod
     def load(
@@ -308,9 +313,7 @@ class EditableModel:
         """
         if not rows:
             return []
-        for row in rows:
-            self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
-        batch = self.backbone.prepare([row.as_prompt for row in rows])
+        batch = self.backbone.collate([self.prepare(row) for row in rows])
         edited = self.edited_pass(batch, [row.snapshot for row in rows])
         return run(
             self.backbone,
@@ -320,6 +323,27 @@ class EditableModel:
             on_tokens=on_tokens,
             is_cancelled=is_cancelled,
         )
+
+    def prepare(self, row: GenerationRow) -> PreparedRow:
+        """What `begin` takes of a row: its tokens, and its pictures looked at.
+
+        Raises the library's `RequestError`s.
+        """
+        self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
+        return self.backbone.prepare_row(row.as_prompt)
+
+    @torch.no_grad()
+    def begin(
+        self, prepared: Sequence[PreparedRow], rows: Mapping[Key, GenerationRow]
+    ) -> DecodeBatch[Key]:
+        """Prefill `rows`, by the caller's names for them, and hand them on for decoding.
+
+        `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.
+        """
+        batch = self.backbone.collate(prepared)
+        edited = self.edited_pass(batch, [row.snapshot for row in rows.values()])
+        samplings = [row.sampling for row in rows.values()]
+        return DecodeBatch.begin(self.backbone, batch, edited, list(rows), samplings)
 
     @torch.no_grad()
     def token_logits(self, row: GenerationRow, token_ids: Sequence[int]) -> Tensor:

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from editing_core.backbones.batch import PreparedBatch, PreparedRow
 from editing_core.backbones.passes import Tap
+from editing_core.decode_taps import DecodeTaps
 from editing_core.errors import StaleArtifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
+from editing_core.routing.base import Query
 from editing_core.routing.wordings import TextMatch
 from editing_core.states import RoutingStates
-from editing_core.types import EditArtifact, RoutingDecision, Rows
+from editing_core.types import EditArtifact, RoutingDecision
 
 
 class Routes(Protocol):
@@ -39,14 +41,7 @@ class Routes(Protocol):
         self, image_key: NDArray[np.float32], snapshot: Snapshot
     ) -> list[tuple[str, float]]: ...
 
-    def route(
-        self,
-        query: RoutingStates,
-        survivors: Sequence[tuple[str, float]],
-        snapshot: Snapshot,
-        *,
-        match: TextMatch | None = None,
-    ) -> RoutingDecision: ...
+    def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]: ...
 
     def refuse(
         self, survivors: Sequence[tuple[str, float]], match: TextMatch
@@ -63,10 +58,11 @@ CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
-    `decisions[b]` is row b's, complete once prefill ran. `compare` (None: the router's own textual
-    keys decide) and `read_words` run at once, for rows whose picture finds anything; so does
-    `read_pictures`, for those of conversations: they are routed as if asked alone. `check` is
-    called with the id and the artifact of each edit that is about to act and may refuse it.
+    `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran.
+    `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
+    whose picture finds anything; so does `read_pictures`, for those of conversations: they are
+    routed as if asked alone. `check` is called with the id and the artifact of each edit that is
+    about to act and may refuse it.
     """
 
     def __init__(
@@ -86,7 +82,8 @@ class EditedPass:
         self._router = router
         self._editors = editors
         self._check = check
-        self._fused: dict[int, Fused] = {}
+        self.fused: dict[int, Fused] = {}
+        self._decode_taps: DecodeTaps | None = None
         self.decisions = [RoutingDecision()] * len(batch.rows)
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
         self._matches: dict[int, TextMatch] = {}
@@ -112,40 +109,29 @@ class EditedPass:
             b: 1 - self._batch.padding[b] - self._batch.rows[b].spans.last_prompt
             for b in self._survivors
         }
-        columns = self._batch.pictures
-        return {
-            layer: self._tap(layer, first_steps, self._batch.padding, columns) for layer in layers
-        }
+        return {layer: self._tap(layer, first_steps) for layer in layers}
 
     def decode_taps(self, step: int) -> dict[int, Tap] | None:
         """Taps for one new token a row, whose step is `step` (2 for the first generated one)."""
-        layers = {
-            layer
-            for fused in self._fused.values()
-            for layer, interventions in fused.items()
-            # What changed a picture's rows reaches later tokens through the cache.
-            if any(intervention.positions != "vision" for intervention in interventions)
-        }
-        if not layers:
-            return None
-        no_padding = [0] * len(self._batch.rows)
-        steps = dict.fromkeys(self._fused, step)
-        return {layer: self._tap(layer, steps, no_padding, {}) for layer in layers}
+        if self._decode_taps is None:
+            self._decode_taps = DecodeTaps(self.fused, device=self._batch.input_ids.device)
+        ids = self._batch.input_ids
+        return self._decode_taps.at(ids.new_full((len(ids),), step))
 
-    def _tap(
-        self,
-        layer: int,
-        first_steps: Mapping[int, int],
-        padding: Sequence[int],
-        columns: Mapping[int, Rows],
-    ) -> Tap:
+    def _tap(self, layer: int, first_steps: Mapping[int, int]) -> Tap:
         def tap(hidden: Tensor) -> Tensor | None:
             if layer == self._router.layer and self._survivors:
                 self._route(hidden)
-            rows = {b: fused[layer] for b, fused in self._fused.items() if layer in fused}
+            rows = {b: fused[layer] for b, fused in self.fused.items() if layer in fused}
             if not rows:
                 return None
-            return apply(hidden, rows, first_steps=first_steps, padding=padding, pictures=columns)
+            return apply(
+                hidden,
+                rows,
+                first_steps=first_steps,
+                padding=self._batch.padding,
+                pictures=self._batch.pictures,
+            )
 
         return tap
 
@@ -171,6 +157,7 @@ class EditedPass:
     def _route(self, hidden: Tensor) -> None:
         """Decide for every row with survivors; then there is nothing left to decide."""
         columns = self._batch.pictures
+        queries: dict[int, Query] = {}
         for b, survivors in self._survivors.items():
             snapshot = self._snapshots[b]
             assert snapshot is not None
@@ -178,11 +165,12 @@ class EditedPass:
             if seen is None:
                 seen = hidden[b, columns[b]].float()
             states = RoutingStates(image=seen, words=self._words[b])
-            match = self._matches.get(b)
-            decision = self._router.route(states, survivors, snapshot, match=match)
+            queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
+        decisions = self._router.route_each(list(queries.values()))
+        for b, decision in zip(queries, decisions, strict=True):
             self.decisions[b] = decision
             if decision.applied:
-                self._fused[b] = self._fuse(b, decision)
+                self.fused[b] = self._fuse(b, decision)
         self._survivors = {}
 
     def _fuse(self, b: int, decision: RoutingDecision) -> Fused:

@@ -65,7 +65,7 @@ class GenerationRow:
         return PromptRow(self.prompt, self.image, turns=self.turns, ids=self.ids)
 
 
-class _Writer:
+class Writer:
     """One row's way to its end: picks tokens, knows when to stop, and gives out text."""
 
     def __init__(self, sampling: Sampling, *, backbone: Backbone, prompt_tokens: int) -> None:
@@ -80,12 +80,12 @@ class _Writer:
         self._ids: list[int] = []
         self.finish_reason: FinishReason | None = "length" if self._limit < 1 else None
 
-    def choose(self, logits: Tensor) -> int:
-        """The next token, from float32 logits `[vocab]`."""
-        return self._chooser.choose(logits)
+    def take(self, logits: Tensor) -> tuple[int, str]:
+        """The next token, from float32 logits `[vocab]`, and the text that became certain."""
+        token = self._chooser.choose(logits)
+        return token, self._push(token)
 
-    def push(self, token: int) -> str:
-        """Take one token; return the text that became certain."""
+    def _push(self, token: int) -> str:
         self._ids.append(token)
         if token in self._stop_token_ids:
             self.finish_reason = "stop"
@@ -127,7 +127,7 @@ def run(
     and `NotFinite` where a row's next token cannot be chosen: the model gave NaN or infinity.
     """
     writers = [
-        _Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids))
+        Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids))
         for row, sampling in zip(batch.rows, samplings, strict=True)
     ]
     raise_if(is_cancelled)
@@ -140,8 +140,7 @@ def run(
         for b, writer in enumerate(writers):
             if writer.finish_reason is not None:
                 continue
-            tokens[b] = writer.choose(logits[b])
-            delta = writer.push(tokens[b])
+            tokens[b], delta = writer.take(logits[b])
             if delta and on_tokens is not None:
                 on_tokens(b, delta)
         if all(writer.finish_reason is not None for writer in writers):
@@ -163,15 +162,25 @@ def refuse_not_finite(
 
     A token that cannot be chosen may have minus infinity; NaN anywhere, or infinity, is no answer.
     """
-    finite = logits.amax(-1).isfinite().tolist()
+    finite = are_finite(logits)
     for b in rows:
         if not finite[b]:
-            acting = tuple(c.edit_id for c in decisions[b].applied) if decisions else ()
-            with_edits = f" with the edits {', '.join(acting)}" if acting else ""
-            raise NotFinite(
-                f"the model gave no numbers for this question{with_edits} (NaN or infinity)",
-                edits=acting,
-            )
+            raise not_finite(decisions[b] if decisions else RoutingDecision())
+
+
+def are_finite(logits: Tensor) -> list[bool]:
+    """Which rows of `[batch, vocab]` have a best token."""
+    found: list[bool] = logits.amax(-1).isfinite().tolist()
+    return found
+
+
+def not_finite(decision: RoutingDecision) -> NotFinite:
+    """The error of a row that has none, naming the edits that act on it."""
+    acting = tuple(c.edit_id for c in decision.applied)
+    with_edits = f" with the edits {', '.join(acting)}" if acting else ""
+    return NotFinite(
+        f"the model gave no numbers for this question{with_edits} (NaN or infinity)", edits=acting
+    )
 
 
 def raise_if(is_cancelled: IsCancelled | None) -> None:

@@ -57,7 +57,7 @@ class EditCreation:
         watch, editor = Stopwatch(), self._editor(order.editor)
         async with self._decoder.open(image) as decoded:
             request = order.request(decoded.pixels)
-            await asyncio.to_thread(self._engine.model.validate, request, editor=editor)
+            await self._engine.validate(request, editor=editor)
             stored = await asyncio.to_thread(_stored, decoded)
         edit = Edit(
             id=self._history.next_id(),
@@ -85,7 +85,7 @@ class EditCreation:
 
     def _editor(self, name: str | None) -> str:
         chosen = name or self._default_editor
-        known = self._engine.model.editors
+        known = self._engine.facts.editors
         if chosen is None:
             raise UnsupportedParameter(
                 "This model has no editor that fits, so it answers but takes no edits.",
@@ -164,7 +164,7 @@ class EditCreation:
 
     def _is_outdated(self, made: Made, base: Snapshot) -> bool:
         present = self._history.snapshot
-        keys, tau = [made.entry.artifact.key.image], self._engine.model.router.tau
+        keys, tau = [made.entry.artifact.key.image], self._engine.facts.tau
         return present is not base and near(keys, base, tau) != near(keys, present, tau)
 
     def _changes(self, edit: Edit) -> tuple[Change, ...]:

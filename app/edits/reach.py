@@ -6,15 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.device.reach import Reach
 from app.edits.catalogue import Catalogue
 from app.edits.wordings import checked, tidied
 from app.engine import InferenceEngine
 from app.errors import NoQuestionEncoder
 from app.store.ledger import Scope
 from editing_core.identity import slot_prompt
-from editing_core.questions.encoder import QuestionEncoder
-from editing_core.questions.neighbours import neighbours
-from editing_core.routing.reach import Reached, Wordings, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +28,12 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """`asked` in the order of the request; `will` by gate, the surest first; `will_not` too, so
-    that what comes nearest stands on top."""
+class Preview:
+    """`prompt` and `rho` by which `reach` was told."""
 
     prompt: str
     rho: float
-    asked: list[Reached]
-    will: list[Reached]
-    will_not: list[Reached]
+    reach: Reach
 
 
 class ScopePreview:
@@ -49,16 +44,22 @@ class ScopePreview:
         self._catalogue = catalogue
         self._turn = asyncio.Lock()
 
-    async def look(self, asked: Asked) -> Reach:
+    async def look(self, asked: Asked) -> Preview:
         """Raises `NoQuestionEncoder`, `EditNotFound`, and `InvalidField` for a scope that no edit
         can have."""
-        encoder = self._engine.model.questions
+        encoder = self._engine.facts.questions
         if encoder is None:
             raise NoQuestionEncoder("This server compares questions without a question encoder.")
         prompt, scope = await self._subject(asked)
         with self._engine.ticket():
             async with self._turn:
-                return await asyncio.to_thread(self._look, encoder, prompt, scope, asked)
+                found = await self._engine.reach(
+                    (prompt, *scope.rephrases),
+                    scope.not_for,
+                    questions=asked.questions,
+                    limit=asked.limit,
+                )
+        return Preview(prompt, encoder.rho, found)
 
     async def _subject(self, asked: Asked) -> tuple[str, Scope]:
         prompt, present = asked.prompt or "", Scope()
@@ -68,21 +69,6 @@ class ScopePreview:
         rephrases = _with(present.rephrases, tidied(asked.rephrases, "rephrases"))
         not_for = _with(present.not_for, tidied(asked.not_for, "not_for"))
         return prompt, checked(prompt, Scope(rephrases, not_for))
-
-    def _look(self, encoder: QuestionEncoder, prompt: str, scope: Scope, asked: Asked) -> Reach:
-        edit = Wordings((prompt, *scope.rephrases), scope.not_for)
-        prefer = self._engine.model.router.thresholds.prefer
-        own = set(map(slot_prompt, (*edit.wordings, *edit.not_for)))
-        near = [text for text in neighbours(encoder, prompt) if slot_prompt(text) not in own]
-        found = reach(encoder, edit, near, prefer=prefer)
-        found.sort(key=lambda each: -each.gate)
-        return Reach(
-            prompt=prompt,
-            rho=encoder.line.rho[prefer],
-            asked=reach(encoder, edit, asked.questions, prefer=prefer),
-            will=[each for each in found if each.applies][: asked.limit],
-            will_not=[each for each in found if not each.applies][: asked.limit],
-        )
 
 
 def _with(present: Sequence[str], added: Sequence[str]) -> tuple[str, ...]:

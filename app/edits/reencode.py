@@ -94,7 +94,7 @@ class Reencoder:
         await to_the_end(self._commit(stale, made, found, caller))
 
     def _editor(self, name: str) -> str:
-        known = self._engine.model.editors
+        known = self._engine.facts.editors
         chosen = name if name in known else self._default_editor
         if chosen is None or chosen not in known:
             raise StartupError(

@@ -191,7 +191,7 @@ class Scoping:
             return True
         if history.ledger.revision(edit.id) > base.version:  # its keys or expert are others by now
             return True
-        keys, tau = [made.entry.artifact.key.image], self._engine.model.router.tau
+        keys, tau = [made.entry.artifact.key.image], self._engine.facts.tau
         return present is not base and near(keys, base, tau) != near(keys, present, tau)
 
     # --- an earlier version's scopes --------------------------------------------------------

@@ -93,7 +93,7 @@ class Switching:
         retired = [c.edit_id for c in changes if c.edit_id in base.entries]
         if not entries:
             return
-        tau = self._engine.model.router.tau
+        tau = self._engine.facts.tau
         with self._engine.ticket():
             damaged = await self._teller.tell(
                 conflicts(entries, base=base, retired=retired, tau=tau), watch=Stopwatch()
@@ -116,7 +116,7 @@ class Switching:
         """None if what was checked is no longer so."""
         history = self._history
         async with history.lock:
-            keys, tau = [e.artifact.key.image for e in entries], self._engine.model.router.tau
+            keys, tau = [e.artifact.key.image for e in entries], self._engine.facts.tau
             present = history.snapshot
             if present is not base and near(keys, base, tau) != near(keys, present, tau):
                 return None

@@ -15,10 +15,10 @@ from app.store.edit_log import EditLog
 from app.store.ledger import Scope
 from app.timing import Stopwatch
 from app.verification import StoryTeller
-from editing_core.editable_model import GenerationRow
 from editing_core.errors import ArtifactCorrupt, NotFinite
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.generation import GenerationRow
 from editing_core.types import EditArtifact, EditRequest, OnProgress, Sampling
 from editing_core.verification import Verification, verify
 
@@ -117,8 +117,8 @@ class EditMaker:
             made.entry,
             base=base,
             retired=retired,
-            tau=self._engine.model.router.tau,
-            stock=self._engine.model.stock_questions,
+            tau=self._engine.facts.tau,
+            stock=self._engine.facts.stock_questions,
             max_steps=self._refine_steps,
         )
         try:

@@ -20,36 +20,35 @@ router = APIRouter(tags=["versions"])
 
 @router.get("/versions", summary="What is running", dependencies=[Depends(query_of(NoQuery))])
 async def versions(service: CurrentService) -> Versions:
-    model, snapshot = service.engine.model, service.history.snapshot
-    placement, router_ = model.backbone.placement, model.router
+    facts, snapshot = service.engine.facts, service.history.snapshot
     return Versions(
         version=snapshot.version,
         active_edits=len(snapshot.entries),
         stale_edits=service.history.count_stale(),
         backbone=BackboneView(
             name=service.model_name,
-            fingerprint=model.backbone_fingerprint,
-            device=str(placement.device),
-            dtype=placement.dtype_name,
-            quantization=placement.quantization,
+            fingerprint=facts.backbone,
+            device=facts.device,
+            dtype=facts.dtype,
+            quantization=facts.quantization,
         ),
         router=RouterView(
-            fingerprint=model.router_fingerprint,
-            tau=router_.tau,
-            rho=router_.rho,
-            false_fire_rate=router_.false_fire_rate,
-            image_key_model=router_.image_key_model,
+            fingerprint=facts.router,
+            tau=facts.tau,
+            rho=facts.rho,
+            false_fire_rate=facts.false_fire_rate,
+            image_key_model=facts.image_key_model,
         ),
         question_encoder=None
-        if model.questions is None
+        if facts.questions is None
         else QuestionEncoderView(
-            fingerprint=model.questions.fingerprint,
-            prefer=router_.thresholds.prefer,
-            rho=model.questions.line.rho[router_.thresholds.prefer],
+            fingerprint=facts.questions.fingerprint,
+            prefer=facts.questions.prefer,
+            rho=facts.questions.rho,
         ),
-        eyes=EyesView(fingerprint=model.eyes_fingerprint) if model.eyes_fingerprint else None,
+        eyes=EyesView(fingerprint=facts.eyes) if facts.eyes else None,
         editors={
             name: EditorView(fingerprint=fingerprint, default=name == service.default_editor)
-            for name, fingerprint in model.editor_fingerprints.items()
+            for name, fingerprint in facts.editors.items()
         },
     )

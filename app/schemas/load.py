@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from app.engine import OverloadStatus
+from app.admission import OverloadStatus
 
 
 class LoadView(BaseModel):

@@ -7,11 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 
-from app.edits.reach import Asked, Reach
+from app.device.reach import Reached
+from app.edits.reach import Asked, Preview
 from app.errors import InvalidField, MissingField
 from app.schemas.base import Prompt, Request
 from app.schemas.edits import Wordings
-from editing_core.routing.reach import Reached
 
 
 class ReachRequest(Request):
@@ -77,11 +77,11 @@ class ReachView(BaseModel):
     will_not: list[ReachedView]
 
     @classmethod
-    def of(cls, found: Reach) -> Self:
+    def of(cls, found: Preview) -> Self:
         return cls(
             prompt=found.prompt,
             rho=found.rho,
-            asked=ReachedView.all_of(found.asked),
-            will=ReachedView.all_of(found.will),
-            will_not=ReachedView.all_of(found.will_not),
+            asked=ReachedView.all_of(found.reach.asked),
+            will=ReachedView.all_of(found.reach.will),
+            will_not=ReachedView.all_of(found.reach.will_not),
         )

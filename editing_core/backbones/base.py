@@ -237,27 +237,33 @@ class Backbone(DecoderPasses):
         Raises `ContextTooLong`, `TargetNotEncodable` and `TurnsNotWritable`, and `RequestError` for
         several pictures where the family takes one.
         """
-        prepared = []
-        for row in rows:
-            if row.target is not None and row.target_ids:
-                raise ValueError("a row has either a target or target_ids")
-            if row.ids or row.turns:
-                prepared.append(self._text(row.ids) if row.ids else self._conversation(row))
-                continue
-            answer = row.target_ids
-            if row.target is not None:
-                answer = self.chat.encode_target(row.target)
-            features = self._features_of(row)
-            laid_out = self.lay_out(
-                row.prompt,
-                has_image=features is not None,
-                target_ids=answer,
-                pictures=() if features is None else features.pictures,
-            )
-            if features is not None:
-                features = self.for_prompt(features, row.prompt)
-            prepared.append(replace(laid_out, features=features))
-        return collate(prepared, pad_token_id=self.pad_token_id, device=self.device)
+        return self.collate([self.prepare_row(row) for row in rows])
+
+    def collate(self, rows: Sequence[PreparedRow]) -> PreparedBatch:
+        """Pad prepared rows on the left, on this device."""
+        return collate(rows, pad_token_id=self.pad_token_id, device=self.device)
+
+    def prepare_row(self, row: PromptRow) -> PreparedRow:
+        """One row of what `prepare` makes, and what it raises."""
+        if row.target is not None and row.target_ids:
+            raise ValueError("a row has either a target or target_ids")
+        if row.ids:
+            return self._text(row.ids)
+        if row.turns:
+            return self._conversation(row)
+        answer = row.target_ids
+        if row.target is not None:
+            answer = self.chat.encode_target(row.target)
+        features = self._features_of(row)
+        laid_out = self.lay_out(
+            row.prompt,
+            has_image=features is not None,
+            target_ids=answer,
+            pictures=() if features is None else features.pictures,
+        )
+        if features is not None:
+            features = self.for_prompt(features, row.prompt)
+        return replace(laid_out, features=features)
 
     @torch.no_grad()
     def word_states(self, rows: Sequence[PreparedRow], layer: int) -> list[Tensor]:
@@ -268,7 +274,7 @@ class Backbone(DecoderPasses):
         """
         texts = [_without_picture(row.alone or row) for row in rows]
         distinct = {text.ids: text for text in texts}
-        batch = collate(list(distinct.values()), pad_token_id=self.pad_token_id, device=self.device)
+        batch = self.collate(list(distinct.values()))
         hidden = self.lower(batch, layer)
         found: dict[tuple[int, ...], Tensor] = {}
         for b, text in enumerate(batch.rows):

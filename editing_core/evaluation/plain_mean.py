@@ -8,33 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from editing_core.routing.router import Memory, Router
+from editing_core.routing.base import Query
+from editing_core.routing.router import Router
 from editing_core.routing.wordings import TextMatch
-from editing_core.states import RoutingStates
-from editing_core.types import RoutingDecision
+from editing_core.types import Candidate, RoutingDecision
 
 
 class PlainMean(Router):
     """See the module's docstring."""
 
-    def route(
-        self,
-        query: RoutingStates,
-        survivors: Sequence[tuple[str, float]],
-        snapshot: Memory,
-        *,
-        match: TextMatch | None = None,
-    ) -> RoutingDecision:
+    def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]:
         """As the router decides, but the text neither drops nor weighs."""
-        del match
-        found = super().route(query, survivors, snapshot).candidates
-        seen = [c for c in found if c.outcome != "below_sentinel"]
-        rest = tuple(c for c in found if c.outcome == "below_sentinel")
-        mean = [replace(c, weight=1.0 / len(seen), outcome="applied") for c in seen]
-        return RoutingDecision(candidates=(*mean, *rest))
+        without = [replace(query, match=None) for query in queries]
+        return [_equally(decision.candidates) for decision in super().route_each(without)]
 
     def refuse(self, survivors: Sequence[tuple[str, float]], match: TextMatch) -> None:
         """No text is refused."""
+
+
+def _equally(found: Sequence[Candidate]) -> RoutingDecision:
+    """Whatever passed the sentinel acts, all alike."""
+    seen = [c for c in found if c.outcome != "below_sentinel"]
+    rest = tuple(c for c in found if c.outcome == "below_sentinel")
+    mean = [replace(c, weight=1.0 / len(seen), outcome="applied") for c in seen]
+    return RoutingDecision(candidates=(*mean, *rest))
 
 
 def plain_mean(router: Router) -> PlainMean:

@@ -77,14 +77,12 @@ class FreeIntervention:
     def __init__(self, experts: Sequence[tuple[FreeExpert, float]]) -> None:
         if not experts:
             raise ValueError("an intervention needs at least one expert")
-        self._down = torch.cat([expert.down for expert, _ in experts])
-        self._bias = torch.cat([expert.bias for expert, _ in experts])
-        self._up = torch.cat([expert.up for expert, _ in experts])
-        self._weight = torch.cat([torch.full_like(expert.bias, w) for expert, w in experts])
+        self.down = torch.cat([expert.down for expert, _ in experts])
+        self.bias = torch.cat([expert.bias for expert, _ in experts])
+        self.up = torch.cat([expert.up for expert, _ in experts])
+        self.weight = torch.cat([torch.full_like(expert.bias, w) for expert, w in experts])
 
     def residual(self, states: Tensor, steps: Tensor) -> Tensor:
         """What to add to `states` `[rows, hidden]`; `steps` plays no part in this form."""
         del steps
-        return free_residual(
-            states, down=self._down, bias=self._bias, up=self._up, weight=self._weight
-        )
+        return free_residual(states, down=self.down, bias=self.bias, up=self.up, weight=self.weight)

@@ -9,7 +9,7 @@ like a binary counter, so n edits made one at a time lie in at most log2(n) + 1 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
@@ -92,6 +92,10 @@ class Snapshot:
         """No edits; `dim` is the length of an image key."""
         return cls(version=version, dim=dim, entries={}, segments=())
 
+    def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[object, ...]]:
+        """Pickled without its indexes, which are filled anew."""
+        return _rebuilt, (self._version, self._dim, tuple(self._entries.values()))
+
     @property
     def version(self) -> int:
         """The last event applied."""
@@ -164,6 +168,12 @@ class Snapshot:
             entries=entries,
             segments=_compacted(self._dim, segments, entries),
         )
+
+
+def _rebuilt(version: int, dim: int, entries: Sequence[MemoryEntry]) -> Snapshot:
+    segments = (_segment(dim, entries),) if entries else ()
+    by_id = {entry.edit_id: entry for entry in entries}
+    return Snapshot(version=version, dim=dim, entries=by_id, segments=segments)
 
 
 def _segment(dim: int, entries: Sequence[MemoryEntry]) -> _Segment:

@@ -159,6 +159,21 @@ def mix_slots(logits: Tensor, up: Tensor, *, acting: Tensor, null: float = 0.0) 
     return (attention @ up) * acting.unsqueeze(-1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SlotGroup:
+    """Slots that one norm reads: `down`, `up` `[slots, hidden]`, the others `[slots]`.
+
+    `bias` has the weight of the slot's expert in it; `index` counts from 1 within its set.
+    """
+
+    norm: Norm
+    down: Tensor
+    up: Tensor
+    bias: Tensor
+    gamma: Tensor
+    index: Tensor
+
+
 class AlignedIntervention:
     """The slots of one row's experts, fused once at prefill and reused at every decode step.
 
@@ -184,12 +199,13 @@ class AlignedIntervention:
             raise ValueError(f"no norm named {', '.join(sorted(unknown))}")
         # Slots that share a norm share a matrix product; sorting is stable, so order is fixed.
         kept.sort(key=lambda pair: pair[0].norm)
-        self._groups: list[tuple[Norm, Tensor, Tensor, Tensor, Tensor]] = []
+        self.groups: dict[str, SlotGroup] = {}
+        """By the name of their norm."""
         for name in dict.fromkeys(expert.norm for expert, _ in kept):
             group = [(expert, weight) for expert, weight in kept if expert.norm == name]
-            self._groups.append((known[name], *_stack(group)))
-        self._up = torch.cat([expert.up.repeat(expert.sets, 1) for expert, _ in kept])
-        self._null = min(expert.null for expert, _ in kept)
+            self.groups[name] = _stack(group, known[name])
+        self._up = torch.cat([group.up for group in self.groups.values()])
+        self.null = min(expert.null for expert, _ in kept)
 
     def residual(self, states: Tensor, steps: Tensor) -> Tensor:
         """What to add to `states` `[rows, hidden]`, base states at the edit layer.
@@ -199,21 +215,27 @@ class AlignedIntervention:
         logits = torch.cat(
             [
                 slot_logits(
-                    norm(states, steps), steps, down=down, bias=bias, gamma=gamma, index=index
+                    group.norm(states, steps),
+                    steps,
+                    down=group.down,
+                    bias=group.bias,
+                    gamma=group.gamma,
+                    index=group.index,
                 )
-                for norm, down, bias, gamma, index in self._groups
+                for group in self.groups.values()
             ],
             dim=-1,
         )
-        return mix_slots(logits, self._up, acting=steps >= 1, null=self._null)
+        return mix_slots(logits, self._up, acting=steps >= 1, null=self.null)
 
 
-def _stack(group: Sequence[tuple[SlotExpert, float]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Concatenate experts into `down`, `bias` (log weight included), `gamma` and `index`."""
+def _stack(group: Sequence[tuple[SlotExpert, float]], norm: Norm) -> SlotGroup:
+    """Put experts that `norm` reads one after another."""
     down = torch.cat([expert.down for expert, _ in group])
     log_weights = torch.tensor([weight for _, weight in group], device=down.device).log()
     counts = [len(expert.down) for expert, _ in group]
     bias = torch.cat([e.bias + w for (e, _), w in zip(group, log_weights, strict=True)])
     gamma = torch.cat([e.gamma.expand(n) for (e, _), n in zip(group, counts, strict=True)])
     index = torch.cat([torch.arange(len(e.down), device=down.device) % len(e.up) for e, _ in group])
-    return down, bias, gamma, index + 1
+    up = torch.cat([expert.up.repeat(expert.sets, 1) for expert, _ in group])
+    return SlotGroup(norm=norm, down=down, up=up, bias=bias, gamma=gamma, index=index + 1)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -71,6 +71,31 @@ class Memory(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One row to be routed, from its prompt rows only.
+
+    `survivors` are what `hard_filter` let through of `snapshot`. With `match`, of them in their
+    order, texts are compared by the question encoder; the router's own textual keys decide without.
+    """
+
+    states: RoutingStates
+    survivors: Sequence[tuple[str, float]]
+    snapshot: Memory
+    match: TextMatch | None = None
+
+    @property
+    def keys(self) -> list[RoutingKey]:
+        """Of the survivors."""
+        return [self.snapshot.entries[edit_id].artifact.key for edit_id, _ in self.survivors]
+
+    @property
+    def cosines(self) -> Tensor:
+        """Of the survivors' image keys with the query's, float32 `[survivors]`."""
+        cosines = [cosine for _, cosine in self.survivors]
+        return torch.tensor(cosines, device=self.states.words.device)
+
+
 class RouterBase(nn.Module, StoredPart):
     """One router. Subclasses name their types and say `build`, `keys` and `scores`."""
 
@@ -115,6 +140,10 @@ class RouterBase(nn.Module, StoredPart):
     ) -> Scores:
         """How well each survivor's key fits the query; `image_cosines` float32 `[survivors]`."""
 
+    def scores_each(self, queries: Sequence[Query]) -> list[Scores]:
+        """`scores` of many queries, whose textual ones nobody reads where there is a match."""
+        return [self.scores(each.states, each.keys, each.cosines) for each in queries]
+
     @property
     def layer(self) -> int:
         """The decoder block whose output it reads."""
@@ -151,7 +180,6 @@ class RouterBase(nn.Module, StoredPart):
         """Every active edit whose image is near enough, with its cosine. Never top-k."""
         return snapshot.image_candidates(image_key, self.tau)
 
-    @torch.no_grad()
     def route(
         self,
         query: RoutingStates,
@@ -160,21 +188,26 @@ class RouterBase(nn.Module, StoredPart):
         *,
         match: TextMatch | None = None,
     ) -> RoutingDecision:
-        """Decide for one row, from its prompt rows only; highest weight first.
+        """`route_each` of one row."""
+        (decision,) = self.route_each([Query(query, survivors, snapshot, match)])
+        return decision
 
-        `survivors` are what `hard_filter` let through. A row without an image fires nothing. With
-        `match`, of the survivors in their order, texts are compared by the question encoder; the
-        router's own textual keys decide without.
-        """
-        if not survivors or not len(query.image):
-            return RoutingDecision()
-        entries = [snapshot.entries[edit_id] for edit_id, _ in survivors]
-        image = torch.tensor([cosine for _, cosine in survivors], device=query.words.device)
-        scores = self.scores(query, [entry.artifact.key for entry in entries], image)
-        targets = [entry.target for entry in entries]
-        if match is None:
+    @torch.no_grad()
+    def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]:
+        """Decide for each row; highest weight first. One without an image fires nothing."""
+        seeing = [each for each in queries if each.survivors and len(each.states.image)]
+        scores = dict(zip(map(id, seeing), self.scores_each(seeing), strict=True))
+        return [
+            self._decision(each, scores[id(each)]) if id(each) in scores else RoutingDecision()
+            for each in queries
+        ]
+
+    def _decision(self, query: Query, scores: Scores) -> RoutingDecision:
+        survivors, entries = query.survivors, query.snapshot.entries
+        targets = [entries[edit_id].target for edit_id, _ in survivors]
+        if query.match is None:
             return decide(survivors, scores, self.thresholds, targets=targets)
-        return self._decide(survivors, scores.visual, match, targets)
+        return self._decide(survivors, scores.visual, query.match, targets)
 
     def refuse(
         self, survivors: Sequence[tuple[str, float]], match: TextMatch

@@ -122,9 +122,12 @@ class VisualExtractor(nn.Module):
         out: Tensor = self.guide_think(slots + self.guide(slots, rows, mask))
         return out
 
-    def look_at(self, guided: Tensor, patches: Tensor) -> Tensor:
-        """`guided [batch, slots, width]` over `read_patches(...)` of as many pictures."""
-        return self.finish(self.look(guided, patches))
+    def look_at(self, guided: Tensor, patches: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`guided [batch, slots, width]` over `read_patches(...)` of as many pictures.
+
+        `mask` bool `[batch, patches]` is true on patches that exist.
+        """
+        return self.finish(self.look(guided, patches, mask))
 
     def finish(self, mixed: Tensor) -> Tensor:
         """What the slots saw, `[batch, slots, width]`, each as a vector of length 1."""

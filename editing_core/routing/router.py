@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from editing_core.routing.base import Memory, RouterBase
+from editing_core.routing.base import Memory, Query, RouterBase
 from editing_core.routing.decision import Scores, Thresholds
 from editing_core.routing.features import FeatureExtractor, Sentinel
 from editing_core.routing.scores import ScoreScales
@@ -43,8 +44,8 @@ class RouterConfig:
 
 @dataclass(frozen=True, slots=True)
 class QueryFeatures:
-    """A query's side of the scores: `text` a flattened key, `visual [slots, width]`,
-    `sentinel [slots]` its cosines with the sentinel's."""
+    """A query's side of the scores: `text` a flattened key, empty where words were not read,
+    `visual [slots, width]`, `sentinel [slots]` its cosines with the sentinel's."""
 
     text: Tensor
     visual: Tensor
@@ -91,31 +92,63 @@ class Router(RouterBase):
             visual=visual.cpu().numpy(),
         )
 
-    @torch.no_grad()
     def query_features(self, query: RoutingStates) -> QueryFeatures:
         """The query's textual and visual key and how much it looks like the sentinel."""
-        side = self.query_side
-        words = query.words[None]
-        guided = side.visual.guided(words)
-        pictures = torch.stack([query.image, self.sentinel.states])
-        seen = side.visual.look_at(guided.expand(2, -1, -1), side.visual.read_patches(pictures))
-        return QueryFeatures(
-            text=side.text(words)[0].flatten(),
-            visual=seen[0],
-            sentinel=(seen[0] * seen[1]).sum(-1),
-        )
+        (features,) = self._features([query], reads_words=True)
+        return features
 
     @torch.no_grad()
+    def _features(
+        self, queries: Sequence[RoutingStates], *, reads_words: bool
+    ) -> list[QueryFeatures]:
+        """Of many queries at once; the sentinel is looked at with each one's own words."""
+        side, count = self.query_side, len(queries)
+        words, said = _padded([query.words for query in queries])
+        patches, shown = _padded([query.image for query in queries])
+        guided = side.visual.guided(words, said)
+        seen = side.visual.look_at(guided, side.visual.read_patches(patches), shown)
+        fake = side.visual.read_patches(self.sentinel.states[None]).expand(count, -1, -1)
+        sentinel = (seen * side.visual.look_at(guided, fake)).sum(-1)
+        texts = side.text(words, said).flatten(1) if reads_words else words.new_zeros(count, 0)
+        return [QueryFeatures(*parts) for parts in zip(texts, seen, sentinel, strict=True)]
+
     def scores(
         self, query: RoutingStates, keys: Sequence[RoutingKey], image_cosines: Tensor
     ) -> Scores:
         """`s_p` and `s_v` of `routing/scores.py`."""
-        features = self.query_features(query)
-        device = features.text.device
-        text_keys = torch.from_numpy(np.stack([key.text.ravel() for key in keys])).to(device)
+        return self._scores(self.query_features(query), keys, image_cosines)
+
+    def scores_each(self, queries: Sequence[Query]) -> list[Scores]:
+        """See `RouterBase.scores_each`; what is read of the queries is read of all at once."""
+        if not queries:
+            return []
+        reads_words = any(query.match is None for query in queries)
+        features = self._features([query.states for query in queries], reads_words=reads_words)
+        return [
+            self._scores(each, query.keys, query.cosines)
+            for each, query in zip(features, queries, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _scores(
+        self, features: QueryFeatures, keys: Sequence[RoutingKey], image_cosines: Tensor
+    ) -> Scores:
+        device = features.visual.device
+        text = torch.zeros(len(keys), device=device)
+        if len(features.text):
+            text_keys = torch.from_numpy(np.stack([key.text.ravel() for key in keys])).to(device)
+            text = self.scales.text(text_keys @ features.text)
         visual_keys = torch.from_numpy(np.stack([key.visual for key in keys])).to(device)
         cosines = (visual_keys * features.visual).sum(-1)
         return Scores(
-            text=self.scales.text(text_keys @ features.text),
-            visual=self.scales.visual(cosines, features.sentinel, image_cosines),
+            text=text, visual=self.scales.visual(cosines, features.sentinel, image_cosines)
         )
+
+
+def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """`[queries, most, hidden]`, and which of it exists; None where all of it does."""
+    lengths = torch.tensor([len(each) for each in rows])
+    most = int(lengths.max())
+    exists = torch.arange(most) < lengths[:, None]
+    whole = pad_sequence(list(rows), batch_first=True)
+    return whole, None if bool(exists.all()) else exists.to(whole.device)

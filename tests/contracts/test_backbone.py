@@ -25,10 +25,11 @@ from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, PromptRow
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.loading import find_checkpoint, load_backbone
-from editing_core.backbones.passes import Tap
+from editing_core.backbones.passes import DecodeState, Tap
 from editing_core.backbones.processors import load_processor
 from editing_core.backbones.watching import watching
 from editing_core.backbones.weights import resolve_module
+from editing_core.batching.cache import can_join, join, select
 from editing_core.checkpoint import write_manifest
 from editing_core.config import Placement
 from editing_core.editable_model import EditableModel, GenerationRow
@@ -42,8 +43,8 @@ from editing_core.errors import (
 )
 from editing_core.experts.memory import MemoryEntry
 from editing_core.registry import BACKBONES
-from editing_core.routing.router import Memory, Router, RouterConfig
-from editing_core.routing.wordings import TextMatch
+from editing_core.routing.base import Query
+from editing_core.routing.router import Router, RouterConfig
 from editing_core.states import RoutingStates
 from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling, Turn
 from tests.support.plain_llava import save_plain_llava
@@ -159,6 +160,44 @@ def test_greedy_decoding_is_that_of_the_stock_model(case: Case, row: PromptRow) 
         logits = case.backbone.decode(torch.tensor(tokens[-1:]), state)
     prompt = inputs["input_ids"].shape[1]
     assert tokens == expected[0, prompt:].tolist()
+
+
+def greedy(case: Case, row: PromptRow, steps: int) -> list[Tensor]:
+    """Logits of each step of one row alone."""
+    logits, state = case.backbone.prefill(case.backbone.prepare([row]))
+    found = [logits[0]]
+    for _ in range(steps):
+        found.append(case.backbone.decode(found[-1].argmax()[None], state)[0])
+    return found
+
+
+def test_rows_may_join_and_leave_while_others_decode(case: Case) -> None:
+    """Long enough for what has a window to forget; the last to come is the longest."""
+    assert can_join(case.backbone.new_cache())
+    entering = {0: [ROWS[2]], 3: [ROWS[0]], 5: [ROWS[1], replace(ROWS[1], prompt="the " * 9)]}
+    leaving = {4: 0, 9: 1}
+    running: list[tuple[list[Tensor], list[Tensor]]] = []
+    state: DecodeState | None = None
+    for step in range(24):
+        if step in entering:
+            rows = entering[step]
+            logits, entered = case.backbone.prefill(case.backbone.prepare(rows))
+            running += [([line], greedy(case, r, 24)) for line, r in zip(logits, rows, strict=True)]
+            state = entered if state is None else join([state, entered])
+        if step in leaving:
+            del running[leaving[step]]
+            kept = [b for b in range(len(running) + 1) if b != leaving[step]]
+            assert state is not None
+            state = select(state, kept)
+        assert state is not None
+        tokens = torch.stack([found[-1].argmax() for found, _ in running])
+        for (found, _), line in zip(running, case.backbone.decode(tokens, state), strict=True):
+            found.append(line)
+    assert len(running) == 2
+    for found, alone in running:
+        for line, expected in zip(found, alone, strict=False):
+            assert int(line.argmax()) == int(expected.argmax())
+            torch.testing.assert_close(line, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_several_pictures_stand_in_order(case: Case) -> None:
@@ -445,17 +484,16 @@ class AlwaysSelects(Router):
         nothing = np.zeros((1, 1), np.float32)
         return RoutingKey(image=image_key, text=nothing, visual=nothing)
 
-    def route(
-        self,
-        query: RoutingStates,
-        survivors: Sequence[tuple[str, float]],
-        snapshot: Memory,
-        *,
-        match: TextMatch | None = None,
-    ) -> RoutingDecision:
-        share = 1.0 / len(survivors)
-        found = (Candidate(i, cosine, 1.0, share, "applied") for i, cosine in survivors)
-        return RoutingDecision(tuple(found))
+    def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]:
+        return [
+            RoutingDecision(
+                tuple(
+                    Candidate(i, cosine, 1.0, 1.0 / len(query.survivors), "applied")
+                    for i, cosine in query.survivors
+                )
+            )
+            for query in queries
+        ]
 
 
 def test_a_fitted_edit_takes_and_leaves_no_trace(case: Case) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from torch import Tensor
 
+from editing_core.backbones.base import Backbone
 from tests.integration.conftest import Edit
-from tests.support.server import LiveServer, data_uri, eventually, png
+from tests.support.server import LiveServer, data_uri, eventually, picture, png
 from tests.support.tiny_model import tiny_image
 
 
@@ -109,51 +111,82 @@ def test_a_client_that_leaves_a_stream_stops_the_device(
     image: str, server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device waits in the middle of the answer until the client has gone: it never ends."""
-    model = server.service.engine.model
+    backbone = type(server.model.backbone)
     began, gone = threading.Event(), threading.Event()
-    ends: list[str] = []
-    generate = model.generate
+    steps = 0
+    decode = backbone.decode
 
-    def slowly(rows: Any, *, on_tokens: Any = None, is_cancelled: Any = None) -> Any:
-        def pause(row: int, text: str) -> None:
-            on_tokens(row, text)
+    def slowly(self: Backbone, *arguments: Any, **more: Any) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
             began.set()
             gone.wait(120)
+        return decode(self, *arguments, **more)
 
-        try:
-            result = generate(rows, on_tokens=pause, is_cancelled=is_cancelled)
-        except BaseException as error:
-            ends.append(type(error).__name__)
-            raise
-        ends.append("finished")
-        return result
-
-    monkeypatch.setattr(model, "generate", slowly)
+    monkeypatch.setattr(backbone, "decode", slowly)
     body = {"prompt": "q", "image": image, "stream": True, "max_new_tokens": 100}
     with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=120) as response:
         assert response.status_code == 200
         assert began.wait(120)
     eventually(lambda: server.waiting == 0)
     gone.set()
-    eventually(lambda: bool(ends))
+    eventually(lambda: not server.service.engine.device.begun)
 
-    assert ends == ["GenerationCancelled"]
+    assert steps == 5
 
 
 def test_an_error_in_mid_stream_ends_it_without_done(
     client: httpx.Client, server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_rows: Any, *, on_tokens: Any, **_: Any) -> Any:
-        on_tokens(0, "so far")
-        raise RuntimeError("the device is on fire")
+    body = {"prompt": "q", "stream": True, "max_new_tokens": 40}
+    backbone = type(server.model.backbone)
+    decode, steps = backbone.decode, 0
 
-    monkeypatch.setattr(server.service.engine.model, "generate", fail)
-    response = client.post("/generate", json={"prompt": "q", "stream": True})
+    def fail(self: Backbone, *arguments: Any, **more: Any) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 20:
+            raise RuntimeError("the device is on fire")
+        return decode(self, *arguments, **more)
 
-    first, last = events(response)
-    assert first == {"delta": "so far"}
+    monkeypatch.setattr(backbone, "decode", fail)
+    response = client.post("/generate", json=body)
+
+    first, *_, last = events(response)
+    assert set(first) == {"delta"}
     assert last["error"]["code"] == "internal_error"
     assert "fire" not in response.text
+    assert client.post("/generate", json=body).status_code == 200
+
+
+def test_questions_in_flight_are_answered_as_alone(
+    client: httpx.Client, edit: Edit, telling: str, server: LiveServer
+) -> None:
+    """Twelve at once, some edited, one of them far longer than the others."""
+    edit(image=telling)
+    bodies = [
+        {"prompt": f"q{i % 3}", "image": telling if i % 2 else picture(90 + i), "max_new_tokens": n}
+        for i, n in enumerate([60, *range(2, 13)])
+    ]
+    alone = [client.post("/generate", json=body).json() for body in bodies]
+    together: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        url = f"{server.url}/generate"
+        together[number] = httpx.post(url, json=bodies[number], timeout=120).json()
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(len(bodies))]
+    with server.device_held():
+        for asker in askers:
+            asker.start()
+        eventually(lambda: server.service.engine.queued == len(bodies))
+    for asker in askers:
+        asker.join()
+
+    for number, answer in enumerate(alone):
+        for name in ("text", "finish_reason", "usage"):
+            assert together[number][name] == answer[name]
 
 
 def test_min_version_waits_for_the_version(

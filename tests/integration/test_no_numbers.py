@@ -34,7 +34,7 @@ def server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @contextmanager
 def broken(server: LiveServer, value: float) -> Iterator[None]:
     """While the block runs, the model's last norm multiplies by `value`."""
-    weight = server.service.engine.model.backbone.final_norm.weight
+    weight = server.model.backbone.final_norm.weight
     assert isinstance(weight, Tensor)
     before = weight.detach().clone()
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_it_is_one_named_error(
 
 def test_states_that_are_no_numbers_are_no_fault_of_the_edit(server: LiveServer) -> None:
     """Below the edit's layer, where no answer is looked at yet."""
-    layer: Any = server.service.engine.model.backbone.layers[0]
+    layer: Any = server.model.backbone.layers[0]
     weight = layer.input_layernorm.weight
     before = weight.detach().clone()
     with torch.no_grad():

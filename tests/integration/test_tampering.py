@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.device.facts import ModelFacts
 from app.edits.catalogue import Catalogue, Search
 from app.errors import ServiceError, StartupError, StoreDamaged
 from app.history import History
@@ -123,7 +124,9 @@ def views(data: Data, model: EditableModel) -> dict[str, Any]:
     database = Database.open(f"sqlite:///{data.file}")
     try:
         log, jobs = EditLog(database), JobLog(database)
-        history = History(log, recover(log, jobs, model, database=database))
+        history = History(
+            log, recover(log, jobs, ModelFacts.of(model), model.image_key, database=database)
+        )
         edits, _ = asyncio.run(Catalogue(history, jobs, {}).page(Search(limit=10_000)))
         found: dict[str, Any] = {edit.id: EditView.of(edit).model_dump() for edit in edits}
         for key in ("k-old", "k-other"):

@@ -95,7 +95,7 @@ class LiveServer:
     @property
     def model(self) -> EditableModel:
         """What is served, behind the door that the service uses."""
-        return self.service.engine.model
+        return self.service.engine.device.model
 
     def _run(self) -> None:
         async def serve() -> None:

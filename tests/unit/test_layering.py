@@ -68,6 +68,11 @@ def test_every_contract_is_kept(copied_tree: Path) -> None:
             "Inside the library, arrows point down",
         ),
         ("app/engine.py", "import app.service", "In the service, arrows point down"),
+        (
+            "app/service.py",
+            "import editing_core.editable_model",
+            "The service reaches the model by messages alone",
+        ),
     ],
 )
 def test_an_arrow_the_wrong_way_is_caught(

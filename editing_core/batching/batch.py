@@ -1,0 +1,131 @@
+"""Rows that decode together and come and go between steps, each with experts and sampling its own.
+
+    batch = DecodeBatch.begin(backbone, prepared, edited, keys, samplings)   # prefill
+    batch.join(another)            # where `cache.can_join`
+    for news in batch.step(): ...  # one new token a row; rows that end leave
+    batch.drop({key})              # and so do rows that nobody waits for
+
+Greedy tokens of a row are those it has alone; its logits differ by rounding only, since other
+shapes add up in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from editing_core.backbones.base import Backbone
+from editing_core.backbones.batch import PreparedBatch
+from editing_core.backbones.passes import DecodeState
+from editing_core.batching import cache
+from editing_core.batching.rows import Key, RowNews, RunningRow
+from editing_core.decode_taps import DecodeTaps
+from editing_core.edited_pass import EditedPass
+from editing_core.generation import Writer, are_finite, not_finite
+from editing_core.types import Sampling
+
+
+class DecodeBatch(Generic[Key]):
+    """See the module's docstring. Build with `begin`; belongs on the thread that runs the model."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        rows: Sequence[RunningRow[Key]],
+        logits: Tensor,
+        state: DecodeState,
+    ) -> None:
+        self._backbone = backbone
+        self._rows = list(rows)
+        self._state = state
+        self._taps: DecodeTaps | None = None
+        self.news = self._take(logits)
+        """What prefill brought."""
+
+    @classmethod
+    @torch.no_grad()
+    def begin(
+        cls,
+        backbone: Backbone,
+        batch: PreparedBatch,
+        edited: EditedPass,
+        keys: Sequence[Key],
+        samplings: Sequence[Sampling],
+    ) -> DecodeBatch[Key]:
+        """Prefill `batch` and choose the first tokens. Raises what routing raises."""
+        logits, state = backbone.prefill(batch, taps=edited.prefill_taps())
+        rows = [
+            RunningRow(
+                key,
+                Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids)),
+                decision,
+                edited.fused.get(b, {}),
+            )
+            for b, (key, sampling, row, decision) in enumerate(
+                zip(keys, samplings, batch.rows, edited.decisions, strict=True)
+            )
+        ]
+        return cls(backbone, rows, logits, state)
+
+    @property
+    def keys(self) -> list[Key]:
+        """Of the rows that are not at their ends."""
+        return [row.key for row in self._rows]
+
+    def join(self, other: DecodeBatch[Key]) -> None:
+        """Take over the rows of `other`, which is used up. For models whose rows `can_join`."""
+        if other._rows:
+            self._state = cache.join([self._state, other._state]) if self._rows else other._state
+            self._rows += other._rows
+            self._taps = None
+
+    def drop(self, keys: Collection[Key]) -> None:
+        """Let these rows go, as far as they are here."""
+        self._keep([b for b, row in enumerate(self._rows) if row.key not in keys])
+
+    @torch.no_grad()
+    def step(self) -> list[RowNews[Key]]:
+        """One new token for every row. What fails as a whole leaves no row usable."""
+        device = self._backbone.device
+        if self._taps is None:
+            fused = {b: row.fused for b, row in enumerate(self._rows) if row.fused}
+            self._taps = DecodeTaps(fused, device=device)
+        steps = torch.tensor([row.step for row in self._rows], device=device)
+        tokens = torch.tensor([row.token for row in self._rows], device=device)
+        logits = self._backbone.decode(tokens, self._state, taps=self._taps.at(steps))
+        return self._take(logits)
+
+    def _take(self, logits: Tensor) -> list[RowNews[Key]]:
+        """Choose each row's next token; those that end with it leave."""
+        news = []
+        for row, line, is_finite in zip(self._rows, logits, are_finite(logits), strict=True):
+            if is_finite:
+                news.append(_taken(row, line))
+            else:
+                news.append(RowNews(row.key, error=not_finite(row.decision)))
+        self._keep([b for b, each in enumerate(news) if not each.is_last])
+        return news
+
+    def _keep(self, kept: Sequence[int]) -> None:
+        if len(kept) == len(self._rows):
+            return
+        self._rows = [self._rows[b] for b in kept]
+        self._taps = None
+        if kept:
+            self._state = cache.select(self._state, kept)
+
+
+def _taken(row: RunningRow[Key], logits: Tensor) -> RowNews[Key]:
+    """The row with its next token, chosen from `[vocab]`."""
+    text = ""
+    if row.writer.finish_reason is None:
+        try:
+            row.token, text = row.writer.take(logits)
+        except Exception as error:  # noqa: BLE001 - such as a grammar's: it is this row's alone
+            return RowNews(row.key, error=error)
+        row.step += 1
+    is_over = row.writer.finish_reason is not None
+    return RowNews(row.key, text, row.writer.result(row.decision) if is_over else None)
