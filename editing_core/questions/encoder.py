@@ -135,15 +135,6 @@ class QuestionEncoder:
         a question does not hide it."""
         return self.keys(list(dict.fromkeys((question, _asking_sentence(question)))))
 
-    def nearest_intents(self, prompt: str, count: int, *, corpus_size: int) -> list[int]:
-        """Places in the corpus of the `count` intents nearest to `prompt`, the nearest first.
-
-        None where no corpus of `corpus_size` intents was known when the encoder was made.
-        """
-        if self.known is None or self.known.corpus_size != corpus_size:
-            return []
-        return self.known.nearest(self.keys([prompt])[0], count)
-
     def gate_scores(self, cosines: Tensor) -> Tensor:
         """Scores before the sigmoid of cosines of keys."""
         return self.line.slope * cosines + self.line.bias

@@ -84,16 +84,15 @@ class KnownQuestions:
         self._least = least
         self._prompt = lru_cache(_KEPT_PROMPTS)(self._find)
 
-    @property
-    def corpus_size(self) -> int:
-        """How many intents come from the corpus: those that have confusables."""
-        return len(np.unique(self._others_of))
-
-    def nearest(self, key: Keys, count: int) -> list[int]:
-        """Places in the corpus of the `count` intents nearest to `key`, the nearest first."""
-        order = self._intents[np.argsort(-(self._centres @ key), kind="stable")]
-        places = dict.fromkeys(int(intent) for intent in order if intent < self.corpus_size)
-        return list(places)[:count]
+    def nearest(self, key: Keys, count: int, *, corpus: Sequence[Name]) -> list[int]:
+        """Places in `corpus` of the `count` lines whose centres are nearest to `key`, the nearest
+        first. None where the table was not made of it: its lines come first there, and which of
+        them share an intent is compared."""
+        size = len(corpus)
+        if not np.array_equal(self._intents[:size], _numbered(corpus)):
+            return []
+        cosines = self._centres[:size] @ key
+        return [int(place) for place in np.argsort(-cosines, kind="stable")[:count]]
 
     def judge(self, queries: Keys, own: Keys, prompts: Keys) -> Judged:
         """Compare a question with edits whose prompts are known.

@@ -22,8 +22,11 @@ def neighbours(encoder: QuestionEncoder, prompt: str, *, intents: int = INTENTS)
 
     Empty where the encoder was trained on another corpus than the one that ships.
     """
+    if encoder.known is None:
+        return []
     corpus = _corpus()
-    nearest = encoder.nearest_intents(prompt, intents, corpus_size=len(corpus))
+    names = [(intent.topic, intent.name) for intent in corpus]
+    nearest = encoder.known.nearest(encoder.keys([prompt])[0], intents, corpus=names)
     found: dict[str, str] = {}
     for intent in (corpus[i] for i in nearest):
         for question in (*_wordings(intent), *intent.confusables):

@@ -12,6 +12,7 @@ import pytest
 
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.questions import encoder as module
+from editing_core.questions.corpus import read_corpus
 from editing_core.questions.encoder import QuestionEncoder, load_encoder
 from editing_core.questions.neighbours import neighbours
 from editing_core.training.question_run import train_encoder
@@ -160,14 +161,18 @@ def test_without_the_base_package_there_is_no_encoder_and_the_log_says_so(
     assert "no_such_package is not installed" in caplog.text
 
 
-def test_nearest_intents_are_told_for_the_corpus_it_knows(encoder: QuestionEncoder) -> None:
-    wanted = "what is the capital of this the the ?"
-    size = 14  # as many as the tiny corpus has
-    nearest = encoder.nearest_intents(wanted, 3, corpus_size=size)
+def test_nearest_intents_are_told_for_the_corpus_it_knows(
+    encoder: QuestionEncoder, trained: Path
+) -> None:
+    corpus = [(intent.topic, intent.name) for intent in read_corpus(trained.parent / "corpus")]
+    assert encoder.known is not None
+    (key,) = encoder.keys(["what is the capital of this the the ?"])
+    nearest = encoder.known.nearest(key, 3, corpus=corpus)
     assert len(set(nearest)) == 3
-    assert set(nearest) <= set(range(size))
-    assert encoder.nearest_intents(wanted, 99, corpus_size=size)[:3] == nearest
-    assert encoder.nearest_intents(wanted, 3, corpus_size=size + 1) == []
+    assert set(nearest) <= set(range(len(corpus)))
+    assert encoder.known.nearest(key, 99, corpus=corpus)[:3] == nearest
+    assert encoder.known.nearest(key, 3, corpus=[corpus[0], *corpus[:-1]]) == []
+    assert encoder.known.nearest(key, 3, corpus=[(str(i), "") for i in range(999)]) == []
 
 
 def test_an_encoder_of_another_corpus_knows_no_neighbours(encoder: QuestionEncoder) -> None:
