@@ -102,8 +102,8 @@ def _picture_problems(log: EditLog, ledger: Ledger) -> Iterator[str]:
         png = log.image(digest)
         if png is None or not _shows(png, digest):
             yield (
-                f"edit {', '.join(edit_ids)}: its picture is missing or damaged; it answers, but "
-                "cannot be made anew: restore a backup"
+                f"edit {', '.join(edit_ids)}: its picture is missing or damaged ({digest}); it "
+                "answers, but cannot be made anew: restore a backup"
             )
 
 

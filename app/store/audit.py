@@ -67,9 +67,9 @@ def audit(connection: sa.Connection, *, thorough: bool) -> Audit:
     owner.read(connection)
     sealed = _all_seals(connection)
     ledger, last, seal = _fold(connection, sealed)
-    head = connection.execute(sa.select(tables.head.c.version)).scalars().all()
-    if head != [ledger.head]:
-        told = head[0] if head else "missing"
+    head = [tuple(row) for row in connection.execute(sa.select(tables.head))]
+    if head != [(1, ledger.head)]:
+        told = head[0][1] if head else "missing"
         raise StoreCorrupt(f"the head is {told}, and the last event is {ledger.head}")
     if beyond := set(sealed) - set(range(1, ledger.head + 1)):
         raise StoreCorrupt(
@@ -98,9 +98,11 @@ def _fold(
     events = sa.select(tables.events).order_by(tables.events.c.version)
     for row in connection.execute(events).mappings():
         try:
-            brought = [s for s in sealed.get(row["version"], ()) if s.kind != "events"]
-            told = [s.seal for s in sealed.get(row["version"], ()) if s.kind == "events"]
-            if told != [seal := chained(seal, row, brought)]:
+            together = sealed.get(row["version"], [])
+            brought = [s for s in together if s.kind != "events"]
+            own = [s for s in together if s.kind == "events"]
+            seal = chained(seal, row, brought)
+            if own != [Seal("events", "", row["version"], seal)]:
                 raise ValueError("it and what it brought do not match its seal")
             event = Event.from_row(row)
             if event.previous_digest != (last.digest if last else None):
@@ -171,8 +173,11 @@ def _rows(
 def job_damage(connection: sa.Connection) -> list[Damage]:
     """Edits that are not committed and are not what they were, or are there no more."""
     table, changed, total = tables.edit_jobs, [], 0
-    for row in connection.execute(sa.select(*sealed_columns(table), table.c.seal)).mappings():
-        if seal_of(table, row) == row["seal"]:
+    shows = table.c.png.is_not(None).label("shows")
+    query = sa.select(*sealed_columns(table), table.c.seal, shows)
+    for row in connection.execute(query).mappings():
+        has_picture = row["shows"] == (row["png_digest"] is not None)
+        if has_picture and seal_of(table, row) == row["seal"]:
             total ^= number_of(row["seal"])
         else:
             changed.append(Damage("edit_jobs", str(row["id"]), "was changed"))

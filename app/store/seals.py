@@ -67,8 +67,9 @@ def number_of(seal: str) -> int:
 
 def chained(previous: str | None, event: Mapping[Any, Any], brought: Iterable[Seal]) -> str:
     """The seal of an event that follows the one sealed `previous`."""
-    rows = sorted((s.kind, s.key, s.seal, s.place or "") for s in brought)
-    return _digest([previous, seal_of(tables.events, event), rows])
+    rows = sorted(brought, key=lambda seal: (seal.kind, seal.key))
+    told = [(s.kind, s.key, s.seal, s.place) for s in rows]
+    return _digest([previous, seal_of(tables.events, event), told])
 
 
 def append(

@@ -62,9 +62,11 @@ def _attempt(connection: sqlite3.Connection, rng: random.Random) -> Alteration |
     done = connection.execute(change + expression, [row[0]] if bad_text else [value, row[0], value])
     if done.rowcount == 0:
         return None
-    now = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", row[:1]).fetchone()
-    if now == (known[column],):
+    now = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", row[:1])
+    if not bad_text and now.fetchone() == (known[column],):
         return None
+    if table == "seals" and column == "version":  # it is one too many where it is now
+        names += _names(table, {"version": value}) if isinstance(value, int) else ("seals of",)
     return Alteration(f"{table} {row[0]}.{column} = {value!r}", table, names)
 
 
@@ -78,7 +80,7 @@ def _names(table: str, row: dict[str, object]) -> tuple[str, ...]:
             gap = (f"event {version + 1} ", f"the last event is {version - 1}")
             return (f"event {version} ", f"version {version},", *gap)
         case "edit_jobs":
-            return (str(row["id"]), "edit (unknown)")
+            return (str(row["id"]), "(table edit_jobs)")  # the id may be what was altered
     return tuple(str(row[name]) for name in ("id", "edit_id", "key", "digest") if name in row)
 
 
