@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
+from editing_core.questions.corpus import NUM_CONFUSABLES
 
 FILE_NAME = "known.safetensors"
 _KEPT_PROMPTS = 50_000
@@ -86,8 +87,8 @@ class KnownQuestions:
 
     @property
     def corpus_size(self) -> int:
-        """How many intents come from the corpus: those that have confusables."""
-        return len(np.unique(self._others_of))
+        """How many lines the corpus has: each has as many confusables as any other."""
+        return len(self._others_of) // NUM_CONFUSABLES
 
     def nearest(self, key: Keys, count: int) -> list[int]:
         """Places in the corpus of the `count` intents nearest to `key`, the nearest first."""
