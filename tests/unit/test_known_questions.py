@@ -13,7 +13,8 @@ from editing_core.errors import CheckpointCorrupt
 from editing_core.heraldry.intents import intents
 from editing_core.heraldry.wordings import HELD_OUT
 from editing_core.questions.corpus import read_corpus
-from editing_core.questions.known import Judged, KnownQuestions, load_known, save_known
+from editing_core.questions.encoder import SHIPPED
+from editing_core.questions.known import FILE_NAME, Judged, KnownQuestions, load_known, save_known
 from editing_core.training.questions import HOME
 
 
@@ -106,3 +107,14 @@ def test_the_embedded_world_brings_no_held_out_wording_and_names_intents_as_the_
     assert "{" not in json.dumps(sorted(asked))
     by_hand = {intent.name for intent in read_corpus() if intent.topic == HOME}
     assert by_hand <= {name for name, _ in world}
+
+
+def test_the_shipped_table_is_of_the_shipped_corpus_and_knows_every_intent() -> None:
+    corpus = read_corpus()
+    known = load_known(SHIPPED / FILE_NAME, dim=384, least=0.55)
+    assert known.corpus_size == len(corpus)
+    first_lines: dict[tuple[str, str], int] = {}
+    for place, intent in enumerate(corpus):
+        first_lines.setdefault((intent.topic, intent.name), place)
+    nearest = known.nearest(np.ones(384, np.float32), len(corpus))
+    assert sorted(nearest) == list(first_lines.values())
