@@ -112,9 +112,7 @@ def test_the_embedded_world_brings_no_held_out_wording_and_names_intents_as_the_
 def test_the_shipped_table_is_of_the_shipped_corpus_and_knows_every_intent() -> None:
     corpus = read_corpus()
     known = load_known(SHIPPED / FILE_NAME, dim=384, least=0.55)
-    assert known.corpus_size == len(corpus)
-    first_lines: dict[tuple[str, str], int] = {}
-    for place, intent in enumerate(corpus):
-        first_lines.setdefault((intent.topic, intent.name), place)
-    nearest = known.nearest(np.ones(384, np.float32), len(corpus))
-    assert sorted(nearest) == list(first_lines.values())
+    names = [(intent.topic, intent.name) for intent in corpus]
+    nearest = known.nearest(np.ones(384, np.float32), len(corpus), corpus=names)
+    assert sorted(nearest) == list(range(len(corpus)))
+    assert known.nearest(np.ones(384, np.float32), 3, corpus=names[1:]) == []
