@@ -7,7 +7,7 @@ One JSON object a line, one intent each:
 The twelve wordings ask the same, in a fixed order of kinds (`KINDS`). The confusables are other
 questions about the same picture that share words or shape with them. Intents of one topic are near
 neighbours, and none asks what another does; one with more wordings takes several lines of its
-name. Written by hand; topics, not sentences, are split into what is trained on and what is held
+name. Lines of `shipped/further` have wordings only. Written by hand; topics, not sentences, are split into what is trained on and what is held
 out.
 """
 
@@ -23,6 +23,7 @@ from typing import Literal
 from editing_core.errors import CheckpointCorrupt
 
 SHIPPED = Path(__file__).parent / "shipped"
+FURTHER = SHIPPED / "further"
 
 Split = Literal["train", "validation", "test"]
 
@@ -72,6 +73,18 @@ def read_corpus(folder: Path = SHIPPED) -> tuple[Intent, ...]:
     return tuple(found)
 
 
+def read_further(folder: Path = FURTHER) -> tuple[Intent, ...]:
+    """Further wordings of intents of the corpus, by file and line; they have no confusables.
+
+    Raises `CheckpointCorrupt`, naming file and line.
+    """
+    return tuple(
+        _intent(line, f"{file}:{number}", confusables=0)
+        for file in sorted(folder.glob("*.jsonl"))
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)
+    )
+
+
 def split_of(topic: str) -> Split:
     """Where a topic belongs: one in ten to test, one in ten to validation, by its name alone."""
     number = int(hashlib.sha256(topic.encode()).hexdigest(), 16) % 10
@@ -87,21 +100,19 @@ def by_topic(intents: Iterable[Intent], split: Split) -> dict[str, list[Intent]]
     return dict(sorted(found.items()))
 
 
-def _intent(line: str, where: str) -> Intent:
+def _intent(line: str, where: str, *, confusables: int = NUM_CONFUSABLES) -> Intent:
     try:
         item = json.loads(line)
         intent = Intent(
             str(item["topic"]),
             str(item["intent"]),
             tuple(map(str, item["wordings"])),
-            tuple(map(str, item["confusables"])),
+            tuple(map(str, item["confusables"] if confusables else ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"{where} is no intent: {error!r}") from error
-    if len(intent.wordings) != len(KINDS) or len(intent.confusables) != NUM_CONFUSABLES:
-        raise CheckpointCorrupt(
-            f"{where} needs {len(KINDS)} wordings and {NUM_CONFUSABLES} confusables"
-        )
+    if len(intent.wordings) != len(KINDS) or len(intent.confusables) != confusables:
+        raise CheckpointCorrupt(f"{where} needs {len(KINDS)} wordings and {confusables} confusables")
     if not all(text.strip() for text in (*intent.wordings, *intent.confusables)):
         raise CheckpointCorrupt(f"{where} has an empty question")
     return intent

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editing_core.heraldry.intents import intents as world_intents
-from editing_core.questions.corpus import KINDS, NUM_CONFUSABLES, Intent
+from editing_core.questions.corpus import KINDS, NUM_CONFUSABLES, Intent, read_further
 from editing_core.questions.known import centre_of, save_known
 from editing_core.training.questions import HOME
 
@@ -21,9 +21,12 @@ def write_known(file: Path, keys: Keys, corpus: Sequence[Intent]) -> None:
     """Write `file`, see `questions/known.py`.
 
     The embedded world's questions bring centres only: what each is confused with are the others.
+    So do further lines of intents: confusables that say "there" or "they" are near any such
+    question, and would exclude it.
     """
-    names = [(intent.topic, intent.name) for intent in corpus]
-    wordings = keys([w for intent in corpus for w in intent.wordings])
+    lines = [*corpus, *read_further()]
+    names = [(intent.topic, intent.name) for intent in lines]
+    wordings = keys([w for intent in lines for w in intent.wordings])
     centres = [centre_of(each) for each in np.split(wordings, len(wordings) // len(KINDS))]
     for name, texts in world_intents():
         names.append((HOME, name))
