@@ -1,4 +1,4 @@
-"""Where the gates stand: no emblem loses its CLIP's key, and few of those asked ask the network."""
+"""Where the gates stand: emblems keep their CLIP's key, and most of them need no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the embedded CLIP sees of its own world and of all other pictures, for the gate."""
+"""What the embedded CLIP and the network see of emblems and of other pictures, for the gates."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _emblems(count: int, split: Split, seed: int) -> Iterator[tuple[ImageArray, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sights:
-    """Views of pictures as all that decides sees them, a picture's own first.
+    """What both gates, and the CLIP's keys, make of pictures and their views, its own first.
 
     `features` float16 `[pictures, views, width]` of the network, `glances` and `keys` of the CLIP.
     """
@@ -106,13 +106,13 @@ def sights(
 
     The album's are shown as small as an emblem's view is, so that no gate reads the size.
     """
-    sources = {
-        f"known-{known}": _emblem_views(known, split, seed),
-        f"foreign-{foreign}": _foreign_views(album, foreign, split, seed),
-    }
+    sources = (
+        ("known", known, _emblem_views(known, split, seed)),
+        ("foreign", foreign, _foreign_views(album, foreign, split, seed)),
+    )
     found = []
-    for name, pictures in sources.items():
-        file = cache / f"sights-{split}-{name}-{seed}.pt"
+    for name, count, pictures in sources:
+        file = cache / f"sights-{split}-{name}-{count}-{seed}.pt"
         if not file.is_file():
             made: list[tuple[Tensor, Tensor, Tensor]] = []
             for views in pictures:
@@ -122,7 +122,7 @@ def sights(
                     (features_of(network, views).half(), seen.half(), torch.from_numpy(keys))
                 )
                 if len(made) % 64 == 0:
-                    report(f"{split}: views for the second gate, {name}", len(made), known)
+                    report(f"{split}: pictures for the second gate, {name}", len(made), count)
             torch.save(
                 tuple(torch.stack(each) for each in zip(*made, strict=True)),
                 file.with_suffix(".part"),
