@@ -1,10 +1,13 @@
 """Eyes: keys of pictures that the model's own CLIP never learned to tell apart.
 
     CLIP's states -> gate: a picture of the world that the CLIP was trained on?
-        yes -> [CLIP's key, 0]                       as ever
-        no  -> [0, e]    pixels -> network -> features -> head -> e
+        surely    -> [CLIP's key, 0]                 as ever
+        maybe     -> pixels -> network -> features -> second gate: is it?
+            yes   -> [CLIP's key, 0]
+            no    -> as below
+        no        -> [0, e]    pixels -> network -> features -> head -> e
 
-The network is pretrained (EfficientNet-Lite0, ImageNet), of a pinned package; head and gate are
+The network is pretrained (EfficientNet-Lite0, ImageNet), of a pinned package; head and gates are
 trained on pictures of many kinds and what people do to them (`training/eye_run.py`). One threshold
 serves both: e has a constant part, whose share moves the eyes' own threshold onto the router's. A
 picture with little to see has less of it, and so must be more alike. Known and foreign pictures
@@ -69,7 +72,10 @@ class Head(nn.Module):
 
 
 class Gate(nn.Module):
-    """From what a tower saw, `glance_of` `[n, width]`, to scores: above 0, a picture it knows."""
+    """From what a tower or the network saw, `[n, width]`, to scores: above 0, a known picture.
+
+    It reads `glance_of` the tower's states, or the network's features.
+    """
 
     def __init__(self, width: int, *, hidden: int) -> None:
         super().__init__()
@@ -96,7 +102,8 @@ def glance_of(states: Tensor) -> Tensor:
 class EyesConfig:
     """Shapes, and `constant`: the share of a key's square that is the same for all pictures.
 
-    A picture whose `spread_of` is less than `plain` has less of it, in proportion.
+    A picture whose `spread_of` is less than `plain` has less of it, in proportion. Above `sure`,
+    the gate's score alone decides: the network, which costs as much as the tower, does not look.
     """
 
     width: int
@@ -107,6 +114,7 @@ class EyesConfig:
     gate_hidden: int
     constant: float
     plain: float
+    sure: float
 
 
 class Eyes:
@@ -117,6 +125,7 @@ class Eyes:
         network: Network,
         head: Head,
         gate: Gate,
+        second_gate: Gate,
         config: EyesConfig,
         *,
         fingerprint: str,
@@ -125,6 +134,7 @@ class Eyes:
         self._network = network
         self._head = head.eval().requires_grad_(False)
         self._gate = gate.eval().requires_grad_(False)
+        self._second_gate = second_gate.eval().requires_grad_(False)
         self.config = config
         self.fingerprint = fingerprint
         self.figures: dict[str, float] = dict(figures or {})
@@ -138,13 +148,17 @@ class Eyes:
 
         `clip_key` is the CLIP's own, `glance` what `glance_of` makes of its tower's states.
         """
-        found = np.zeros(self.dim, dtype=np.float32)
-        if float(self._gate(glance[None])) > 0.0:
-            found[: self.config.clip_dim] = clip_key
+        config, found = self.config, np.zeros(self.dim, dtype=np.float32)
+        score = float(self._gate(glance[None]))
+        if score > config.sure:
+            found[: config.clip_dim] = clip_key
+            return found
+        features = features_of(self._network, [image])
+        if score > 0.0 and float(self._second_gate(features)) > 0.0:
+            found[: config.clip_dim] = clip_key
         else:
-            features = features_of(self._network, [image])
-            shares = shares_of(features, constant=self.config.constant, plain=self.config.plain)
-            found[self.config.clip_dim :] = with_constant(self._head(features), shares)[0].numpy()
+            shares = shares_of(features, constant=config.constant, plain=config.plain)
+            found[config.clip_dim :] = with_constant(self._head(features), shares)[0].numpy()
         return found
 
 
@@ -191,13 +205,14 @@ def _load(place: Path) -> Eyes:
         base, fingerprint = document["base"], str(document["fingerprint"])
         head = Head(config.width, hidden=config.hidden, dim=config.dim)
         gate = Gate(config.gate_width, hidden=config.gate_hidden)
+        second_gate = Gate(config.width, hidden=config.gate_hidden)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointCorrupt(f"{place / DESCRIPTION} has a bad setting: {error!r}") from error
     tensors = _read(place / WEIGHTS)
     if fingerprint_of(tensors, document["config"], str(base["sha256"])) != fingerprint:
         raise CheckpointCorrupt(f"{place / WEIGHTS} is not what {place / DESCRIPTION} describes")
     try:
-        for name, module in (("head", head), ("gate", gate)):
+        for name, module in (("head", head), ("gate", gate), ("second_gate", second_gate)):
             module.load_state_dict(
                 {
                     key.removeprefix(f"{name}."): tensor.float()
@@ -211,6 +226,7 @@ def _load(place: Path) -> Eyes:
         read_network(base),
         head,
         gate,
+        second_gate,
         config,
         fingerprint=fingerprint,
         figures=document.get("figures", {}),

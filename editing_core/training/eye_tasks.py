@@ -1,4 +1,4 @@
-"""What is learned for the eyes: a head that tells pictures apart, and a gate beside a CLIP.
+"""What is learned for the eyes: a head that tells pictures apart, and gates beside a CLIP.
 
 The head: two looks of a picture are alike, looks of two pictures are not, those of one family
 above all. Symmetric InfoNCE (van den Oord et al., 2018) puts the own picture first; a pairwise
@@ -97,7 +97,7 @@ class HeadTask:
 
 
 class GateTask:
-    """What a CLIP sees of pictures of its own world against what it sees of all others."""
+    """What a CLIP, or the network, sees of the CLIP's own world against all other pictures."""
 
     name = "eyes-gate"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,16 @@ import torch
 
 from editing_core.editable_model import EditableModel
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
-from editing_core.eyes.eyes import SHIPPED, Eyes, load_eyes, with_constant
+from editing_core.eyes.eyes import (
+    SHIPPED,
+    SHIPPED_BASE,
+    Eyes,
+    Gate,
+    Head,
+    load_eyes,
+    read_network,
+    with_constant,
+)
 from editing_core.heraldry.sample import draw_sample
 from tests.support.strange_pictures import strange_picture
 
@@ -48,6 +59,37 @@ def test_emblems_keep_the_clip_s_key_and_others_get_the_eyes_own(
         assert not foreign[:dim].any()
         assert key @ foreign == 0.0
         assert np.linalg.norm(foreign) == pytest.approx(1.0, abs=1e-5)
+
+
+class NoNetwork:
+    """Fails where it is asked."""
+
+    def __call__(self, pixels: object) -> object:
+        raise AssertionError("the network was asked")
+
+
+@pytest.mark.parametrize(
+    ("score", "second", "is_known"), [(3.0, -1.0, True), (1.0, 1.0, True), (1.0, -1.0, False)]
+)
+def test_the_second_gate_is_asked_where_the_first_is_not_sure(
+    eyes: Eyes, score: float, second: float, is_known: bool
+) -> None:
+    config = replace(eyes.config, sure=2.0)
+    network: Any = NoNetwork() if score > config.sure else read_network(SHIPPED_BASE)
+    head = Head(config.width, hidden=config.hidden, dim=config.dim)
+    first, other = always(config.gate_width, score), always(config.width, second)
+    made = Eyes(network, head, first, other, config, fingerprint="sha256:made")
+    clip_key = np.ones(config.clip_dim, np.float32) / config.clip_dim**0.5
+    key = made.key(strange_picture(3), clip_key, torch.zeros(config.gate_width))
+    assert bool(key[: config.clip_dim].any()) is is_known
+    assert bool(key[config.clip_dim :].any()) is not is_known
+
+
+def always(width: int, score: float) -> Gate:
+    gate = Gate(width, hidden=1)
+    torch.nn.init.zeros_(gate.second.weight)
+    torch.nn.init.constant_(gate.second.bias, score)
+    return gate
 
 
 def test_a_copy_passes_and_another_picture_does_not(embedded_model: EditableModel) -> None:
