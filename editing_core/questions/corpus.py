@@ -7,8 +7,8 @@ One JSON object a line, one intent each:
 The twelve wordings ask the same, in a fixed order of kinds (`KINDS`). The confusables are other
 questions about the same picture that share words or shape with them. Intents of one topic are near
 neighbours, and none asks what another does; one with more wordings takes several lines of its
-name. Lines of `shipped/further` have wordings only. Written by hand; topics, not sentences, are split into what is trained on and what is held
-out.
+name. Lines of `shipped/further` have wordings only. Written by hand; topics, not sentences, are
+split into what is trained on and what is held out.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _intent(line: str, where: str, *, confusables: int = NUM_CONFUSABLES) -> Int
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointCorrupt(f"{where} is no intent: {error!r}") from error
     if len(intent.wordings) != len(KINDS) or len(intent.confusables) != confusables:
-        raise CheckpointCorrupt(f"{where} needs {len(KINDS)} wordings and {confusables} confusables")
+        needs = f"{len(KINDS)} wordings and {confusables} confusables"
+        raise CheckpointCorrupt(f"{where} needs {needs}")
     if not all(text.strip() for text in (*intent.wordings, *intent.confusables)):
         raise CheckpointCorrupt(f"{where} has an empty question")
     return intent
