@@ -23,10 +23,10 @@ def train_eyes(
     cache: Annotated[
         Path, typer.Option(help="Folder for packages and their pictures (about 2 GB).")
     ] = Path("train-eyes/pictures"),
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the head.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the head.")] = 1500,
     pictures: Annotated[
         int, typer.Option(min=64, help="Pictures to train on, a share of each kind.")
-    ] = 1600,
+    ] = 4000,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 7,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:

@@ -11,7 +11,7 @@ from editing_core.training.eye_views import CHANGES
 
 TAKEN = 5e-4
 """The share of pairs of other pictures that may pass: 3 % of queries with 60 edits in force."""
-_ROOM = 0.02
+_ROOM = 0.005
 PLAIN = 0.2
 """Pictures with less spread than this are held to a stricter line, and set none."""
 
