@@ -38,8 +38,8 @@ from editing_core.checkpoint import EMBEDDED, MANIFEST_NAME
 from editing_core.evaluation.datasets.records import DatasetError
 
 DEV = Path(__file__).parent / "wordings" / "real_language_dev.json"
-EDITS = 64
-MAX_NEW_TOKENS = 24
+EDITS = 32
+MAX_NEW_TOKENS = 12
 """Longer than any target; a base answer is compared as far."""
 
 _STAMP = "made-of.txt"
@@ -47,7 +47,7 @@ _START_SECONDS = 1800.0
 NOTES = f"""Exact match of free greedy generation over HTTP, the stop token included, all edits in
 force. A refused edit is a miss. `fires`: an edit acted, whatever was said. `kept`: the answer is
 the unedited one, word for word, as far as {MAX_NEW_TOKENS} tokens go. The unedited model was asked
-the same."""
+the edits' own prompts, and all that must be kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,21 +140,22 @@ def _run(
         concurrency=arguments.concurrency,
         limits={"max_new_tokens": MAX_NEW_TOKENS},
     )
-    questions = list(dict.fromkeys(plan.question for plan in plans))
 
-    def ask(stage: str, *, with_edits: bool) -> dict[Question, Answer]:
+    def ask(stage: str, plans: Sequence[Asked], *, with_edits: bool) -> dict[Question, Answer]:
+        questions = list(dict.fromkeys(plan.question for plan in plans))
         with _bar(shown, stage, len(questions)) as advance:
             found = server.ask(questions, with_edits=with_edits, advance=advance)
         return dict(zip(questions, found, strict=True))
 
     with contextlib.closing(server):
-        before = ask("unedited answers", with_edits=False)
+        compared = [plan for plan in plans if plan.is_compared]
+        before = ask("unedited answers", compared, with_edits=False)
         with _bar(shown, "edits", len(edits)) as advance:
             made = server.edit(edits, advance)
-        after = ask("answers", with_edits=True)
+        after = ask("answers", plans, with_edits=True)
     ids = {id(edit): one.edit_id for edit, one in zip(edits, made, strict=True)}
     return made, [
-        Result(plan, ids[id(plan.edit)], before[plan.question], after[plan.question])
+        Result(plan, ids[id(plan.edit)], before.get(plan.question), after[plan.question])
         for plan in plans
     ]
 

@@ -60,6 +60,12 @@ class Asked:
         """Whether it asks the edit's question in other words."""
         return self.kind in self.edit.topic.wordings
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether the unedited answer says something of it: other words for what it is asked
+        already need no second pass of the unedited model."""
+        return not self.is_everyday and self.kind != OTHER_FILE
+
 
 def wanted(topics: Sequence[Topic], data: Path, drawn: Path, count: int) -> list[Wanted]:
     """The first `count` edits, each on a picture of its own; topics take turns.

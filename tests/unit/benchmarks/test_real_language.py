@@ -125,10 +125,11 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
     base, fired = Answer("no idea", stopped=True), (Considered("e1", 1.0, "applied"),)
     right = Answer("Bel", stopped=True, considered=fired)
     endless = Answer("Bel", stopped=False, considered=fired)
+    shut = Answer("no idea", stopped=True, considered=(Considered("e1", 0.0, "excluded"),))
 
     def result(kind: str, after: Answer, edit_id: str | None = "e1") -> Result:
         plan = Asked(edit, kind, question=None)  # type: ignore[arg-type]
-        return Result(plan, edit_id, base, after)
+        return Result(plan, edit_id, base if plan.is_compared else None, after)
 
     results = [
         result(RELIABILITY, right),
@@ -136,7 +137,7 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
         result("short", right),
         result("short", endless),
         result("short", base),
-        result("short", base),
+        result("short", shut),
         result(CONFUSABLE, right),
         result(CONFUSABLE, base),
         result(OTHER, base),
@@ -152,12 +153,14 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
     assert value("everyday wordings") == value("- short") == 0.25
     assert value("everyday wordings, routed to the edit") == 0.5
     assert value("everyday wordings, right where routed") == 0.5
+    assert value("- not routed: another picture") == value("- not routed: excluded") == 0.25
     assert (value("confusable questions: fires"), value("confusable questions: kept")) == (0.5, 0.5)
     assert value("other questions: kept") == value("text only: kept") == 1.0
     assert value("edits refused: edit_not_effective") == 0.5
     assert "other file of the flag" not in rows
     assert rows["reliability"].figure.is_reached is False
     assert rows["reliability"].unedited == 0.0
+    assert rows["- short"].unedited is None
     shown = rows_as_markdown([*rows.values()])
     assert "| reliability | 0.500 | 0.000 | 2 | >= 0.99 | no |" in shown
     assert isinstance(rows["reliability"], Row)
