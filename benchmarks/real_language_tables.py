@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.answering import Answer, Made
@@ -69,6 +69,12 @@ class Result:
     def is_hit(self) -> bool:
         return self.edit_id is not None and self.says_target(self.after)
 
+    @property
+    def is_right(self) -> bool:
+        """Whether it gives the edit's answer, or has kept its own."""
+        is_own = self.asked.is_everyday or self.asked.kind in (RELIABILITY, OTHER_FILE)
+        return self.is_hit if is_own else self.is_kept
+
     def as_json(self) -> dict[str, Any]:
         return {
             "edit": self.edit_id,
@@ -91,6 +97,9 @@ class Row:
 
     figure: Figure
     unedited: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self.figure) | {"unedited": self.unedited}
 
 
 def rows_of(edits: Sequence[Wanted], made: Sequence[Made], results: Sequence[Result]) -> list[Row]:

@@ -59,6 +59,14 @@ def test_it_asks_when_every_edit_is_in_force(
     assert [edit["refusal"] for edit in found["edits"]] == [None, None]
     assert {a["outcome"] for a in found["asked"] if a["kind"] == "short"} == {"applied"}
     assert {a["before"] for a in found["asked"] if a["kind"] == "short"} == {None}
+    assert found["figures"][0] | {"better": None} == {
+        "name": "reliability",
+        "value": 1.0,
+        "count": 2,
+        "goal": 0.99,
+        "better": None,
+        "unedited": 0.0,
+    }
     assert server.version() == 2
     assert not (tmp_path / "results").exists()
     server.client.post("/admin/rollback", json={"to_version": 0}).raise_for_status()

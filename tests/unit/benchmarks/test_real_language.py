@@ -12,7 +12,7 @@ import torch
 from benchmarks import real_llava
 from benchmarks.answering import Answer, Considered, Made
 from benchmarks.everyday_wordings import Topic, read_wordings
-from benchmarks.real_language import DEV, main
+from benchmarks.real_language import WORDINGS, main
 from benchmarks.real_language_cases import (
     CONFUSABLE,
     OTHER,
@@ -55,8 +55,11 @@ def write(folder: Path, document: Any) -> Path:
     return file
 
 
-def test_the_wordings_in_the_repository_ask_in_eight_ways_of_three_kinds_of_picture() -> None:
-    topics = read_wordings(DEV)
+@pytest.mark.parametrize("file", [WORDINGS, WORDINGS.with_stem("real_language_dev")])
+def test_the_wordings_in_the_repository_ask_in_eight_ways_of_three_kinds_of_picture(
+    file: Path,
+) -> None:
+    topics = read_wordings(file)
 
     assert {t.shows for t in topics} == {"flags", "emoji", "emblems"}
     for found in topics:
@@ -112,11 +115,20 @@ def test_every_edit_is_asked_every_kind(tmp_path: Path) -> None:
         (RELIABILITY, "What is the capital?"),
         ("short", "Which city?"),
         ("lower case", "what is the capital"),
-        (CONFUSABLE, "Is it far?"),
         (CONFUSABLE, "Where is it?"),
+        (CONFUSABLE, "Who lives in the capital?"),
     ]
     assert [plan.kind for plan in own[5:]] == [OTHER, OTHER, TEXT_ONLY, OTHER_FILE]
     assert own[-2].question.picture is None
+
+
+def test_every_prompt_meets_every_wording(tmp_path: Path) -> None:
+    document = {"emblem_town": topic(prompts=["Which town?", "Whose is it?"])}
+    edits = wanted(read_wordings(write(tmp_path, document)), tmp_path, tmp_path / "drawn", 4)
+    plans = asked(edits)
+
+    short = [(p.edit.question.prompt, p.question.prompt) for p in plans if p.kind == "short"]
+    assert len(set(short)) == 4
 
 
 def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
@@ -164,6 +176,10 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
     shown = rows_as_markdown([*rows.values()])
     assert "| reliability | 0.500 | 0.000 | 2 | >= 0.99 | no |" in shown
     assert isinstance(rows["reliability"], Row)
+    assert rows["reliability"].as_json()["unedited"] == 0.0
+    assert [r.is_right for r in results] == [
+        True, False, True, False, False, False, False, True, True, True,
+    ]  # fmt: skip
 
 
 def test_without_the_extra_it_says_what_to_install(
