@@ -24,6 +24,8 @@ Advance = Callable[[int], None]
 """Called with how many more are done."""
 
 _TRIES = 100
+_PAUSE_S = 0.5
+"""Between two looks at an edit that is being made."""
 _BATCH = 32
 
 
@@ -119,7 +121,10 @@ class Server:
         self._http.post("/admin/rollback", json={"to_version": 0}).raise_for_status()
 
     def edit(self, edits: Sequence[Wish], advance: Advance) -> list[Made]:
-        """`POST /edits`, in order: an edit is verified beside those before it."""
+        """`POST /edits`, in order: an edit is verified beside those before it.
+
+        Each is waited for: one that takes long is answered before it is made.
+        """
         made = []
         for edit in edits:
             body = self._body(edit.question) | {"target": edit.target, "verify": self._verify}
@@ -127,10 +132,17 @@ class Server:
             if answer.is_client_error:
                 made.append(_refused(answer.json()["error"]))
             else:
-                found = answer.raise_for_status().json()
-                made.append(Made(found["id"], refinement_steps=found["refinement_steps"]))
+                made.append(self._finished(answer.raise_for_status().json()))
             advance(1)
         return made
+
+    def _finished(self, edit: dict[str, Any]) -> Made:
+        while edit["status"] == "pending":
+            time.sleep(_PAUSE_S)
+            edit = self._http.get(f"/edits/{edit['id']}").raise_for_status().json()
+        if edit["status"] == "failed":
+            return _refused(edit["error"])
+        return Made(edit["id"], refinement_steps=edit["refinement_steps"])
 
     def ask(
         self, questions: Sequence[Question], *, with_edits: bool, advance: Advance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,11 +40,13 @@ _OTHERS = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An edit: what is to be answered to `question`. `other_file` is another picture of it."""
+    """An edit: what is to be answered to `question`. `turn` numbers those of one topic;
+    `other_file` is another picture of it."""
 
     topic: Topic
     question: Question
     target: str
+    turn: int = 0
     other_file: str | None = None
 
 
@@ -59,6 +62,12 @@ class Asked:
     def is_everyday(self) -> bool:
         """Whether it asks the edit's question in other words."""
         return self.kind in self.edit.topic.wordings
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether the unedited answer says something of it: other words for what it is asked
+        already need no second pass of the unedited model."""
+        return not self.is_everyday and self.kind != OTHER_FILE
 
 
 def wanted(topics: Sequence[Topic], data: Path, drawn: Path, count: int) -> list[Wanted]:
@@ -78,9 +87,9 @@ def wanted(topics: Sequence[Topic], data: Path, drawn: Path, count: int) -> list
         found = next(sources[topic.shows], None)
         if found is None:
             raise DatasetError(f"{data} has too few pictures for {count} edits")
-        prompt = topic.prompts[number // len(topics) % len(topic.prompts)]
-        question = Question(found.picture, prompt)
-        made.append(Wanted(topic, question, found.targets[topic.name], found.other_file))
+        turn = number // len(topics)
+        question = Question(found.picture, topic.prompts[turn % len(topic.prompts)])
+        made.append(Wanted(topic, question, found.targets[topic.name], turn, found.other_file))
     return made
 
 
@@ -93,14 +102,17 @@ def asked(edits: Sequence[Wanted], *, per_kind: int = 1) -> list[Asked]:
         for kind, words in topic.wordings.items():
             plans += [
                 Asked(edit, kind, Question(picture, text))
-                for text in _turns(words, number, per_kind)
+                for text in _turns(words, edit, per_kind)
                 if text != prompt
             ]
         plans += [
             Asked(edit, CONFUSABLE, Question(picture, text))
-            for text in _turns(topic.confusables, number, 2)
+            for text in _turns(topic.confusables, edit, 2)
         ]
-        plans += [Asked(edit, OTHER, Question(picture, t)) for t in _turns(_OTHERS, number, 2)]
+        plans += [
+            Asked(edit, OTHER, Question(picture, _OTHERS[(number + i) % len(_OTHERS)]))
+            for i in (2 * edit.turn, 2 * edit.turn + 1)
+        ]
         plans.append(Asked(edit, TEXT_ONLY, Question(None, prompt)))
         if edit.other_file is not None:
             plans.append(Asked(edit, OTHER_FILE, Question(edit.other_file, prompt)))
@@ -156,6 +168,11 @@ def _emblems(drawn: Path, names: Sequence[str]) -> Iterator[_Source]:
         yield _Source(str(picture), dict.fromkeys(names, place.place))
 
 
-def _turns(texts: Sequence[str], number: int, count: int) -> list[str]:
-    """`count` of the texts, from the `number`th on; each once."""
-    return [texts[(number + i) % len(texts)] for i in range(min(count, len(texts)))]
+def _turns(texts: Sequence[str], edit: Wanted, count: int) -> list[str]:
+    """`count` of the texts, each once: those that are due in the edit's turn.
+
+    Prompts take turns as well. Where both are back at the first, the texts move on by one more, so
+    that in the end every prompt meets every text.
+    """
+    turn = edit.turn + edit.turn // math.lcm(len(edit.topic.prompts), len(texts))
+    return [texts[(count * turn + i) % len(texts)] for i in range(min(count, len(texts)))]

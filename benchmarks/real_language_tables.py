@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.answering import Answer, Made
@@ -28,11 +28,14 @@ EVERYDAY = "everyday wordings"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One question and its answers; `edit_id` is None where its edit was refused."""
+    """One question and its answers; `edit_id` is None where its edit was refused.
+
+    `before` is None where the unedited model was not asked (`Asked.is_compared`).
+    """
 
     asked: Asked
     edit_id: str | None
-    before: Answer
+    before: Answer | None
     after: Answer
 
     @property
@@ -43,13 +46,20 @@ class Result:
     @property
     def is_routed(self) -> bool:
         """Whether its own edit acted."""
-        return self.edit_id is not None and any(
-            c.outcome == "applied" and c.edit_id == self.edit_id for c in self.after.considered
-        )
+        return self.outcome == "applied"
+
+    @property
+    def outcome(self) -> str:
+        """What became of its own edit: see `Candidate`; `refused`, or `another picture`."""
+        if self.edit_id is None:
+            return "refused"
+        own = [c.outcome for c in self.after.considered if c.edit_id == self.edit_id]
+        return own[0] if own else "another picture"
 
     @property
     def is_kept(self) -> bool:
-        return self.after.is_same(self.before)
+        """Word for word; of a question that was compared."""
+        return self.before is not None and self.after.is_same(self.before)
 
     def says_target(self, answer: Answer) -> bool:
         """Whether the answer is the edit's, and ended."""
@@ -59,6 +69,12 @@ class Result:
     def is_hit(self) -> bool:
         return self.edit_id is not None and self.says_target(self.after)
 
+    @property
+    def is_right(self) -> bool:
+        """Whether it gives the edit's answer, or has kept its own."""
+        is_own = self.asked.is_everyday or self.asked.kind in (RELIABILITY, OTHER_FILE)
+        return self.is_hit if is_own else self.is_kept
+
     def as_json(self) -> dict[str, Any]:
         return {
             "edit": self.edit_id,
@@ -66,12 +82,12 @@ class Result:
             "kind": self.asked.kind,
             "question": self.asked.question.prompt,
             "target": self.asked.edit.target,
-            "before": self.before.text,
+            "before": None if self.before is None else self.before.text,
             "after": self.after.text,
-            "routed": self.is_routed,
+            "outcome": self.outcome,
             "fires": self.fires,
             "hit": self.is_hit,
-            "kept": self.is_kept,
+            "kept": None if self.before is None else self.is_kept,
         }
 
 
@@ -82,12 +98,16 @@ class Row:
     figure: Figure
     unedited: float | None
 
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self.figure) | {"unedited": self.unedited}
+
 
 def rows_of(edits: Sequence[Wanted], made: Sequence[Made], results: Sequence[Result]) -> list[Row]:
     """The table's rows: hits by kind of wording, then what must not change."""
     refused = Counter(one.refusal for one in made if one.refusal is not None)
     everyday = [r for r in results if r.asked.is_everyday]
     routed = [r for r in everyday if r.is_routed]
+    missed = Counter(r.outcome for r in everyday if not r.is_routed)
     kinds = dict.fromkeys(kind for edit in edits for kind in edit.topic.wordings)
 
     def of(kind: str) -> list[Result]:
@@ -98,6 +118,7 @@ def rows_of(edits: Sequence[Wanted], made: Sequence[Made], results: Sequence[Res
         _hits(EVERYDAY, everyday, goal=0.85),
         *(_hits(f"- {kind}", of(kind)) for kind in kinds),
         _row(ROUTED, everyday, lambda r: r.is_routed, 0.0),
+        *(_of_outcome(outcome, everyday) for outcome in sorted(missed)),
         _hits(RIGHT_WHEN_ROUTED, routed),
         _hits(OTHER_FILE, of(OTHER_FILE)),
         _row(
@@ -130,15 +151,20 @@ def rows_as_markdown(rows: Sequence[Row]) -> str:
 
 
 def _hits(name: str, results: Sequence[Result], **marks: Any) -> Row:
-    unedited = rate("", [r.says_target(r.before) for r in results]).value
+    before = [r.says_target(r.before) for r in results if r.before is not None]
+    unedited = rate("", before).value if before else None
     return Row(rate(name, [r.is_hit for r in results], **marks), unedited)
+
+
+def _of_outcome(outcome: str, results: Sequence[Result]) -> Row:
+    return _row(f"- not routed: {outcome}", results, lambda r: r.outcome == outcome, None)
 
 
 def _row(
     name: str,
     results: Sequence[Result],
     judge: Callable[[Result], bool],
-    unedited: float,
+    unedited: float | None,
     **marks: Any,
 ) -> Row:
     return Row(rate(name, [judge(r) for r in results], **marks), unedited)

@@ -12,7 +12,7 @@ import torch
 from benchmarks import real_llava
 from benchmarks.answering import Answer, Considered, Made
 from benchmarks.everyday_wordings import Topic, read_wordings
-from benchmarks.real_language import DEV, main
+from benchmarks.real_language import WORDINGS, main
 from benchmarks.real_language_cases import (
     CONFUSABLE,
     OTHER,
@@ -55,8 +55,11 @@ def write(folder: Path, document: Any) -> Path:
     return file
 
 
-def test_the_wordings_in_the_repository_ask_in_eight_ways_of_three_kinds_of_picture() -> None:
-    topics = read_wordings(DEV)
+@pytest.mark.parametrize("file", [WORDINGS, WORDINGS.with_stem("real_language_dev")])
+def test_the_wordings_in_the_repository_ask_in_eight_ways_of_three_kinds_of_picture(
+    file: Path,
+) -> None:
+    topics = read_wordings(file)
 
     assert {t.shows for t in topics} == {"flags", "emoji", "emblems"}
     for found in topics:
@@ -112,11 +115,20 @@ def test_every_edit_is_asked_every_kind(tmp_path: Path) -> None:
         (RELIABILITY, "What is the capital?"),
         ("short", "Which city?"),
         ("lower case", "what is the capital"),
-        (CONFUSABLE, "Is it far?"),
         (CONFUSABLE, "Where is it?"),
+        (CONFUSABLE, "Who lives in the capital?"),
     ]
     assert [plan.kind for plan in own[5:]] == [OTHER, OTHER, TEXT_ONLY, OTHER_FILE]
     assert own[-2].question.picture is None
+
+
+def test_every_prompt_meets_every_wording(tmp_path: Path) -> None:
+    document = {"emblem_town": topic(prompts=["Which town?", "Whose is it?"])}
+    edits = wanted(read_wordings(write(tmp_path, document)), tmp_path, tmp_path / "drawn", 4)
+    plans = asked(edits)
+
+    short = [(p.edit.question.prompt, p.question.prompt) for p in plans if p.kind == "short"]
+    assert len(set(short)) == 4
 
 
 def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
@@ -125,10 +137,11 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
     base, fired = Answer("no idea", stopped=True), (Considered("e1", 1.0, "applied"),)
     right = Answer("Bel", stopped=True, considered=fired)
     endless = Answer("Bel", stopped=False, considered=fired)
+    shut = Answer("no idea", stopped=True, considered=(Considered("e1", 0.0, "excluded"),))
 
     def result(kind: str, after: Answer, edit_id: str | None = "e1") -> Result:
         plan = Asked(edit, kind, question=None)  # type: ignore[arg-type]
-        return Result(plan, edit_id, base, after)
+        return Result(plan, edit_id, base if plan.is_compared else None, after)
 
     results = [
         result(RELIABILITY, right),
@@ -136,7 +149,7 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
         result("short", right),
         result("short", endless),
         result("short", base),
-        result("short", base),
+        result("short", shut),
         result(CONFUSABLE, right),
         result(CONFUSABLE, base),
         result(OTHER, base),
@@ -152,15 +165,21 @@ def test_the_table_counts_hits_fires_and_what_is_kept() -> None:
     assert value("everyday wordings") == value("- short") == 0.25
     assert value("everyday wordings, routed to the edit") == 0.5
     assert value("everyday wordings, right where routed") == 0.5
+    assert value("- not routed: another picture") == value("- not routed: excluded") == 0.25
     assert (value("confusable questions: fires"), value("confusable questions: kept")) == (0.5, 0.5)
     assert value("other questions: kept") == value("text only: kept") == 1.0
     assert value("edits refused: edit_not_effective") == 0.5
     assert "other file of the flag" not in rows
     assert rows["reliability"].figure.is_reached is False
     assert rows["reliability"].unedited == 0.0
+    assert rows["- short"].unedited is None
     shown = rows_as_markdown([*rows.values()])
     assert "| reliability | 0.500 | 0.000 | 2 | >= 0.99 | no |" in shown
     assert isinstance(rows["reliability"], Row)
+    assert rows["reliability"].as_json()["unedited"] == 0.0
+    assert [r.is_right for r in results] == [
+        True, False, True, False, False, False, False, True, True, True,
+    ]  # fmt: skip
 
 
 def test_without_the_extra_it_says_what_to_install(
