@@ -41,6 +41,7 @@ def arguments(server: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     wordings.write_text(json.dumps({"emblem_town": TOPIC}), "utf-8")
     options = {"data": tmp_path, "work": tmp_path / "work", "wordings": wordings, "limit": 2}
     options |= {"url": server.url, "json": tmp_path / "answers.json", "verify": "off"}
+    server.client.post("/admin/rollback", json={"to_version": 0}).raise_for_status()
     return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
@@ -59,17 +60,10 @@ def test_it_asks_when_every_edit_is_in_force(
     assert [edit["refusal"] for edit in found["edits"]] == [None, None]
     assert {a["outcome"] for a in found["asked"] if a["kind"] == "short"} == {"applied"}
     assert {a["before"] for a in found["asked"] if a["kind"] == "short"} == {None}
-    assert found["figures"][0] | {"better": None} == {
-        "name": "reliability",
-        "value": 1.0,
-        "count": 2,
-        "goal": 0.99,
-        "better": None,
-        "unedited": 0.0,
-    }
-    assert server.version() == 2
+    first = found["figures"][0]
+    assert (first["name"], first["value"], first["unedited"]) == ("reliability", 1.0, 0.0)
+    assert server.client.get("/versions").json()["active_edits"] == 2
     assert not (tmp_path / "results").exists()
-    server.client.post("/admin/rollback", json={"to_version": 0}).raise_for_status()
 
 
 def test_an_edit_that_fails_after_its_request_is_a_refusal(
