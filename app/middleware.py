@@ -145,7 +145,7 @@ class HostGuard:
         if self._keyring.is_open and host not in self._allowed:
             return HostNotAllowed("This server does not answer to that host name.", param="Host")
         origin = headers.get("origin")
-        if origin is not None and _host_of(origin) not in self._allowed | {host}:
+        if origin is not None and (_host_of(origin) or "") not in self._allowed | {host}:
             return HostNotAllowed("Pages of other sites may not use this server.", param="Origin")
         return None
 

@@ -5,7 +5,7 @@
 `id` names the row, `secret` is 256 random bits, `tag` is a keyed digest of both. Only a token that
 this store made has the right tag, so a wrong one is refused for the price of one HMAC, whether its
 id exists or not: guesses cost the server nothing, and their timing tells nothing. Of the secret
-the store keeps an scrypt digest only (RFC 7914; N 2^14, r 8, p 1: 16 MiB and some 40 ms).
+the store keeps an scrypt digest only (RFC 7914; N 2^14, r 8, p 1: 16 MiB and some 50 ms).
 """
 
 from __future__ import annotations

@@ -260,6 +260,8 @@ def test_with_keys_any_host_name_will_do_and_no_foreign_page(admin: httpx.Client
     assert admin.get("/versions", headers={"Host": "errata.example.org"}).status_code == 200
     foreign = {"Host": "errata.example.org", "Origin": "https://evil.example"}
     assert code(admin.get("/versions", headers=foreign)) == (403, "host_not_allowed")
+    nobody = {"Host": ":80", "Origin": "null"}  # neither names a host, and they are not the same
+    assert code(admin.get("/versions", headers=nobody)) == (403, "host_not_allowed")
     own = {"Host": "errata.example.org", "Origin": "https://errata.example.org"}
     assert admin.get("/versions", headers=own).status_code == 200
 
