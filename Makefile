@@ -134,4 +134,5 @@ LOCK := $(UV) pip compile --no-config --universal \
 lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) pyproject.toml requirements/torch-needs.in -o requirements/runtime.lock
 	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	$(LOCK) $(ARGS) requirements/postgres.in -c requirements/runtime.lock -o requirements/postgres.lock
 	$(LOCK) $(ARGS) requirements/clients.in -o requirements/clients.lock

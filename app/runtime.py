@@ -39,7 +39,7 @@ from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
 from app.store.database import Database
-from app.store.dialects.sqlite import database_file
+from app.store.dialects import dialect_of
 from app.store.edit_log import EditLog
 from app.store.feedback_log import FeedbackLog
 from app.store.job_log import JobLog
@@ -108,15 +108,15 @@ class Runtime:
 
         With a `model`, that one is served, and the settings only name it.
         """
-        file = database_file(settings.resolved_database_url)
-        if not file.exists():
+        where = dialect_of(settings.resolved_database_url, data_dir=settings.data_dir)
+        if not where.exists():
             _require_keys(settings, has_keys=settings.admin_key is not None)
         metrics = Metrics()
         with ExitStack() as locks:
             locks.enter_context(InstanceLock.of_data_dir(settings.data_dir))
-            locks.enter_context(InstanceLock.of_database(file))
+            locks.enter_context(where.lock())
             database = Database.open(
-                settings.resolved_database_url,
+                where,
                 migrate=settings.migrate,
                 timeout_s=settings.store_timeout_s,
                 on_done=metrics.stored,

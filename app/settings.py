@@ -174,13 +174,17 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _sqlite_only(cls, url: str | None) -> str | None:
+    def _known_database(cls, url: str | None) -> str | None:
         if url is None:
             return url
-        if not url.startswith("sqlite:///"):
-            raise ValueError("only SQLite is supported so far: sqlite:///path/to/errata.db")
-        parsed = sa.make_url(url)
-        if parsed.query or parsed.database in (None, "", ":memory:"):
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            raise ValueError("it is no URL: sqlite:///path, postgresql://user@host/name") from None
+        # Which kinds there are, `app/store/dialects` knows.
+        if url.startswith("sqlite") and (
+            parsed.host or parsed.query or parsed.database in (None, "", ":memory:")
+        ):
             raise ValueError(
                 "it must name a file, for edits must outlive the process: "
                 "sqlite:///path/to/errata.db, with %3F for a question mark, %25 for a percent sign"

@@ -16,6 +16,7 @@ from app.errors import ServiceError, StartupError
 from app.images import check_size, decode
 from app.settings import Settings
 from app.store.database import Database
+from app.store.dialects import dialect_of
 from app.store.edit_log import EditLog
 from app.store.job_log import JobLog
 from app.store.ledger import Ledger
@@ -51,7 +52,9 @@ def doctor(
 
 
 def _examine(settings: Settings) -> list[str]:
-    database = Database.open_to_read(settings.resolved_database_url)
+    database = Database.open_to_read(
+        dialect_of(settings.resolved_database_url, data_dir=settings.data_dir)
+    )
     try:
         log, jobs = EditLog(database), JobLog(database)
         checked = log.audit(thorough=True)

@@ -16,7 +16,7 @@ from app.errors import ServiceError, StartupError
 from app.history import Caller
 from app.runtime import Runtime
 from app.settings import Settings
-from app.store.dialects.sqlite import database_file
+from app.store.dialects import Dialect, dialect_of
 from app.ulid import new_ulid
 from editing_core.errors import EditingError, RequestError
 
@@ -52,7 +52,7 @@ def reencode(
     """
     try:
         settings = Settings.load(model=model, data_dir=data_dir, editor=editor)
-        _require_database(database_file(settings.resolved_database_url))
+        _require_database(dialect_of(settings.resolved_database_url, data_dir=settings.data_dir))
         runtime = Runtime.open(settings)
         failed = asyncio.run(_reencode(runtime, edit or [], verify, dry_run=dry_run))
     except (StartupError, ServiceError, EditingError, OSError, LookupError, ValueError) as error:
@@ -62,10 +62,10 @@ def reencode(
     raise typer.Exit(1 if failed else 0)
 
 
-def _require_database(file: Path) -> None:
+def _require_database(where: Dialect) -> None:
     """What a server would begin with, this command would only be mistaken about."""
-    if not file.is_file():
-        raise StartupError(f"there is no database at {file}; check --data-dir")
+    if not where.exists():
+        raise StartupError(f"there is no database at {where.name}; check --data-dir")
 
 
 async def _reencode(runtime: Runtime, only: Sequence[str], verify: Verify, *, dry_run: bool) -> int:

@@ -32,12 +32,12 @@ class Anchor:
 
 
 def anchor_file(database: Path) -> Path:
+    """Of a database that is a file."""
     return database.with_name(f"{database.name}.anchor")
 
 
-def read_anchor(database: Path) -> Anchor | None:
+def read_anchor(file: Path) -> Anchor | None:
     """None where there is none. Raises `StartupError` where it cannot be read."""
-    file = anchor_file(database)
     for _ in range(3):  # it may be written at this moment
         try:
             return Anchor(**json.loads(file.read_text("ascii")))
@@ -47,15 +47,14 @@ def read_anchor(database: Path) -> Anchor | None:
             reason = error
             time.sleep(0.01)
     raise StartupError(
-        f"{file} cannot be read ({reason}); it says which database belongs here. If {database} is "
-        "the right one, remove that file and start again"
+        f"{file} cannot be read ({reason}); it says which database belongs here. If the right one "
+        "is there, remove that file and start again"
     )
 
 
-def write_anchor(database: Path, anchor: Anchor) -> None:
+def write_anchor(file: Path, anchor: Anchor) -> None:
     """Put it there. A commit that happened is not taken back because this fails: then it is
     logged, and the next commit writes it again."""
-    file = anchor_file(database)
     line = (json.dumps(asdict(anchor)).ljust(_SIZE - 1) + "\n").encode("ascii")
     try:
         if not file.exists():

@@ -20,7 +20,7 @@ from app.store import tables
 from app.store.records import EditRecord, Reencoding, Rescoping, digest_of, reencoding_of, scopes_of
 from app.store.seals import placed, seal_of
 
-NOW = 2**63 - 1
+NOW = 2**31 - 1
 """For the parameter `at` of both queries: later than any version."""
 
 

@@ -6,14 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from app.errors import StartupError, StoreDamaged, StoreLost, StoreUnavailable
 from app.store import opening, owner
 from app.store.anchor import Anchor, read_anchor, write_anchor
-from app.store.dialects import sqlite
+from app.store.dialects import WRITER, Dialect, dialect_of
 from app.store.owner import Owner
 from app.store.schema import upgrade
 
@@ -31,19 +30,23 @@ class Database:
     """
 
     def __init__(
-        self, file: Path, engine: sa.Engine, *, on_done: OnDone = lambda _what, _s: None
+        self,
+        where: Dialect,
+        engine: sa.Engine,
+        *,
+        on_done: OnDone = lambda _what, _s: None,
     ) -> None:
         self._on_done = on_done
-        self.file = file
         self.lost: StoreLost | None = None
+        self._where = where
         self._engine = engine
-        self._place = _place(file)
+        self._place = where.place()
         self._owner: Owner | None = None
 
     @classmethod
     def open(
         cls,
-        url: sa.URL | str,
+        where: Dialect | sa.URL | str,
         *,
         migrate: bool = True,
         timeout_s: float = 5.0,
@@ -57,18 +60,17 @@ class Database:
         Where there was none, a new one is begun. Raises `StartupError` when it cannot be opened,
         is not the one that was here (`app/store/opening.py`), or has a schema that cannot be used.
         """
-        file = sqlite.database_file(sa.make_url(url))
-        with _named(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            opening.require_file(file)
-            if not file.exists():
-                _begin(file, migrate=migrate)
-            is_older = opening.examine(file, migrate=migrate)
-            engine = sqlite.create_engine(file, "write", timeout_s=timeout_s)
+        where = _dialect(where)
+        with _named(where):
+            opening.require_present(where)
+            if not where.exists():
+                _begin(where, migrate=migrate)
+            is_older = opening.examine(where, migrate=migrate)
+            engine = where.engine("write", timeout_s=timeout_s)
             try:
                 if is_older:
                     upgrade(engine)
-                database = cls(file, engine, on_done=on_done)
+                database = cls(where, engine, on_done=on_done)
                 database._take_over()
             except BaseException:
                 engine.dispose()
@@ -76,25 +78,25 @@ class Database:
         return database
 
     @classmethod
-    def open_to_read(cls, url: sa.URL | str, *, timeout_s: float = 5.0) -> Database:
+    def open_to_read(cls, where: Dialect | sa.URL | str, *, timeout_s: float = 5.0) -> Database:
         """As it is: nothing is written, no lock is taken, and a server may be using it.
 
         Raises what `open` raises.
         """
-        file = sqlite.database_file(sa.make_url(url))
-        with _named(file):
-            opening.require_file(file)
-            if not file.exists():
-                raise StartupError(f"there is no database at {file}; check --data-dir")
-            opening.examine(file, migrate=False)
-        return cls(file, sqlite.create_engine(file, "read", timeout_s=timeout_s))
+        where = _dialect(where)
+        with _named(where):
+            opening.require_present(where)
+            if not where.exists():
+                raise StartupError(f"there is no database at {where.name}; check --data-dir")
+            opening.examine(where, migrate=False)
+        return cls(where, where.engine("read", timeout_s=timeout_s))
 
     def _take_over(self) -> None:
-        anchor = read_anchor(self.file)
+        anchor = read_anchor(self._where.anchor)
         with self._engine.connect() as connection:
-            writer = connection.execution_options(**sqlite.WRITER)
+            writer = connection.execution_options(**WRITER)
             with writer.begin():
-                opening.require_same_store(writer, self.file, anchor)
+                opening.require_same_store(writer, self._where, anchor)
                 self._owner = owner.claim(writer)
 
     @contextmanager
@@ -113,10 +115,15 @@ class Database:
         that no event brought.
         """
         with self._timed("write"), self._available(), self._engine.connect() as connection:
-            writer = connection.execution_options(**sqlite.WRITER)
-            with writer.begin():
+            writer = connection.execution_options(**WRITER)
+            transaction = writer.begin()
+            try:
                 self._check_ours(writer)
                 yield writer
+            except BaseException:
+                transaction.rollback()
+                raise
+            self._commit(transaction)
 
     def require_ours(self) -> None:
         """Raises `StoreLost` when another server has taken over, or the file is gone."""
@@ -126,24 +133,40 @@ class Database:
     def committed(self, version: int, seal: str | None) -> None:
         """Remember outside of the database that it came as far as `version`."""
         if self._owner is not None:
-            write_anchor(self.file, Anchor(self._owner.store_id, version, seal))
+            write_anchor(self._where.anchor, Anchor(self._owner.store_id, version, seal))
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _check_ours(self, connection: sa.Connection) -> None:
+    def _commit(self, transaction: sa.Transaction) -> None:
         try:
-            if _place(self.file) != self._place:
-                raise StoreLost(
-                    "The file of the database was moved, removed or replaced.", retry_after_s=30
-                )
-            if self._owner is not None:
-                owner.require(connection, self._owner)
-        except StoreLost as error:
-            if self.lost is None:
-                logger.error("the database %s is lost to this server: %s", self.file, error)
-            self.lost = error
+            transaction.commit()
+        except _BUSY as error:
+            if self._where.commit_may_be_in_doubt:
+                raise self._gone(
+                    "The connection broke during a commit, and nobody can tell whether it was "
+                    "written.",
+                    hint="Start the server again: what was written is there then. Look for the "
+                    "edit before you repeat it, or repeat it with its Idempotency-Key.",
+                ) from error
             raise
+
+    def _check_ours(self, connection: sa.Connection) -> None:
+        if self.lost is not None:
+            raise StoreLost(str(self.lost), hint=self.lost.hint, retry_after_s=30)
+        if self._where.place() != self._place:
+            raise self._gone("The file of the database was moved, removed or replaced.")
+        if self._owner is not None:
+            try:
+                owner.require(connection, self._owner)
+            except StoreLost as error:
+                raise self._gone(str(error)) from error
+
+    def _gone(self, why: str, *, hint: str | None = None) -> StoreLost:
+        """For good: nothing more is written by this server."""
+        logger.error("the database %s is lost to this server: %s", self._where.name, why)
+        self.lost = StoreLost(why, hint=hint, retry_after_s=30)
+        return self.lost
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -169,50 +192,35 @@ class Database:
             raise StoreDamaged(f"The database is damaged: {error.orig}.") from error
 
 
-def _begin(file: Path, *, migrate: bool) -> None:
-    """A new database, made aside and moved into place: whatever happens, none is there by half."""
+def _dialect(where: Dialect | sa.URL | str) -> Dialect:
+    return where if isinstance(where, Dialect) else dialect_of(sa.make_url(where))
+
+
+def _begin(where: Dialect, *, migrate: bool) -> None:
     if not migrate:
         raise StartupError(
-            f"the database {file} has no schema, and migrations are switched off (ERRATA_MIGRATE)"
+            f"the database {where.name} has no schema, and migrations are switched off "
+            "(ERRATA_MIGRATE)"
         )
-    new = file.with_name(f"{file.name}.new")
-    for path in (new, *sqlite.log_files(new)):
-        path.unlink(missing_ok=True)
-    engine = sqlite.create_engine(new, "create", timeout_s=5.0)
-    try:
-        upgrade(engine)
-        engine.dispose()  # the last one to close it leaves no log
-        new.replace(file)
-    except BaseException:
-        engine.dispose()
-        for path in (new, *sqlite.log_files(new)):
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _place(file: Path) -> tuple[int, int] | None:
-    """Which file lies there now; None where there is none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    where.begin(upgrade)
 
 
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
+def _named(where: Dialect) -> Iterator[None]:
     """What goes wrong while a database is opened, said with its name."""
     try:
         yield
     except OSError as error:
-        raise StartupError(f"cannot open the database {file}: {error}") from error
+        raise StartupError(f"cannot open the database {where.name}: {error}") from error
     except sa.exc.OperationalError as error:
         raise StartupError(
-            f"cannot open the database {file}: {error.orig}; check who may use it, and the space "
-            "on its disk"
+            f"cannot open the database {where.name}: {error.orig}; check who may use it, and the "
+            "space on its disk"
         ) from error
     except sa.exc.DatabaseError as error:
         hint = "restore it from a backup"
-        if sqlite.has_log(file):
-            hint += f", or, {opening.foreign_log(file)}"
-        raise StartupError(f"cannot open the database {file}: {error.orig}; {hint}") from error
+        if other := where.log_of_another():
+            hint += f", or, {other}"
+        raise StartupError(
+            f"cannot open the database {where.name}: {error.orig}; {hint}"
+        ) from error

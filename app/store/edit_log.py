@@ -114,9 +114,11 @@ class EditLog:
         query = RECORDS.order_by(EDIT_ID.desc())
         if below is not None:
             query = query.where(below > EDIT_ID)
-        with self._database.read() as connection:
-            rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
-            for record in map(as_it_stands, rows):
+        with (
+            self._database.read() as connection,
+            connection.execution_options(yield_per=_PAGE).execute(query) as rows,
+        ):
+            for record in map(as_it_stands, rows.mappings()):
                 if record.id in among and matches(record, text, tag):
                     found.append(record)
                     if len(found) == limit:

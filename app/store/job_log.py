@@ -164,9 +164,11 @@ class JobLog:
         query = _JOB.order_by(_jobs.id.desc())
         if below is not None:
             query = query.where(_jobs.id < below)
-        with self._database.read() as connection:
-            rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
-            for job in map(_of_row, rows):
+        with (
+            self._database.read() as connection,
+            connection.execution_options(yield_per=_PAGE).execute(query) as rows,
+        ):
+            for job in map(_of_row, rows.mappings()):
                 if state in (None, job.state) and matches(job, text, tag):
                     found.append(job)
                     if len(found) == limit:
@@ -176,9 +178,11 @@ class JobLog:
     def newest_id(self) -> str | None:
         """The highest id of those that can be believed."""
         query = _JOB.order_by(_jobs.id.desc())
-        with self._database.read() as connection:
-            rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
-            return next((str(row["id"]) for row in rows if _is_sound(row)), None)
+        with (
+            self._database.read() as connection,
+            connection.execution_options(yield_per=_PAGE).execute(query) as rows,
+        ):
+            return next((str(row["id"]) for row in rows.mappings() if _is_sound(row)), None)
 
 
 def _of_row(row: Mapping[Any, Any]) -> EditJob:

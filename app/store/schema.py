@@ -17,13 +17,13 @@ from alembic.runtime.migration import MigrationContext
 
 from app.errors import StartupError
 from app.store import owner, tables
-from app.store.dialects import sqlite
+from app.store.dialects import WRITER, Dialect
 from app.store.sealing import seal_all
 
 logger = logging.getLogger(__name__)
 
 
-def is_older(connection: sa.Connection, file: Path, *, migrate: bool) -> bool:
+def is_older(connection: sa.Connection, place: Dialect, *, migrate: bool) -> bool:
     """Whether the schema is an older one, that may be brought up to date.
 
     Raises `StartupError` when it is no known one, or an older one that may not be changed.
@@ -32,23 +32,23 @@ def is_older(connection: sa.Connection, file: Path, *, migrate: bool) -> bool:
     newest = scripts.get_current_head()
     present = MigrationContext.configure(connection).get_current_revision()
     if present == newest:
-        _require_tables(connection, file)
+        _require_tables(connection, place)
         return False
     if present is None:
         raise StartupError(
-            f"{file} is no database of Errata: it says nothing of its schema. Check --data-dir and "
-            "--database-url, or put the right file there"
+            f"{place.name} is no database of Errata: it says nothing of its schema. Check "
+            "--data-dir and --database-url, or put the right file there"
         )
     if present not in {step.revision for step in scripts.walk_revisions()}:
         raise StartupError(
-            f"the database {file} has schema {present}, and this program knows up to "
+            f"the database {place.name} has schema {present}, and this program knows up to "
             f"{newest}: it was written by a newer version of Errata; install that one"
         )
     if not migrate:
         raise StartupError(
-            f"the database {file} has schema {present}, and {newest} is needed: migrations are "
-            "switched off (ERRATA_MIGRATE), or this command only reads; back it up, and start the "
-            "server once with them"
+            f"the database {place.name} has schema {present}, and {newest} is needed: migrations "
+            "are switched off (ERRATA_MIGRATE), or this command only reads; back it up, and start "
+            "the server once with them"
         )
     return True
 
@@ -57,7 +57,7 @@ def upgrade(engine: sa.Engine) -> None:
     """Bring the schema to the newest, from nothing or from an older one. One transaction."""
     config = _alembic_config()
     with engine.connect() as connection:
-        writer = connection.execution_options(**sqlite.WRITER)
+        writer = connection.execution_options(**WRITER)
         with writer.begin():
             config.attributes["connection"] = writer
             alembic.command.upgrade(config, "head")
@@ -67,7 +67,7 @@ def upgrade(engine: sa.Engine) -> None:
     logger.info("the schema was brought up to date")
 
 
-def _require_tables(connection: sa.Connection, file: Path) -> None:
+def _require_tables(connection: sa.Connection, place: Dialect) -> None:
     inspector = sa.inspect(connection)
     present = set(inspector.get_table_names())
     for name, table in tables.metadata.tables.items():
@@ -77,7 +77,7 @@ def _require_tables(connection: sa.Connection, file: Path) -> None:
             missing = [f"column {name}.{c.name}" for c in table.c if c.name not in columns]
         if missing:
             raise StartupError(
-                f"the database {file} lacks its {missing[0]}; restore it from a backup"
+                f"the database {place.name} lacks its {missing[0]}; restore it from a backup"
             )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.append_only import refuse_changes
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -83,8 +85,4 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String, nullable=False),
     )
     op.execute("INSERT INTO head (id, version) VALUES (1, 0)")
-    for action in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER events_refuse_{action.lower()} BEFORE {action} ON events "
-            "BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
-        )
+    refuse_changes("events")

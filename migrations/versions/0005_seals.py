@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.append_only import refuse_changes
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -43,8 +45,4 @@ def upgrade() -> None:
     )
     op.add_column("edit_jobs", sa.Column("seal", sa.String))
     op.drop_table("scoped")
-    for action in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER seals_refuse_{action.lower()} BEFORE {action} ON seals "
-            "BEGIN SELECT RAISE(ABORT, 'seals are append-only'); END"
-        )
+    refuse_changes("seals")

@@ -107,7 +107,11 @@ def test_a_target_the_tokenizer_cannot_give_back_is_refused(tmp_path: Path) -> N
         (["--device", "tpu"], {}, "device"),
         ([], {"ERRATA_PROT": "9000"}, "did you mean ERRATA_PORT?"),
         ([], {"ERRATA_ADMIN_KEY": "hunter2"}, "at least 24 characters"),
-        ([], {"ERRATA_DATABASE_URL": "postgresql://db/errata"}, "only SQLite"),
+        (
+            [],
+            {"ERRATA_DATABASE_URL": "mysql://db/errata"},
+            "mysql is no kind of database",
+        ),
     ],
     ids=["host", "host-variable", "port", "device", "misspelt", "admin-key", "database"],
 )

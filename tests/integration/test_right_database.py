@@ -188,17 +188,17 @@ def test_a_server_killed_between_a_commit_and_its_anchor_starts_again(
     killed: Path, tiny_checkpoint: Path
 ) -> None:
     anchor = killed / "errata.db.anchor"
-    now = read_anchor(killed / "errata.db")
+    now = read_anchor(killed / "errata.db.anchor")
     assert now is not None
     with contextlib.closing(sqlite3.connect(killed / "errata.db")) as connection:
         query = "SELECT seal FROM seals WHERE kind = 'events' AND version = 6"
         (seal,) = connection.execute(query).fetchone()
     anchor.unlink()
-    write_anchor(killed / "errata.db", Anchor(now.store_id, 6, seal))
+    write_anchor(killed / "errata.db.anchor", Anchor(now.store_id, 6, seal))
     assert doctor(killed, tiny_checkpoint)[0] == 0
     with start(killed, tiny_checkpoint) as server:
         assert server.version() == 7
-    assert read_anchor(killed / "errata.db") == now
+    assert read_anchor(killed / "errata.db.anchor") == now
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"store_id": 1}', b"\xff" * 512])

@@ -3,61 +3,135 @@
 The driver's own transaction handling is switched off (it would start transactions late, and
 commit before DDL); `BEGIN` is sent here instead, `BEGIN IMMEDIATE` for a writer, so that a writer
 waits for the lock at its first statement and never fails halfway. A file that is not there is
-never made on the way: only `CREATE` makes one.
+never made on the way: only `begin` makes one.
 """
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
-WRITER = {"errata_writer": True}
-"""Execution options of a connection that will write."""
+from app.errors import StartupError, StoreCorrupt
+from app.locking import InstanceLock
+from app.store.anchor import anchor_file
+from app.store.dialects.base import Dialect, Mode
 
-Mode = Literal["create", "write", "read"]
+
+class Sqlite(Dialect):
+    """A file, with its log and its anchor beside it."""
+
+    def __init__(self, url: sa.URL, data_dir: Path | None = None) -> None:
+        self.file = Path(str(url.database)).resolve()
+        self.name = str(self.file)
+        self.anchor = anchor_file(self.file)
+
+    def lock(self) -> AbstractContextManager[object]:
+        return InstanceLock.of_database(self.file)
+
+    def exists(self) -> bool:
+        return self.file.exists()
+
+    def absence(self, *, expected: bool) -> str | None:
+        if not self.file.exists():
+            expected = expected or self.was_interrupted()
+            return f"there is no database at {self.file}" if expected else None
+        if not self.file.is_file():
+            raise StartupError(f"{self.file} is no file, so it is no database")
+        if self.file.stat().st_size == 0:
+            return f"the database {self.file} is empty (0 bytes)"
+        return None
+
+    def begin(self, make: Callable[[sa.Engine], None]) -> None:
+        """Made aside and moved into place."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        new = self.file.with_name(f"{self.file.name}.new")
+        _remove(new)
+        engine = _engine(new, lambda: "rwc", _prepare, timeout_s=5.0)
+        try:
+            make(engine)
+            engine.dispose()  # the last one to close it leaves no log
+            new.replace(self.file)
+        except BaseException:
+            engine.dispose()
+            _remove(new)
+            raise
+
+    def engine(self, mode: Mode, *, timeout_s: float) -> sa.Engine:
+        if mode == "write":
+            return _engine(self.file, lambda: "rw", _prepare, timeout_s=timeout_s)
+        return _engine(self.file, self._read_mode, _prepare_reader, timeout_s=timeout_s)
+
+    def _read_mode(self) -> str:
+        # A reader of the log makes an index of it; without a log, nothing is written at all.
+        return "ro" if self.was_interrupted() else "ro&immutable=1"
+
+    def place(self) -> Hashable:
+        try:
+            status = self.file.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def was_interrupted(self) -> bool:
+        """Whether transactions lie beside it: it is open, or was not closed properly."""
+        log = _log_files(self.file)[0]
+        return log.exists() and log.stat().st_size > 0
+
+    def check(self, connection: sa.Connection) -> None:
+        verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if verdict != "ok":
+            raise StoreCorrupt(f"the database {self.file} is damaged: {verdict}")
+
+    def log_of_another(self) -> str | None:
+        if not self.was_interrupted():
+            return None
+        remove = shlex.join(["rm", "-f", *map(str, _log_files(self.file))])
+        return (
+            "if it was put back from a backup, the log of the one before is still beside it; with "
+            f"the server stopped: {remove}"
+        )
+
+    def to_begin_anew(self) -> str:
+        everything = [self.file, *_log_files(self.file), self.anchor]
+        return shlex.join(["rm", "-f", *map(str, everything)])
 
 
-def create_engine(file: Path, mode: Mode, *, timeout_s: float) -> sa.Engine:
-    """An engine whose every connection keeps the promises above. `timeout_s` bounds lock waits."""
+def _engine(
+    file: Path,
+    mode: Callable[[], str],
+    prepare: Callable[[Any, Any], None],
+    *,
+    timeout_s: float,
+) -> sa.Engine:
     url = sa.URL.create("sqlite", database=str(file))
     engine = sa.create_engine(url, connect_args={"timeout": timeout_s})
 
     def connect(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> Any:
-        return sqlite3.connect(f"file:{quote(str(file))}?{_query(file, mode)}", uri=True, **options)
+        return sqlite3.connect(f"file:{quote(str(file))}?mode={mode()}", uri=True, **options)
 
     event.listen(engine, "do_connect", connect)
-    event.listen(engine, "connect", _prepare_reader if mode == "read" else _prepare)
+    event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def database_file(url: sa.URL) -> Path:
-    """The file behind `url`."""
-    return Path(str(url.database)).resolve()
-
-
-def log_files(file: Path) -> list[Path]:
+def _log_files(file: Path) -> list[Path]:
     """The write-ahead log of a database, and its index."""
     return [file.with_name(f"{file.name}{suffix}") for suffix in ("-wal", "-shm")]
 
 
-def has_log(file: Path) -> bool:
-    """Whether transactions lie beside the database: it is open, or was not closed properly."""
-    log = log_files(file)[0]
-    return log.exists() and log.stat().st_size > 0
-
-
-def _query(file: Path, mode: Mode) -> str:
-    if mode == "read":
-        # A reader of the log makes an index of it; without a log, nothing is written at all.
-        return "mode=ro" if has_log(file) else "mode=ro&immutable=1"
-    return "mode=rwc" if mode == "create" else "mode=rw"
+def _remove(file: Path) -> None:
+    for path in (file, *_log_files(file)):
+        path.unlink(missing_ok=True)
 
 
 def _prepare(connection: Any, _record: Any) -> None:
