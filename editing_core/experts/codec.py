@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from editing_core.errors import ArtifactCorrupt
-from editing_core.experts.rounding import joined, split
+from editing_core.experts.rounding import is_rounded, joined, split
 from editing_core.types import EditArtifact, Positions, RoutingKey
 
 _FORMAT = "errata-artifact-v1"
@@ -167,8 +167,8 @@ def _joined(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> di
         if not is_one or not name.startswith(_PAYLOAD) or name not in tensors:
             raise ArtifactCorrupt(f"the exponent of {name!r} is {exponent!r}", field="exponents")
         found[name] = joined(tensors[name], exponent)
-        if _split(name, found[name])[1] != exponent:
-            raise ArtifactCorrupt(f"the exponent of {name!r} is {exponent!r}", field="exponents")
+        if not is_rounded(found[name], exponent):
+            raise ArtifactCorrupt(f"{name} needs no exponent of {exponent}", field="exponents")
     return found
 
 

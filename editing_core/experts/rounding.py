@@ -36,10 +36,16 @@ def split(tensor: Tensor) -> tuple[Tensor, int]:
     Raises `ValueError` on a tensor that is not rounded.
     """
     half, exponent = _split(tensor)
-    same = joined(half, exponent) if exponent else half
-    if same.dtype != tensor.dtype or not torch.equal(same, tensor):
+    if not is_rounded(tensor, exponent):
         raise ValueError("it is not rounded as stored tensors are")
     return half, exponent
+
+
+def is_rounded(tensor: Tensor, exponent: int) -> bool:
+    """Whether it is one that `split` takes, to this exponent."""
+    half, found = _split(tensor)
+    same = joined(half, found) if found else half
+    return found == exponent and same.dtype == tensor.dtype and torch.equal(same, tensor)
 
 
 def joined(half: Tensor, exponent: int) -> Tensor:
