@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from app.decode_process import DecodeProcess, DecoderFailed
-from app.decoding import MAX_PIXELS, load
+from app.decoding import MAX_PIXELS, MAX_WEBP_PIXELS, load, most_pixels
 from app.errors import (
     ImageBase64Invalid,
     ImageFormatUnsupported,
@@ -55,8 +55,8 @@ PIXELS_AT_ONCE = 4 * MAX_PIXELS
 SMALL_PIXELS = 1_000_000
 SMALL_BYTES = 512 * 1024
 
-WEBP_PIXELS_AT_ONCE = MAX_PIXELS
-"""Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
+WEBP_PIXELS_AT_ONCE = MAX_WEBP_PIXELS
+"""Pixels of WebP files that are being decoded."""
 
 _PIECE = 256 * 1024
 """Of base64, a multiple of four characters."""
@@ -256,9 +256,10 @@ def check_size(data: bytes) -> tuple[int, int]:
     if header.size is None or 0 in header.size:
         raise _undecodable(data, Unreadable("is damaged"))
     width, height = header.size
-    if width * height > MAX_PIXELS:
+    if width * height > (limit := most_pixels(header.format)):
         raise ImageTooManyPixels(
-            f"The picture has {width}x{height} pixels; the limit is {MAX_PIXELS:,}.", param="image"
+            f"The {header.format} has {width}x{height} pixels; the limit is {limit:,}.",
+            param="image",
         )
     return width, height
 
