@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from editing_core.types import ImageArray
 
 MAX_PIXELS = 25_000_000
+MAX_WEBP_PIXELS = 4096 * 4096
+"""Its decoder holds 16 bytes for each: two canvases, a frame and the picture."""
 
 _PIECE_PIXELS = 1_000_000
 
@@ -45,6 +47,11 @@ before: (exchanged, rows reversed, columns reversed)."""
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
 logger = logging.getLogger(__name__)
+
+
+def most_pixels(name: str) -> int:
+    """How many pixels a picture of this format may have."""
+    return MAX_WEBP_PIXELS if name == "WEBP" else MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ def load(data: bytes) -> Loaded:
 
 def _load(parts: Parts, name: str) -> Loaded:
     picture: Image.Image = Image.open(io.BytesIO(parts.data), formats=(name,))
-    if picture.width * picture.height > MAX_PIXELS:  # a frame larger than its header said
+    if picture.width * picture.height > most_pixels(name):  # a frame larger than its header said
         raise Unreadable("is larger than its header says")
     picture.load()
     turn = _TURNS.get(_orientation(parts), _TURNS[1])

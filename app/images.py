@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import io
 import queue
 import re
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from app.decode_process import DecodeProcess, DecoderFailed
-from app.decoding import MAX_PIXELS, load
+from app.decoding import MAX_PIXELS, MAX_WEBP_PIXELS, load, most_pixels
 from app.errors import (
     ImageBase64Invalid,
     ImageFormatUnsupported,
@@ -39,6 +40,7 @@ from app.errors import (
 )
 from app.image_headers import read_header
 from app.image_parts import Unreadable
+from app.memory import trim
 from editing_core.identity import image_digest
 from editing_core.types import ImageArray
 
@@ -55,8 +57,12 @@ PIXELS_AT_ONCE = 4 * MAX_PIXELS
 SMALL_PIXELS = 1_000_000
 SMALL_BYTES = 512 * 1024
 
-WEBP_PIXELS_AT_ONCE = MAX_PIXELS
-"""Pixels of WebP files that are being decoded: their decoder holds 16 bytes for each."""
+WEBP_PIXELS_AT_ONCE = MAX_WEBP_PIXELS
+"""Pixels of WebP files that are being decoded."""
+
+REST_S = 20.0
+"""After so long without a large picture, the processes that decoded some end, and what is free here
+goes back to the system. The next one waits a quarter of a second for a process."""
 
 _PIECE = 256 * 1024
 """Of base64, a multiple of four characters."""
@@ -86,6 +92,7 @@ class ImageDecoder:
         self._small = _Lane(1, limit_s=limit_s)
         self._budget = _PixelBudget(PIXELS_AT_ONCE)
         self._webp_budget = _PixelBudget(WEBP_PIXELS_AT_ONCE)
+        self._rest: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def open(self, field: str) -> AsyncIterator[DecodedImage]:
@@ -131,7 +138,7 @@ class ImageDecoder:
         Waiting for a share of what all requests hold, they could wait for one another.
         """
         with _stored(digest) as same:
-            (image,) = await asyncio.wrap_future(self._large.decode([png]))
+            (image,) = await asyncio.wrap_future(self._decode_large([png]))
             return same(image).pixels
 
     @asynccontextmanager
@@ -159,17 +166,29 @@ class ImageDecoder:
         """Give them to a process, one after another; a WebP once its decoder has room."""
         pixels = [width * height for width, height in map(check_size, files)]
         is_small = sum(pixels) <= SMALL_PIXELS and sum(map(len, files)) <= SMALL_BYTES
-        lane = self._small if is_small else self._large
+        decode = self._small.decode if is_small else self._decode_large
         webp = (n for n, data in zip(pixels, files, strict=True) if data[8:12] == b"WEBP")
         if (largest := max(webp, default=0)) == 0:
-            return lane.decode(files)
+            return decode(files)
         await self._webp_budget.take(largest)
-        running = lane.decode(files)
+        running = decode(files)
         _when_done(running, self._webp_budget.give, largest)
         return running
 
+    def _decode_large(self, files: Sequence[bytes]) -> Future[list[DecodedImage]]:
+        running = self._large.decode(files)
+        _when_done(running, self._rest_later)
+        return running
+
+    def _rest_later(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest = asyncio.get_running_loop().call_later(REST_S, self._large.rest)
+
     def close(self) -> None:
         """Stop, whatever is being decoded. Blocks for a moment."""
+        if self._rest is not None:
+            self._rest.cancel()
         for lane in (self._large, self._small):
             lane.close()
 
@@ -199,6 +218,19 @@ class _Lane:
         finally:
             self._idle.put(process)
         return _finished(pixels)
+
+    def rest(self) -> None:
+        """End the processes that decode nothing. A further picture starts another one."""
+        with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            self.threads.submit(self._end_idle)
+
+    def _end_idle(self) -> None:
+        for _ in self._all:
+            with contextlib.suppress(queue.Empty):
+                process = self._idle.get_nowait()
+                process.close()
+                self._idle.put(process)
+        trim()
 
     def close(self) -> None:
         for process in self._all:
@@ -256,9 +288,10 @@ def check_size(data: bytes) -> tuple[int, int]:
     if header.size is None or 0 in header.size:
         raise _undecodable(data, Unreadable("is damaged"))
     width, height = header.size
-    if width * height > MAX_PIXELS:
+    if width * height > (limit := most_pixels(header.format)):
         raise ImageTooManyPixels(
-            f"The picture has {width}x{height} pixels; the limit is {MAX_PIXELS:,}.", param="image"
+            f"The {header.format} has {width}x{height} pixels; the limit is {limit:,}.",
+            param="image",
         )
     return width, height
 
@@ -323,9 +356,9 @@ def _undecodable(data: bytes, error: Unreadable) -> ImageUndecodable:
     return ImageUndecodable(f"The {name} {error}.", param="image")
 
 
-def _when_done(running: Future[Any], give: Callable[[int], None], pixels: int) -> None:
+def _when_done(running: Future[Any], call: Callable[..., None], *arguments: int) -> None:
     loop = asyncio.get_running_loop()
-    running.add_done_callback(lambda _: loop.call_soon_threadsafe(give, pixels))
+    running.add_done_callback(lambda _: loop.call_soon_threadsafe(call, *arguments))
 
 
 class _PixelBudget:

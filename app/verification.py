@@ -65,7 +65,7 @@ class StoryTeller:
     async def _refine(self, step: Refine, wanted: Sequence[Wanted]) -> Refinement | None:
         try:
             return await self._engine.refine(step.edit_id, wanted, max_steps=step.max_steps)
-        except ArtifactCorrupt:  # it outgrew float16: nothing came of it that could be stored
+        except ArtifactCorrupt:  # it outgrew float32: nothing came of it that could be stored
             return None
 
 

@@ -41,8 +41,9 @@ from editing_core.errors import (
     TargetTooLong,
 )
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.experts.rounding import rounded_payload
 from editing_core.eyes.eyes import Eyes, load_eyes
-from editing_core.fitting import EditRows, half
+from editing_core.fitting import EditRows
 from editing_core.generation import (
     GenerationRow,
     IsCancelled,
@@ -227,13 +228,13 @@ class EditableModel:
     ) -> EditArtifact:
         """Make an edit. Pure: nothing is kept, and the same request gives the same artifact.
 
-        The payload is rounded to the float16 that will be stored. An editor that fits its experts
+        The payload is rounded to what will be stored. An editor that fits its experts
         takes gradient steps here, told to `on_progress(done, most, loss)` between them, where the
         model is as ever and may be asked other things; an expert that does not make the target the
         answer is returned as it is, for verification to judge.
 
-        Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers do not fit
-        float16, `NotFinite` where the model's own do not come, and `GenerationCancelled` before
+        Raises what `validate` raises, `ArtifactCorrupt` when the expert's numbers are no
+        numbers, `NotFinite` where the model's own do not come, and `GenerationCancelled` before
         the next pass once `is_cancelled` says so.
         """
         self.validate(request, editor=editor)
@@ -259,10 +260,10 @@ class EditableModel:
             editor=chosen,
         )
         payload, metadata = chosen.encode(*rows.states())
-        stored = half(payload)
+        stored = rounded_payload(payload)
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise ArtifactCorrupt(f"the expert's {name} does not fit float16", field=name)
+                raise ArtifactCorrupt(f"the expert's {name} cannot be stored", field=name)
         artifact = EditArtifact(
             editor=editor,
             edit_layer=chosen.edit_layer,
@@ -400,7 +401,7 @@ class EditableModel:
         prompt that must answer anew is the edit, further ones are its rephrases, and kept answers
         lie out of scope.
 
-        Raises what `generate` raises, `ArtifactCorrupt` when the expert outgrows float16, and
+        Raises what `generate` raises, `ArtifactCorrupt` when the expert outgrows float32, and
         `LookupError` on an unknown objective.
         """
         # First, so that a wrong name is told even where no step would be made.

@@ -145,7 +145,7 @@ class EditSession:
                     return self.model.refine(
                         edit_id, wanted, max_steps=max_steps, objective=self.objective
                     )
-                except ArtifactCorrupt:  # outgrew float16: nothing came of it that can be stored
+                except ArtifactCorrupt:  # outgrew float32: nothing came of it that can be stored
                     return None
 
     def _neighbour(self, edit_id: str) -> Neighbour:

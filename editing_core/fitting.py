@@ -8,7 +8,7 @@ prepared as their turn comes: most edits need few of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,11 +186,6 @@ def _rows(
 ) -> list[PromptRow]:
     asked = [(request.prompt, request.image), *((c.prompt, c.image) for c in companions)]
     return [PromptRow(prompt, image, target_ids=target_ids) for prompt, image in asked]
-
-
-def half(payload: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A payload as it is stored: float16 on the CPU."""
-    return {name: tensor.to("cpu", torch.float16) for name, tensor in payload.items()}
 
 
 def _readable(

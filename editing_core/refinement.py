@@ -3,7 +3,7 @@
 For an edit that does not take, or that disturbs what it should leave alone; and for editors whose
 experts are made so in the first place (`Editor.fit`). The weights of the
 base model are frozen, the routing is decided once and kept (keys are no part of an expert), and
-what each step is judged by is the expert as it would be stored, rounded to float16. It stops when
+what each step is judged by is the expert as it would be stored, rounded. It stops when
 every wanted answer is what greedy decoding would say: a loss would stop too early or too late.
 
 What the steps minimise is the cross entropy of the answers, each row counted alike; or a training
@@ -28,6 +28,7 @@ from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import Tap
 from editing_core.editors.base import Editor, Optimise
 from editing_core.errors import ArtifactCorrupt, NotFinite
+from editing_core.experts.rounding import rounded, rounded_payload
 from editing_core.generation import GenerationRow, IsCancelled, raise_if
 from editing_core.intervention import Fused, apply, fuse
 from editing_core.objectives.base import Objective, ProbeBatch
@@ -255,7 +256,7 @@ def refine(
     those that need none. It ends when in `settled` turns in succession, by default all of them,
     each wanted token's logit leads all others by `margin`; where that is out of reach, the last
     expert under which as many turns were seen to lead at all is the result.
-    Raises `GenerationCancelled`, `ArtifactCorrupt` when a tensor outgrows float16, and `NotFinite`
+    Raises `GenerationCancelled`, `ArtifactCorrupt` when a tensor outgrows float32, and `NotFinite`
     where no step was to blame.
     """
     start = {name: artifact.payload[name].float() for name in movable}
@@ -313,10 +314,10 @@ def refine(
         if on_progress is not None:
             on_progress(step, max_steps, float(loss.detach()))
     kept = tensors if right is None else right
-    stored = {name: tensor.detach().to(torch.float16) for name, tensor in kept.items()}
+    stored = rounded_payload(kept)
     for name, tensor in stored.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ArtifactCorrupt(f"the refined expert's {name} does not fit float16", field=name)
+            raise ArtifactCorrupt(f"the refined expert's {name} cannot be stored", field=name)
     refined = replace(artifact, payload={**artifact.payload, **stored})
     return Refinement(refined, step, right is not None)
 
@@ -337,5 +338,5 @@ def _shortfall(logits: Tensor, wanted: Tensor, reach: float) -> Tensor:
 
 
 def _as_stored(tensor: Tensor) -> Tensor:
-    """Rounded to float16 on the way forward, the identity on the way back."""
-    return tensor + (tensor.half().float() - tensor).detach()
+    """Rounded as it is stored on the way forward, the identity on the way back."""
+    return tensor + (rounded(tensor).float() - tensor).detach()

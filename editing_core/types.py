@@ -102,7 +102,8 @@ EYES = "eyes"
 
 @dataclass(frozen=True, slots=True)
 class EditArtifact:
-    """What an edit is stored as. `payload` tensors are float16 on the CPU; the codec is lossless.
+    """What an edit is stored as. `payload` tensors are on the CPU and rounded (`experts/rounding`),
+    float16 as a rule; the codec is lossless.
 
     The fingerprints name the weights that made it; other weights make it *stale*. Other eyes do
     not: its image key is made again from its picture.

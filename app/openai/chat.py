@@ -14,6 +14,7 @@ from app.openai.fields import DEFAULT_MAX_TOKENS, DoorRequest, TextFormat
 from app.openai.messages import WireMessage, conversation
 from app.openai.names import ModelName
 from app.openai.reply import Reply, token_logprobs, usage, written_tokens
+from app.schemas.base import Some
 from app.service import EditingService
 from app.streaming import ServerEvent
 from editing_core.types import GenerationResult
@@ -24,7 +25,7 @@ _PARAM = "messages"
 
 
 class ChatRequest(DoorRequest):
-    messages: Annotated[list[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[Some[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     response_format: TextFormat | None = None

@@ -19,7 +19,7 @@ from app.handlers import error_body
 from app.openai.fields import DoorRequest
 from app.openai.names import ModelName
 from app.openai.reply import Reply, usage, written_tokens
-from app.schemas.base import Text
+from app.schemas.base import Some, Text
 from app.service import EditingService
 from app.streaming import ServerEvent
 from app.words import ModelWords
@@ -29,8 +29,8 @@ DEFAULT_TOKENS = 16
 MAX_PROMPTS = 64
 MAX_LOGPROBS = 5
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Prompts = Text | list[Text] | TokenIds | list[TokenIds]
+TokenIds = Annotated[Some[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Prompts = Text | Some[Text] | TokenIds | Some[TokenIds]
 
 
 class CompletionRequest(DoorRequest):

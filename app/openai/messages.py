@@ -7,11 +7,12 @@ a blank line between; what a tool gave is the user's. Pictures stand before the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, groupby
 
 from app.answering import Message
 from app.errors import InvalidField, UnsupportedParameter
 from app.openai.fields import Lenient
-from app.schemas.base import Text
+from app.schemas.base import Some, Text
 from editing_core.types import Role
 
 _ROLES: dict[str, Role] = {
@@ -43,7 +44,7 @@ class Part(Lenient):
 
 class WireMessage(Lenient):
     role: Text
-    content: Text | list[Part] | None = None
+    content: Text | Some[Part] | None = None
 
 
 def conversation(
@@ -67,11 +68,7 @@ def _turns(messages: Sequence[WireMessage], *, param: str) -> tuple[Message, ...
         if turn.text or turn.images:
             turns.append(turn)
     turns.sort(key=lambda turn: turn.role != "system")
-    joined: list[Message] = []
-    for turn in turns:
-        if joined and joined[-1].role == turn.role:
-            turn = _together(joined.pop(), turn)
-        joined.append(turn)
+    joined = [_together(role, list(group)) for role, group in groupby(turns, lambda t: t.role)]
     if not joined or joined[-1].role != "user" or not joined[-1].text.strip():
         raise InvalidField(
             f"{param}: the last message must be the user's, and have words.", param=param
@@ -121,6 +118,7 @@ def _turn(message: WireMessage, *, param: str) -> Message:
     return Message(role, "\n".join(texts), tuple(images))
 
 
-def _together(first: Message, second: Message) -> Message:
-    text = _BETWEEN.join(text for text in (first.text, second.text) if text)
-    return Message(first.role, text, first.images + second.images)
+def _together(role: Role, turns: Sequence[Message]) -> Message:
+    """All at once: one after another, a thousand of them would be copied a thousand times."""
+    text = _BETWEEN.join(turn.text for turn in turns if turn.text)
+    return Message(role, text, tuple(chain.from_iterable(turn.images for turn in turns)))

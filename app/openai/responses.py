@@ -18,7 +18,7 @@ from app.openai.fields import DEFAULT_MAX_TOKENS, DoorRequest, Lenient, TextForm
 from app.openai.messages import Part, WireMessage, conversation
 from app.openai.names import ModelName
 from app.openai.reply import Reply, token_logprobs, usage, written_tokens
-from app.schemas.base import Text
+from app.schemas.base import Some, Text
 from app.service import EditingService
 from app.streaming import ServerEvent
 
@@ -31,8 +31,8 @@ _STATEFUL = ("background", "conversation", "previous_response_id", "prompt")
 class InputItem(Lenient):
     type: Text | None = None
     role: Text | None = None
-    content: Text | list[Part] | None = None
-    output: Text | list[Part] | None = None
+    content: Text | Some[Part] | None = None
+    output: Text | Some[Part] | None = None
 
     def message(self) -> WireMessage | None:
         """The item as a message; None for what says nothing to the model."""
@@ -52,11 +52,11 @@ class TextOptions(Lenient):
 
 
 class ResponsesRequest(DoorRequest):
-    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: Text | Annotated[Some[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
     instructions: Text | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     text: TextOptions | None = None
-    include: list[Text] | None = None
+    include: Some[Text] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -33,6 +33,11 @@ Text = Annotated[str, AfterValidator(untangled)]
 Prompt = Annotated[
     Text, AfterValidator(not_blank), WithJsonSchema({"type": "string", "pattern": r"\S"})
 ]
+Item = TypeVar("Item")
+Some = Annotated[list[Item], Field(fail_fast=True)]
+"""A list that may be long. It ends at its first item that is wrong: an error for each of fifty
+thousand costs half a second of the event loop."""
+
 Reason = Annotated[Text, Field(max_length=2000)]
 
 

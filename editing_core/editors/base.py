@@ -113,7 +113,7 @@ class Editor(ABC):
     def encode(
         self, states: EditStates, seen: Sequence[Seen] = ()
     ) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        """Make the expert: payload (float16, CPU) and metadata.
+        """Make the expert: payload (on the CPU, rounded as it is stored) and metadata.
 
         `states` are the edit's own row, `seen` what became of its companions.
         """

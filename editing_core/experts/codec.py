@@ -3,6 +3,9 @@
     header  {"__metadata__": {"errata": <canonical JSON>}, "key.image": ..., "payload.down": ...}
     JSON    format, editor, edit_layer, positions, fingerprints, metadata, content digest
 
+Where a tensor lies beyond float16 (see `rounding`), its float16 part is here, the format is another
+one, and `exponents` in the JSON names the power of two for each such tensor.
+
 safetensors knows shapes and types but has no checksum, so the JSON holds one over all the rest:
 no changed byte passes for an edit. Nothing here is executed: no pickle.
 """
@@ -22,9 +25,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from editing_core.errors import ArtifactCorrupt
+from editing_core.experts.rounding import is_rounded, joined, split
 from editing_core.types import EditArtifact, Positions, RoutingKey
 
 _FORMAT = "errata-artifact-v1"
+_SCALED_FORMAT = "errata-artifact-v2"
 _SLOT = "errata"
 _PAYLOAD = "payload."
 _KEY_SHAPES = {"key.image": 1, "key.text": 2, "key.visual": 2}
@@ -32,18 +37,24 @@ _KEY_SHAPES = {"key.image": 1, "key.text": 2, "key.visual": 2}
 _MAY_BE_EMPTY = {"key.visual"}
 _TEXTS = ("editor", "backbone_fingerprint", "editor_fingerprint", "router_fingerprint")
 _FIELDS = {"format", "edit_layer", "positions", "metadata", "content", *_TEXTS}
+_PLAIN = {"format": _FORMAT}
 
 
 def encode_artifact(artifact: EditArtifact) -> bytes:
     """Deterministic bytes. Raises `ArtifactCorrupt`, naming the field, on values no edit may have:
     other types or ranks, no payload, or numbers that are not finite."""
-    tensors = {f"{_PAYLOAD}{name}": tensor for name, tensor in artifact.payload.items()}
+    tensors, exponents = {}, {}
+    for name, tensor in artifact.payload.items():
+        field = f"{_PAYLOAD}{name}"
+        tensors[field], exponent = _split(field, tensor)
+        if exponent:
+            exponents[field] = exponent
     key = artifact.key
     for name, array in zip(_KEY_SHAPES, (key.image, key.text, key.visual), strict=True):
         tensors[name] = torch.from_numpy(np.array(array))
     _check_tensors(tensors)
     description: dict[str, Any] = {
-        "format": _FORMAT,
+        **({"format": _SCALED_FORMAT, "exponents": exponents} if exponents else _PLAIN),
         "edit_layer": artifact.edit_layer,
         "positions": artifact.positions,
         "metadata": dict(artifact.metadata),
@@ -69,6 +80,7 @@ def decode_artifact(data: bytes) -> EditArtifact:
     _check_description(description)
     if description["content"] != _content_digest(description, tensors):
         raise ArtifactCorrupt("the artifact's contents do not match their digest", field="content")
+    tensors = _joined(description, tensors)
     keys = [tensors[name].numpy().copy() for name in _KEY_SHAPES]
     return EditArtifact(
         edit_layer=description["edit_layer"],
@@ -110,13 +122,15 @@ def _read_description(data: bytes) -> dict[str, Any]:
 
 
 def _check_description(description: Mapping[str, Any]) -> None:
-    if description.get("format") != _FORMAT:
+    fields = {_FORMAT: _FIELDS, _SCALED_FORMAT: _FIELDS | {"exponents"}}
+    if description.get("format") not in fields:
         raise ArtifactCorrupt(
             f"unknown artifact format {description.get('format')!r}", field="format"
         )
-    if set(description) != _FIELDS:
-        odd = ", ".join(sorted(_FIELDS.symmetric_difference(description)))
-        raise ArtifactCorrupt(f"the artifact's description lacks or adds: {odd}", field="header")
+    if odd := fields[description["format"]].symmetric_difference(description):
+        raise ArtifactCorrupt(
+            f"the artifact's description lacks or adds: {', '.join(sorted(odd))}", field="header"
+        )
     for name in (*_TEXTS, "content"):
         if not isinstance(description[name], str):
             raise ArtifactCorrupt(f"the artifact's {name} is not text", field=name)
@@ -131,6 +145,31 @@ def _check_description(description: Mapping[str, Any]) -> None:
     metadata = description["metadata"]
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ArtifactCorrupt("the artifact's metadata is not text", field="metadata")
+
+
+def _split(name: str, tensor: Tensor) -> tuple[Tensor, int]:
+    if tensor.dtype != torch.float32:
+        return tensor, 0
+    try:
+        return split(tensor)
+    except ValueError as error:
+        raise ArtifactCorrupt(f"{name} is {tensor.dtype}, and {error}", field=name) from error
+
+
+def _joined(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as an expert has them. Nothing that was never split is joined."""
+    exponents = description.get("exponents", {})
+    if not isinstance(exponents, dict) or (not exponents and "exponents" in description):
+        raise ArtifactCorrupt("the artifact names no exponents", field="exponents")
+    found = dict(tensors)
+    for name, exponent in exponents.items():
+        is_one = type(exponent) is int and 0 < exponent < 128
+        if not is_one or not name.startswith(_PAYLOAD) or name not in tensors:
+            raise ArtifactCorrupt(f"the exponent of {name!r} is {exponent!r}", field="exponents")
+        found[name] = joined(tensors[name], exponent)
+        if not is_rounded(found[name], exponent):
+            raise ArtifactCorrupt(f"{name} needs no exponent of {exponent}", field="exponents")
+    return found
 
 
 def _check_tensors(tensors: Mapping[str, Tensor]) -> None:

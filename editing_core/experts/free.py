@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editing_core.experts.rounding import rounded_payload
 from editing_core.experts.slots import KIND_FIELD, standardise
 from editing_core.types import Positions
 
@@ -29,9 +30,8 @@ class FreeExpert:
     bias: Tensor
 
     def payload(self) -> dict[str, Tensor]:
-        """The tensors as stored, float16 on the CPU."""
-        parts = {"down": self.down, "up": self.up, "bias": self.bias}
-        return {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in parts.items()}
+        """The tensors as stored, see `rounding`."""
+        return rounded_payload({"down": self.down, "up": self.up, "bias": self.bias})
 
     def metadata(self) -> dict[str, str]:
         """What the payload's metadata says of it."""

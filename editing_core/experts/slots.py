@@ -35,6 +35,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editing_core.experts.rounding import rounded_payload
 from editing_core.states import Norm
 from editing_core.types import Positions
 
@@ -78,9 +79,9 @@ class SlotExpert:
     null: float = 0.0
 
     def payload(self) -> dict[str, Tensor]:
-        """The tensors as stored, float16 on the CPU."""
+        """The tensors as stored, see `rounding`."""
         parts = {"down": self.down, "up": self.up, "bias": self.bias, "gamma": self.gamma.view(1)}
-        return {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in parts.items()}
+        return rounded_payload(parts)
 
     def metadata(self) -> dict[str, str]:
         """What the payload's metadata says of it, so that `from_payload` can read it back."""

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from editing_core.experts.rounding import rounded_payload
 from editing_core.experts.slots import standardise
 from editing_core.states import EditStates
 from editing_core.types import Positions
@@ -55,8 +56,8 @@ class ShownPicture:
         return cls(left[:, :rank] * roots, roots[:, None] * right[:rank])
 
     def payload(self) -> dict[str, Tensor]:
-        """The tensors to store, float16 on the CPU."""
-        return _stored({"place": self.place, "write": self.write})
+        """The tensors to store, see `rounding`."""
+        return rounded_payload({"place": self.place, "write": self.write})
 
     def rows(self, patches: int) -> Tensor:
         """`[patches, hidden]`; a picture of more or fewer patches has them in proportion."""
@@ -77,8 +78,8 @@ class VisualExpert:
     slots: int
 
     def payload(self) -> dict[str, Tensor]:
-        """The tensors to store, float16 on the CPU."""
-        return _stored({"source": self.source, "anchor": self.anchor})
+        """The tensors to store, see `rounding`."""
+        return rounded_payload({"source": self.source, "anchor": self.anchor})
 
     def metadata(self) -> dict[str, str]:
         """What the tensors alone do not say."""
@@ -257,7 +258,3 @@ class VisualIntervention:
         for picture, weight in self._shown:
             added = added + weight * (picture.rows(len(states)) - states)
         return added
-
-
-def _stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", torch.float16) for name, tensor in tensors.items()}

@@ -75,11 +75,12 @@ def test_pictures_that_cost_or_lie_are_answered_and_nobody_else_notices(
         attackers.send(requests)
     say(
         f"{at_once} at once: {attackers.told()}, slowest {attackers.slowest:.1f} s, "
-        f"+{memory.peak_mib - idle:.0f} MiB; questions {good.line()}; liveness {live.line()}"
+        f"+{memory.peak_mib - idle:.0f} MiB; questions {good.total.line()}; "
+        f"liveness {live.total.line()}"
     )
 
     assert set(attackers.statuses) <= FINE
-    assert set(good.statuses) == set(live.statuses) == {200}
+    assert set(good.total.statuses) == set(live.total.statuses) == {200}
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
@@ -89,11 +90,11 @@ def test_a_crowd_of_heavy_requests_is_refused_and_liveness_answered(
     attackers = Attackers(server.url, AT_ONCE)
     with Beside(server.url, LIVE) as live:
         attackers.send(heavy(kind, number % 4) for number in range(2 * AT_ONCE))
-    say(f"{AT_ONCE} at once, {kind}: {attackers.told()}; liveness {live.line()}")
+    say(f"{AT_ONCE} at once, {kind}: {attackers.told()}; liveness {live.total.line()}")
 
     # 0: who does not finish sending a refused body within seconds is cut off, on a busy machine.
     assert set(attackers.statuses) <= {0, 400, 429}
-    assert set(live.statuses) == {200}
+    assert set(live.total.statuses) == {200}
 
 
 def test_bodies_that_never_end_leave_room_for_liveness_and_small_questions(
@@ -106,9 +107,9 @@ def test_bodies_that_never_end_leave_room_for_liveness_and_small_questions(
     ):
         unfinished(server.url, AT_ONCE, stack)
         time.sleep(3)
-    say(f"{AT_ONCE} unfinished bodies: questions {good.line()}; liveness {live.line()}")
+    say(f"{AT_ONCE} unfinished bodies: questions {good.total.line()}; liveness {live.total.line()}")
 
-    assert set(good.statuses) == set(live.statuses) == {200}
+    assert set(good.total.statuses) == set(live.total.statuses) == {200}
 
 
 def test_a_stop_among_all_of_them_is_a_clean_one(server: ServerProcess, say: Say) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+import subprocess
 import threading
 import zlib
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,6 +118,40 @@ def test_a_small_picture_does_not_wait_for_a_costly_one(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(DecodeProcess, "decode", stuck)
     asyncio.run(both())
+
+
+def test_processes_that_nobody_needs_any_more_end_and_are_followed_by_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[int] = []
+    begin = subprocess.Popen
+
+    def is_there(pid: int) -> bool:
+        return Path(f"/proc/{pid}").exists()
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        process = begin(*arguments, **more)
+        started.append(process.pid)
+        return process
+
+    async def large_ones() -> None:
+        decoder = ImageDecoder(workers=2)
+
+        async def decoded(data: bytes) -> int:
+            async with decoder.open(data_uri(data)) as image:
+                return len(image.pixels)
+
+        large = scan_bomb(2000, 1)
+        assert await asyncio.gather(decoded(large), decoded(large)) == [2000, 2000]
+        assert len(started) == 2
+        await asyncio.to_thread(eventually, lambda: not any(map(is_there, started)))
+        assert await decoded(large) == 2000
+        assert len(started) == 3
+        decoder.close()
+
+    monkeypatch.setattr("app.images.REST_S", 1.0)
+    monkeypatch.setattr(subprocess, "Popen", counted)
+    asyncio.run(asyncio.wait_for(large_ones(), 120))
 
 
 def test_a_killed_process_is_followed_by_another() -> None:

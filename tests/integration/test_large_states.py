@@ -11,14 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from app.settings import Settings
+from app.store.database import Database
+from app.store.edit_log import EditLog
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.errors import NotFinite
+from editing_core.experts.codec import decode_artifact
 from editing_core.experts.weights import round_weights, save_part, weights_fingerprint
 from editing_core.first_start import measure
 from editing_core.first_start.material import Material
 from editing_core.parts import folder_of
 from editing_core.types import Sampling
+from tests.integration.test_restart import ask, edit
 from tests.support.plain_llava import save_plain_llava
+from tests.support.server import LiveServer
 from tests.support.tiny_model import tiny_image
 
 LARGEST = torch.finfo(torch.float16).max
@@ -58,6 +64,32 @@ def test_it_is_measured_once_and_starts_again(folder: Path, tmp_path: Path) -> N
     assert torch.equal(again.editors["fitted"].module.first.mean, mean)  # type: ignore[attr-defined]
     (answer,) = again.generate([GenerationRow("Is it blue?", tiny_image(1), Sampling(4))])
     assert answer.completion_tokens
+
+
+def test_an_edit_of_such_a_model_holds_after_a_restart_and_is_taken_back_whole(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+
+    def start() -> LiveServer:
+        return LiveServer(Settings.load(model=str(folder), data_dir=data, device="cpu"))
+
+    with start() as server:
+        before = ask(server)
+        made = edit(server, verify="strict")
+        after = ask(server)
+        assert before["text"] != "blue"
+        assert after["text"] == "blue"
+    log = EditLog(Database.open(f"sqlite:///{data / 'errata.db'}"))
+    expert = decode_artifact(log.artifact(made["id"]).data).payload
+    assert float(expert["up"].abs().max()) > LARGEST
+
+    with start() as server:
+        assert ask(server) == after
+        server.client.post(f"/admin/edits/{made['id']}/rollback")
+        assert ask(server) | {"version": 0} == before
+        assert server.client.post(f"/admin/edits/{made['id']}/reinstate").status_code == 200
+        assert ask(server) | {"version": 1} == after
 
 
 def spoilt(file: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,16 @@ import torch
 from safetensors.torch import load, save
 
 from editing_core.errors import ArtifactCorrupt
+from editing_core.experts import codec
 from editing_core.experts.codec import artifact_digest, decode_artifact, encode_artifact
+from editing_core.experts.rounding import rounded
 from editing_core.types import EditArtifact
 from tests.support.edits import artifact, unit_vector
 
 ARTIFACT = artifact(unit_vector(0))
 DATA = encode_artifact(ARTIFACT)
+DIGEST = "sha256:157f3dc181a61b18bd108bf092201c1b9f238299cc5efc16831a8b3378839cd9"
+"""Of these bytes as the first release wrote them."""
 
 
 def assert_same(first: EditArtifact, second: EditArtifact) -> None:
@@ -144,3 +149,55 @@ def test_a_tensor_too_many_or_too_few_is_refused() -> None:
         tensors = {k: v for k, v in (load(DATA) | change).items() if v is not None}
         with pytest.raises(ArtifactCorrupt):
             decode_artifact(save(tensors, metadata=header["__metadata__"]))
+
+
+LARGE = replace(
+    ARTIFACT,
+    payload={**ARTIFACT.payload, "up": rounded(torch.tensor([[70_001.0, -1 / 3, 2.0**30]]))},
+)
+
+
+def forged(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """The bytes with another description, and its digest made right."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    description = json.loads(header["__metadata__"]["errata"])
+    change(description)
+    tensors = load(data)
+    description["content"] = codec._content_digest(description, tensors)
+    return save(tensors, metadata={"errata": codec._canonical(description)})
+
+
+def test_numbers_beyond_float16_come_back() -> None:
+    data = encode_artifact(LARGE)
+
+    assert_same(decode_artifact(data), LARGE)
+    assert encode_artifact(decode_artifact(data)) == data
+    assert load(data)["payload.up"].dtype == torch.float16
+    assert forged(data, lambda _: None) == data
+
+
+def test_an_artifact_within_float16_has_the_bytes_it_always_had() -> None:
+    assert artifact_digest(DATA) == DIGEST
+    assert b"errata-artifact-v1" in DATA
+    assert b"exponents" not in DATA
+
+
+@pytest.mark.parametrize(
+    "exponents",
+    [{}, [], None, {"payload.up": 0}, {"payload.up": "15"}, {"payload.up": True},
+     {"payload.up": 10**9}, {"payload.none": 15}, {"key.text": 1}, {"payload.down": 1}],
+)  # fmt: skip
+def test_no_other_exponent_passes(exponents: Any) -> None:
+    data = encode_artifact(LARGE)
+    with pytest.raises(ArtifactCorrupt) as caught:
+        decode_artifact(forged(data, lambda made: made.update(exponents=exponents)))
+    assert caught.value.field == "exponents"
+
+
+def test_exponents_belong_to_their_format() -> None:
+    for data, name in (
+        (DATA, "errata-artifact-v2"),
+        (encode_artifact(LARGE), "errata-artifact-v1"),
+    ):
+        with pytest.raises(ArtifactCorrupt, match="exponents"):
+            decode_artifact(forged(data, lambda made, name=name: made.update(format=name)))

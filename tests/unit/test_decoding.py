@@ -15,9 +15,9 @@ from PIL import ExifTags, Image
 import app.decoding
 import app.images
 from app.decode_process import DecodeProcess
-from app.errors import ImageBase64Invalid, ImageUndecodable
+from app.errors import ImageBase64Invalid, ImageTooManyPixels, ImageUndecodable
 from app.image_headers import read_header
-from app.images import ImageDecoder, decode, decode_png, encode_png, read_field
+from app.images import ImageDecoder, check_size, decode, decode_png, encode_png, read_field
 from editing_core.types import ImageArray
 from tests.support.server import png
 from tests.support.tiny_model import tiny_image
@@ -199,6 +199,19 @@ def test_base64_may_not_be_padded_where_a_piece_ends() -> None:
 
     with pytest.raises(ImageBase64Invalid, match="padding"):
         read_field(piece + piece)
+
+
+def canvas(width: int, height: int) -> bytes:
+    """The beginning of a WebP that says it is so large."""
+    sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + sizes
+
+
+def test_a_webp_may_have_fewer_pixels_than_others() -> None:
+    """Since its decoder holds four times what others hold."""
+    assert check_size(canvas(4096, 4096)) == (4096, 4096)
+    with pytest.raises(ImageTooManyPixels, match=r"WEBP has 4097x4096 pixels; .* 16,777,216"):
+        check_size(canvas(4097, 4096))
 
 
 def test_large_webps_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,3 +37,26 @@ def test_large_blocks_go_back_to_the_system_when_they_are_freed() -> None:
 
     assert left_mib("kept") > 100, "there is nothing to mend any more"
     assert left_mib("given back") < 20
+
+
+FREE_BETWEEN = """
+import pathlib
+from app.memory import trim
+
+def resident_mib():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+blocks = [bytes(100_000) for _ in range(2000)]
+last = bytes(100_000)  # lies behind them, and stays
+blocks.clear()
+before = resident_mib()
+trim()
+print(before - resident_mib())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a call of glibc")
+def test_what_lies_free_between_small_blocks_is_given_back() -> None:
+    command = [sys.executable, "-c", FREE_BETWEEN]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert float(told) > 100

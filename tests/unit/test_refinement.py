@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from editing_core.editable_model import EditableModel, GenerationRow
-from editing_core.errors import ArtifactCorrupt, GenerationCancelled
+from editing_core.errors import ArtifactCorrupt, GenerationCancelled, NotFinite
 from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.experts.rounding import rounded
 from editing_core.objectives.base import LossTerms, ProbeBatch, Residual
 from editing_core.objectives.liveedit import LiveEditObjective
 from editing_core.refinement import Wanted, roles_of
@@ -255,15 +255,24 @@ def test_it_can_be_cancelled(tiny_model: EditableModel) -> None:
     assert len(asked) == 3
 
 
-def test_an_expert_that_outgrows_float16_is_refused(tiny_model: EditableModel) -> None:
+@pytest.mark.parametrize("size", [65_000.0, 3e38])
+def test_an_expert_may_outgrow_float16_but_not_float32(
+    tiny_model: EditableModel, size: float
+) -> None:
     snapshot = snapshot_with(tiny_model, IMAGE, PROMPT, TARGET)
     made = snapshot.entries["e1"].artifact
-    huge: dict[str, Any] = {**made.payload, "up": torch.full_like(made.payload["up"], 65000.0)}
-    snapshot = put_in(snapshot, replace(made, payload=huge))
-    row = GenerationRow(PROMPT, IMAGE, snapshot=snapshot)
+    huge = rounded(torch.full_like(made.payload["up"], size, dtype=torch.float32))
+    snapshot = put_in(snapshot, replace(made, payload={**made.payload, "up": huge}))
+    wanted = [Wanted(GenerationRow(PROMPT, IMAGE, snapshot=snapshot), TARGET)]
 
-    with pytest.raises(ArtifactCorrupt, match="up"):
-        tiny_model.refine("e1", [Wanted(row, TARGET)], max_steps=5)
+    if size < 1e38:
+        found = tiny_model.refine("e1", wanted, max_steps=5).artifact
+        assert float(found.payload["up"].abs().max()) > torch.finfo(torch.float16).max
+        again = decode_artifact(encode_artifact(found))
+        assert torch.equal(again.payload["up"], found.payload["up"])
+    else:
+        with pytest.raises((ArtifactCorrupt, NotFinite)):
+            tiny_model.refine("e1", wanted, max_steps=5)
 
 
 def test_the_rows_must_hold_the_edit(tiny_model: EditableModel) -> None:
