@@ -17,7 +17,7 @@ from app.timing import Stopwatch
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.refinement import Refinement, Wanted
-from editing_core.stories import Ask, Fetch, Refine, Step, Story
+from editing_core.stories import Ask, Decide, Fetch, Refine, Screen, Step, Story
 
 Outcome = TypeVar("Outcome")
 
@@ -55,8 +55,19 @@ class StoryTeller:
     async def _do(self, step: Step, neighbours: Neighbours) -> Any:
         match step:
             case Ask(rows):
-                groups = neighbours.shown(rows)
-                return [r async for group in groups for r in await self._engine.generate(group)]
+                return [
+                    result
+                    async for group in neighbours.shown(rows)
+                    for result in await self._engine.generate(group, for_edit=True)
+                ]
+            case Decide(rows):
+                return [
+                    decision
+                    async for group in neighbours.shown(rows)
+                    for decision in await self._engine.decide(group)
+                ]
+            case Screen(questions, edits):
+                return await self._engine.may_mean(questions, edits)
             case Fetch(edit_ids):
                 return await asyncio.to_thread(neighbours.fetch, edit_ids)
             case Refine():
