@@ -47,10 +47,9 @@ from app.waiting import Waits
 from app.words import ModelWords
 from editing_core.attribution.attribute import Attribution
 from editing_core.errors import NotFinite
+from editing_core.experts.memory import MemoryEntry
 from editing_core.generation import GenerationRow
 from editing_core.refinement import ANSWERS, Refinement, Wanted
-from editing_core.routing.reach import Wordings
-from editing_core.routing.wordings import Worded
 from editing_core.types import (
     EditArtifact,
     EditRequest,
@@ -180,10 +179,10 @@ class InferenceEngine:
         decisions: list[RoutingDecision] = await self._send(Decide(next(self._ids), tuple(rows)))
         return decisions
 
-    async def may_mean(self, questions: Sequence[str], edits: Sequence[Worded]) -> list[bool]:
+    async def may_mean(self, questions: Sequence[str], edits: Sequence[MemoryEntry]) -> list[bool]:
         """Whether one of the edits may act at each question, by its text alone."""
-        wordings = tuple(Wordings(edit.wordings, edit.not_for) for edit in edits)
-        may: list[bool] = await self._send(Screen(next(self._ids), tuple(questions), wordings))
+        message = Screen.of(next(self._ids), questions, edits)
+        may: list[bool] = await self._send(message)
         return may
 
     async def text_ids(self, text: str) -> tuple[int, ...]:

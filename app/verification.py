@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.engine import InferenceEngine
 from app.images import ImageDecoder
-from app.neighbours import Neighbours
+from app.neighbours import KeptPictures, Neighbours
 from app.store.edit_log import EditLog
 from app.timing import Stopwatch
 from editing_core.errors import ArtifactCorrupt
@@ -32,12 +32,13 @@ class StoryTeller:
         self._engine = engine
         self._log = log
         self._decoder = decoder
+        self._kept = KeptPictures()
         self._rooms = asyncio.Semaphore(_STORIES_AT_ONCE)
 
     async def tell(self, story: Story[Outcome], *, watch: Stopwatch) -> Outcome:
         """Run `story` to its end. Its time is counted as `verify`, or `refine`."""
         async with self._rooms:
-            return await self._tell(story, Neighbours(self._log, self._decoder), watch)
+            return await self._tell(story, Neighbours(self._log, self._decoder, self._kept), watch)
 
     async def _tell(
         self, story: Story[Outcome], neighbours: Neighbours, watch: Stopwatch

@@ -16,9 +16,9 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from editing_core.experts.memory import MemoryEntry
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
-from editing_core.routing.wordings import Worded
 from editing_core.types import GenerationResult, ImageArray, RoutingDecision
 
 _ROWS_AT_ONCE = 32
@@ -45,7 +45,7 @@ class Screen:
     """Say at which questions one of the edits may act, as `EditableModel.may_mean` does."""
 
     questions: tuple[str, ...]
-    edits: tuple[Worded, ...]
+    edits: tuple[MemoryEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def ask(rows: Iterable[GenerationRow]) -> Story[list[GenerationResult]]:
     return results
 
 
-def screened(questions: Iterable[str], edits: Sequence[Worded]) -> Story[list[bool]]:
+def screened(questions: Iterable[str], edits: Sequence[MemoryEntry]) -> Story[list[bool]]:
     """Whether one of `edits` may act at each question, by its text alone."""
     asked = tuple(questions)
     if not asked or not edits:

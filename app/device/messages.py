@@ -6,9 +6,11 @@ last reply to a request is `Done` or `Failed`, and one that was cancelled may ge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from editing_core.experts.memory import MemoryEntry
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
 from editing_core.routing.reach import Wordings
@@ -42,6 +44,12 @@ class Screen:
     id: int
     questions: tuple[str, ...]
     edits: tuple[Wordings, ...]
+
+    @classmethod
+    def of(cls, number: int, questions: Sequence[str], edits: Sequence[MemoryEntry]) -> Screen:
+        """Of edits their words alone."""
+        said = tuple(Wordings(edit.wordings, edit.not_for) for edit in edits)
+        return cls(number, tuple(questions), said)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
