@@ -1,6 +1,6 @@
 """What a strict edit costs among look-alikes: 10, 100 and 1,000 of them, side by side in one run.
 
-    python -m benchmarks.verification [--against CHECKOUT] [--repeats 9] [--quick]
+    python -m benchmarks.verification [--against CHECKOUT] [--repeats 9] [--worlds mixed] [--quick]
 
 All edits are of one emblem, each of another view of it, so every picture finds every edit. In the
 world `mixed` they ask all that can be asked about it by turns; in `one question` all ask the same,
@@ -40,9 +40,10 @@ Figures: TypeAlias = dict[str, float]
 class Worker:
     """A process that makes edits in one world with one checkout's code."""
 
-    def __init__(self, checkout: Path, world: str, sizes: Sequence[int]) -> None:
+    def __init__(self, checkout: Path, world: str, sizes: Sequence[int], keep: Path | None) -> None:
         command = [sys.executable, __file__, "--world", world]
         command += ["--sizes", ",".join(map(str, sizes))]
+        command += ["--keep", str(keep)] if keep else []
         environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             command,
@@ -68,7 +69,7 @@ class Worker:
         self._process.wait()
 
 
-def work(world: str, sizes: Sequence[int]) -> None:
+def work(world: str, sizes: Sequence[int], keep: Path | None) -> None:
     """The worker's side: make the world, then an edit for each line that comes."""
     import torch
 
@@ -78,7 +79,7 @@ def work(world: str, sizes: Sequence[int]) -> None:
     from editing_core.types import EditRequest
 
     torch.set_num_threads(1)
-    model = EditableModel.load()
+    model: Any = EditableModel.load()
     columns = _Columns(model.backbone.layers)
     questions = draw_sample(SEED).questions if world == "mixed" else draw_sample(SEED).questions[:1]
 
@@ -87,12 +88,15 @@ def work(world: str, sizes: Sequence[int]) -> None:
         image = draw_sample(SEED, view=number).picture.image
         return EditRequest(image, question.wordings[0], question.alternatives[0])
 
+    if keep is not None:
+        model = _Remembering(model, keep / world.replace(" ", "-"))
     session = EditSession(model, verify="off")
     snapshots = {}
     for number in range(max(sizes)):
         session.edit(request(number))
         if number + 1 in sizes:
             snapshots[number + 1] = session.snapshot
+    model.keep = None  # what is measured is made anew
     for line in sys.stdin:
         size, number = map(int, line.split())
         asked = request(max(sizes) + number)
@@ -112,6 +116,30 @@ def work(world: str, sizes: Sequence[int]) -> None:
             ),
             flush=True,
         )
+
+
+class _Remembering:
+    """A model whose first edits, in their order, are read from a folder if they are there."""
+
+    def __init__(self, model: Any, keep: Path) -> None:
+        self._model = model
+        self.keep: Path | None = keep
+        self._made = 0
+        keep.mkdir(parents=True, exist_ok=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, request: Any, **more: Any) -> Any:
+        from editing_core.experts.codec import decode_artifact, encode_artifact
+
+        if self.keep is None:
+            return self._model.encode(request, **more)
+        file = self.keep / f"{self._made}.safetensors"
+        self._made += 1
+        if not file.exists():
+            file.write_bytes(encode_artifact(self._model.encode(request, **more)))
+        return decode_artifact(file.read_bytes())
 
 
 def _measured(columns: _Columns, make: Any) -> Figures:
@@ -140,16 +168,21 @@ Cell: TypeAlias = tuple[str, str, int]
 
 
 def measure(
-    checkouts: Mapping[str, Path], sizes: Sequence[int], repeats: int
+    checkouts: Mapping[str, Path],
+    worlds: Sequence[str],
+    sizes: Sequence[int],
+    repeats: int,
+    keep: Path | None = None,
 ) -> dict[Cell, list[Figures]]:
     """The figures of every cell, one a repeat; a first repeat warms up and is dropped."""
     found: defaultdict[Cell, list[Figures]] = defaultdict(list)
-    for world in WORLDS:
-        with _workers(checkouts, world, sizes) as workers:
+    for world in worlds:
+        with _workers(checkouts, world, sizes, keep) as workers:
             for repeat in range(repeats + 1):
                 for size in sizes:
                     for name, worker in workers.items():
                         figures = worker.edit(size, repeat)
+                        print(world, name, size, figures, file=sys.stderr, flush=True)
                         if repeat:
                             found[world, name, size].append(figures)
     return found
@@ -157,10 +190,10 @@ def measure(
 
 @contextmanager
 def _workers(
-    checkouts: Mapping[str, Path], world: str, sizes: Sequence[int]
+    checkouts: Mapping[str, Path], world: str, sizes: Sequence[int], keep: Path | None
 ) -> Iterator[dict[str, Worker]]:
     with ExitStack() as stack:
-        workers = {name: Worker(path, world, sizes) for name, path in checkouts.items()}
+        workers = {name: Worker(path, world, sizes, keep) for name, path in checkouts.items()}
         for worker in workers.values():
             stack.callback(worker.close)
         yield workers
@@ -210,12 +243,14 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout, to take turns with")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--worlds", default=",".join(WORLDS))
+    parser.add_argument("--keep", type=Path, help="a folder in which made edits are kept")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
     parser.add_argument("--world", choices=WORLDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     sizes = [2, 4] if options.quick else [int(size) for size in options.sizes.split(",")]
     if options.world:
-        work(options.world, sizes)
+        work(options.world, sizes, options.keep)
         return
     # Late: a worker runs this file with another checkout's modules.
     from benchmarks.report import RESULTS, table, write
@@ -224,7 +259,8 @@ def main() -> None:
     checkouts = {HERE: Path(__file__).resolve().parents[1]}
     if options.against:
         checkouts["before"] = options.against.resolve()
-    found = measure(checkouts, sizes, 1 if options.quick else options.repeats)
+    repeats = 1 if options.quick else options.repeats
+    found = measure(checkouts, options.worlds.split(","), sizes, repeats, options.keep)
     told = table(HEADER, rows_of(found, sizes))
     print(told)
     if not options.quick:

@@ -383,12 +383,16 @@ class EditableModel:
         """Which edits would act on each row, and how strongly, without an answer.
 
         The blocks up to the router's layer are run, on as many rows at once as have so many tokens,
-        padding counted; a row that has more is run alone. Raises what `prepare` raises, and
-        `GenerationCancelled`.
+        padding counted; a row that has more is run alone, as all are of models whose rows cannot
+        join. Raises what `prepare` raises, and `GenerationCancelled`.
         """
         decisions: list[RoutingDecision] = []
-        prepared = [self.prepare(row) for row in rows]
-        for some in in_pieces([len(each.ids) for each in prepared], tokens_at_once):
+        prepared: list[PreparedRow] = []
+        for row in rows:
+            raise_if(is_cancelled)  # a picture may have to be looked at
+            prepared.append(self.prepare(row))
+        most = tokens_at_once if self.rows_join else 1
+        for some in in_pieces([len(each.ids) for each in prepared], most):
             raise_if(is_cancelled)
             batch = self.backbone.collate(prepared[some])
             edited = self.edited_pass(batch, [row.snapshot for row in rows[some]])
