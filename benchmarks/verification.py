@@ -79,7 +79,8 @@ def work(world: str, sizes: Sequence[int], keep: Path | None) -> None:
     from editing_core.types import EditRequest
 
     torch.set_num_threads(1)
-    model: Any = EditableModel.load()
+    folder = None if keep is None else keep / world.replace(" ", "-")
+    model: Any = _Remembering(EditableModel.load(), folder)
     columns = _Columns(model.backbone.layers)
     questions = draw_sample(SEED).questions if world == "mixed" else draw_sample(SEED).questions[:1]
 
@@ -88,8 +89,6 @@ def work(world: str, sizes: Sequence[int], keep: Path | None) -> None:
         image = draw_sample(SEED, view=number).picture.image
         return EditRequest(image, question.wordings[0], question.alternatives[0])
 
-    if keep is not None:
-        model = _Remembering(model, keep / world.replace(" ", "-"))
     session = EditSession(model, verify="off")
     snapshots = {}
     for number in range(max(sizes)):
@@ -119,13 +118,17 @@ def work(world: str, sizes: Sequence[int], keep: Path | None) -> None:
 
 
 class _Remembering:
-    """A model whose first edits, in their order, are read from a folder if they are there."""
+    """A model whose first edits, in their order, are read from a folder if they are there.
 
-    def __init__(self, model: Any, keep: Path) -> None:
+    With `keep` None it is as any other.
+    """
+
+    def __init__(self, model: Any, keep: Path | None) -> None:
         self._model = model
-        self.keep: Path | None = keep
+        self.keep = keep
         self._made = 0
-        keep.mkdir(parents=True, exist_ok=True)
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
