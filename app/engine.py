@@ -25,6 +25,7 @@ from app.device.facts import ModelFacts
 from app.device.messages import (
     Attribute,
     Cancel,
+    Decide,
     Done,
     Encode,
     Failed,
@@ -36,6 +37,7 @@ from app.device.messages import (
     Reply,
     Request,
     Rescope,
+    Screen,
     Text,
 )
 from app.device.reach import Reach
@@ -45,6 +47,7 @@ from app.waiting import Waits
 from app.words import ModelWords
 from editing_core.attribution.attribute import Attribution
 from editing_core.errors import NotFinite
+from editing_core.experts.memory import MemoryEntry
 from editing_core.generation import GenerationRow
 from editing_core.refinement import ANSWERS, Refinement, Wanted
 from editing_core.types import (
@@ -53,6 +56,7 @@ from editing_core.types import (
     GenerationResult,
     ImageArray,
     OnProgress,
+    RoutingDecision,
     TokenLogprob,
 )
 
@@ -156,12 +160,30 @@ class InferenceEngine:
         return key
 
     async def generate(
-        self, rows: Sequence[GenerationRow], *, on_tokens: OnTokens | None = None
+        self,
+        rows: Sequence[GenerationRow],
+        *,
+        on_tokens: OnTokens | None = None,
+        for_edit: bool = False,
     ) -> list[GenerationResult]:
-        """Answer every row. `on_tokens(row, text)` is called on the device thread."""
-        message = Generate(next(self._ids), tuple(rows))
+        """Answer every row. `on_tokens(row, text)` is called on the device thread.
+
+        Rows `for_edit` come behind those of people.
+        """
+        message = Generate(next(self._ids), tuple(rows), for_edit)
         results: list[GenerationResult] = await self._send(message, on_tokens=on_tokens)
         return results
+
+    async def decide(self, rows: Sequence[GenerationRow]) -> list[RoutingDecision]:
+        """Who would act on each row, without an answer; behind what people ask."""
+        decisions: list[RoutingDecision] = await self._send(Decide(next(self._ids), tuple(rows)))
+        return decisions
+
+    async def may_mean(self, questions: Sequence[str], edits: Sequence[MemoryEntry]) -> list[bool]:
+        """Whether one of the edits may act at each question, by its text alone."""
+        message = Screen.of(next(self._ids), questions, edits)
+        may: list[bool] = await self._send(message)
+        return may
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a text, whatever the device does. Raises `ContextTooLong`."""

@@ -2,12 +2,14 @@
 
 A neighbour's picture may be as large as any, a story may have dozens, and who asked for it holds a
 picture of its own. So the story gets stand-ins, and rows get the pixels when they are answered.
-Small pictures are decoded once and kept; large ones each time they are asked about.
+Pictures that were decoded last are kept for the stories to come, for edits of one kind come in
+rows, and have the same neighbours; large ones are decoded each time they are asked about.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +27,8 @@ from editing_core.types import ImageArray
 
 SHOWN_PIXELS = MAX_PIXELS
 KEPT_PIXELS = MAX_PIXELS // 2
+_LARGE = 8
+"""A picture that has more than this part of what is kept would drive too many others out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +36,50 @@ class _Stored:
     """Where a picture is read again: the original of this edit, so many pixels."""
 
     edit_id: str
+    digest: str
     pixels: int
+
+
+class KeptPictures:
+    """The pictures that any story decoded last, by their digests; `KEPT_PIXELS` of them in all.
+
+    Belongs to one thread. A picture is never changed by whoever has it.
+    """
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, ImageArray] = OrderedDict()
+        self._pixels = 0
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._images
+
+    def get(self, digest: str) -> ImageArray | None:
+        if digest in self._images:
+            self._images.move_to_end(digest)
+        return self._images.get(digest)
+
+    def keep(self, digest: str, image: ImageArray) -> bool:
+        """Whether there is room for it; what was not used for longest makes room."""
+        pixels = image.size // 3
+        if pixels > KEPT_PIXELS // _LARGE:
+            return False
+        self._images[digest] = image
+        self._pixels += pixels
+        while self._pixels > KEPT_PIXELS:
+            _, gone = self._images.popitem(last=False)
+            self._pixels -= gone.size // 3
+        return True
 
 
 class Neighbours:
     """Of one story. Lives on the event loop's thread, except for `fetch`."""
 
-    def __init__(self, log: EditLog, decoder: ImageDecoder) -> None:
+    def __init__(self, log: EditLog, decoder: ImageDecoder, kept: KeptPictures) -> None:
         self._log = log
         self._decoder = decoder
+        self._kept = kept
         self._stand_ins: dict[str, ImageArray] = {}
         self._stored: dict[int, _Stored] = {}
-        self._kept: dict[int, ImageArray] = {}
-        self._kept_pixels = 0
 
     def fetch(self, edit_ids: Sequence[str]) -> list[Neighbour]:
         """What these edits were made of, with stand-ins for their pictures. Blocking.
@@ -60,7 +95,7 @@ class Neighbours:
                     width, height = check_size(png)
                 except ServiceError as error:
                     raise _damaged(record.id) from error
-                self._stored[id(made)] = _Stored(edit_id, width * height)
+                self._stored[id(made)] = _Stored(edit_id, record.image_digest, width * height)
             image = self._stand_ins[record.image_digest]
             found.append(Neighbour(record.id, image, record.prompt, record.target))
         return found
@@ -97,7 +132,9 @@ class Neighbours:
     def _size(self, row: GenerationRow, pixels: dict[int, ImageArray]) -> int:
         """What is held for `pixels`, and for this row as well; 0 if it is the first."""
         name = id(row.image)
-        if name not in self._stored or name in pixels or name in self._kept or not pixels:
+        if name not in self._stored or name in pixels or not pixels:
+            return 0
+        if self._stored[name].digest in self._kept:
             return 0
         return self._stored[name].pixels + sum(each.size // 3 for each in pixels.values())
 
@@ -107,18 +144,17 @@ class Neighbours:
         name = id(row.image)
         if name not in self._stored:  # the edit's own picture, or none
             return row
-        image = self._kept.get(name, pixels.get(name))
+        stored = self._stored[name]
+        image = pixels.get(name)
         if image is None:
-            stored = self._stored[name]
+            image = self._kept.get(stored.digest)
+        if image is None:
             record, png = await asyncio.to_thread(self._original, stored.edit_id)
             try:
                 image = await self._decoder.restore(png, record.image_digest)
             except StoreDamaged as error:
                 raise _damaged(record.id) from error
-            if self._kept_pixels + stored.pixels <= KEPT_PIXELS:
-                self._kept[name] = image
-                self._kept_pixels += stored.pixels
-            else:
+            if not self._kept.keep(stored.digest, image):
                 pixels[name] = image
         return replace(row, image=image)
 

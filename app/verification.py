@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from app.engine import InferenceEngine
 from app.images import ImageDecoder
-from app.neighbours import Neighbours
+from app.neighbours import KeptPictures, Neighbours
 from app.store.edit_log import EditLog
 from app.timing import Stopwatch
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.refinement import Refinement, Wanted
-from editing_core.stories import Ask, Fetch, Refine, Step, Story
+from editing_core.stories import Ask, Decide, Fetch, Refine, Screen, Step, Story
 
 Outcome = TypeVar("Outcome")
 
@@ -32,12 +32,13 @@ class StoryTeller:
         self._engine = engine
         self._log = log
         self._decoder = decoder
+        self._kept = KeptPictures()
         self._rooms = asyncio.Semaphore(_STORIES_AT_ONCE)
 
     async def tell(self, story: Story[Outcome], *, watch: Stopwatch) -> Outcome:
         """Run `story` to its end. Its time is counted as `verify`, or `refine`."""
         async with self._rooms:
-            return await self._tell(story, Neighbours(self._log, self._decoder), watch)
+            return await self._tell(story, Neighbours(self._log, self._decoder, self._kept), watch)
 
     async def _tell(
         self, story: Story[Outcome], neighbours: Neighbours, watch: Stopwatch
@@ -55,8 +56,19 @@ class StoryTeller:
     async def _do(self, step: Step, neighbours: Neighbours) -> Any:
         match step:
             case Ask(rows):
-                groups = neighbours.shown(rows)
-                return [r async for group in groups for r in await self._engine.generate(group)]
+                return [
+                    result
+                    async for group in neighbours.shown(rows)
+                    for result in await self._engine.generate(group, for_edit=True)
+                ]
+            case Decide(rows):
+                return [
+                    decision
+                    async for group in neighbours.shown(rows)
+                    for decision in await self._engine.decide(group)
+                ]
+            case Screen(questions, edits):
+                return await self._engine.may_mean(questions, edits)
             case Fetch(edit_ids):
                 return await asyncio.to_thread(neighbours.fetch, edit_ids)
             case Refine():

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PreparedBatch, PreparedRow, PromptRow
+from editing_core.backbones.batch import PreparedBatch, PreparedRow, PromptRow, in_pieces
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.batching.batch import DecodeBatch
@@ -40,7 +40,7 @@ from editing_core.errors import (
     StaleArtifact,
     TargetTooLong,
 )
-from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.experts.memory import Snapshot
 from editing_core.experts.rounding import rounded_payload
 from editing_core.eyes.eyes import Eyes, load_eyes
 from editing_core.fitting import EditRows
@@ -52,6 +52,7 @@ from editing_core.generation import (
     refuse_not_finite,
     run,
 )
+from editing_core.guesses import confirmed
 from editing_core.parts import default_editor, load_parts
 from editing_core.questions.encoder import QuestionEncoder, load_encoder
 from editing_core.refinement import (
@@ -66,7 +67,7 @@ from editing_core.refinement import (
 )
 from editing_core.registry import EDITORS, OBJECTIVES
 from editing_core.routing.base import RouterBase
-from editing_core.routing.wordings import TextMatch, match
+from editing_core.routing.wordings import TextMatch, Worded, match
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
@@ -76,6 +77,7 @@ from editing_core.types import (
     ImageArray,
     Notify,
     OnProgress,
+    RoutingDecision,
     RoutingKey,
     TokenLogprob,
 )
@@ -83,6 +85,7 @@ from editing_core.types import (
 __all__ = ["EditableModel", "GenerationRow"]
 
 _TEXT_ROWS = 256
+_QUESTIONS_AT_ONCE = 8
 
 
 class EditableModel:
@@ -312,18 +315,26 @@ class EditableModel:
         result's text. Raises `ContextTooLong`, `StaleArtifact` naming the edit, `NotFinite`,
         `GenerationCancelled`.
         """
-        if not rows:
-            return []
-        batch = self.backbone.collate([self.prepare(row) for row in rows])
-        edited = self.edited_pass(batch, [row.snapshot for row in rows])
-        return run(
-            self.backbone,
-            batch,
-            [row.sampling for row in rows],
-            edited,
-            on_tokens=on_tokens,
-            is_cancelled=is_cancelled,
-        )
+        raise_if(is_cancelled)
+        prepared = [self.prepare(row) for row in rows]
+        found = self.confirm(prepared, dict(enumerate(rows)))
+        for b, result in found.items():
+            if on_tokens is not None and result.text:
+                on_tokens(b, result.text)
+        left = [b for b in range(len(rows)) if b not in found]
+        if left:
+            batch = self.backbone.collate([prepared[b] for b in left])
+            edited = self.edited_pass(batch, [rows[b].snapshot for b in left])
+            results = run(
+                self.backbone,
+                batch,
+                [rows[b].sampling for b in left],
+                edited,
+                on_tokens=on_tokens and (lambda b, delta: on_tokens(left[b], delta)),
+                is_cancelled=is_cancelled,
+            )
+            found |= dict(zip(left, results, strict=True))
+        return [found[b] for b in range(len(rows))]
 
     def prepare(self, row: GenerationRow) -> PreparedRow:
         """What `begin` takes of a row: its tokens, and its pictures looked at.
@@ -345,6 +356,73 @@ class EditableModel:
         edited = self.edited_pass(batch, [row.snapshot for row in rows.values()])
         samplings = [row.sampling for row in rows.values()]
         return DecodeBatch.begin(self.backbone, batch, edited, list(rows), samplings)
+
+    @torch.no_grad()
+    def confirm(
+        self, prepared: Sequence[PreparedRow], rows: Mapping[Key, GenerationRow]
+    ) -> dict[Key, GenerationResult]:
+        """Results of those `rows` whose guesses are right, in one pass; the others are to begin.
+
+        `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.
+        """
+        return confirmed(
+            prepared,
+            rows,
+            backbone=self.backbone,
+            encode_target=self._encode_target,
+            make_pass=self.edited_pass,
+        )
+
+    @torch.no_grad()
+    def decide(
+        self,
+        rows: Sequence[GenerationRow],
+        *,
+        tokens_at_once: int,
+        is_cancelled: IsCancelled | None = None,
+    ) -> list[RoutingDecision]:
+        """Which edits would act on each row, and how strongly, without an answer.
+
+        The blocks up to the router's layer are run, on as many rows at once as have so many tokens,
+        padding counted; a row that has more is run alone, as all are of models whose rows cannot
+        join. Raises what `prepare` raises, and `GenerationCancelled`.
+        """
+        decisions: list[RoutingDecision] = []
+        prepared: list[PreparedRow] = []
+        for row in rows:
+            raise_if(is_cancelled)  # a picture may have to be looked at
+            prepared.append(self.prepare(row))
+        most = tokens_at_once if self.rows_join else 1
+        for some in in_pieces([len(each.ids) for each in prepared], most):
+            raise_if(is_cancelled)
+            batch = self.backbone.collate(prepared[some])
+            edited = self.edited_pass(batch, [row.snapshot for row in rows[some]])
+            if not edited.is_decided:
+                edited.decide(self.backbone.lower(batch, self.router.layer))
+            decisions += edited.decisions
+        return decisions
+
+    def may_mean(
+        self,
+        questions: Sequence[str],
+        edits: Sequence[Worded],
+        *,
+        is_cancelled: IsCancelled | None = None,
+    ) -> list[bool]:
+        """Whether one of the edits may act at each question, by its text alone.
+
+        What is False here, no picture changes. Where texts are not compared apart from pictures,
+        all may. Raises `GenerationCancelled`.
+        """
+        if self.questions is None or self.router.thresholds.rule == "paper" or not edits:
+            return [bool(edits)] * len(questions)
+        may: list[bool] = []
+        for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
+            raise_if(is_cancelled)
+            some = questions[start : start + _QUESTIONS_AT_ONCE]
+            self.questions.keys(some)  # together, which is faster; they are kept
+            may += [bool(self._compare(question, edits).passes.any()) for question in some]
+        return may
 
     @torch.no_grad()
     def token_logits(self, row: GenerationRow, token_ids: Sequence[int]) -> Tensor:
@@ -463,7 +541,7 @@ class EditableModel:
             check=self.check_current,
         )
 
-    def _compare(self, question: str, edits: Sequence[MemoryEntry]) -> TextMatch:
+    def _compare(self, question: str, edits: Sequence[Worded]) -> TextMatch:
         assert self.questions is not None
         return match(self.questions, question, edits, prefer=self.router.thresholds.prefer)
 

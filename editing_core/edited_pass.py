@@ -85,6 +85,7 @@ class EditedPass:
         self.fused: dict[int, Fused] = {}
         self._decode_taps: DecodeTaps | None = None
         self.decisions = [RoutingDecision()] * len(batch.rows)
+        self._found: dict[tuple[int, int], list[tuple[str, float]]] = {}
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
         self._matches: dict[int, TextMatch] = {}
         if compare is not None:
@@ -140,7 +141,11 @@ class EditedPass:
         start, stop = row.spans.prompt
         if snapshot is None or not len(snapshot) or row.features is None or start == stop:
             return []
-        return self._router.hard_filter(row.features.key, snapshot)
+        # Rows of one picture share its features; among many look-alikes a search is not free.
+        asked = id(row.features), id(snapshot)
+        if asked not in self._found:
+            self._found[asked] = self._router.hard_filter(row.features.key, snapshot)
+        return self._found[asked]
 
     def _compare(self, compare: CompareTexts) -> None:
         """By text alone: rows that mean none of their survivors are decided here and now."""
@@ -154,8 +159,16 @@ class EditedPass:
                 self.decisions[b] = decision
                 del self._survivors[b]
 
-    def _route(self, hidden: Tensor) -> None:
-        """Decide for every row with survivors; then there is nothing left to decide."""
+    @property
+    def is_decided(self) -> bool:
+        """Whether no row's decision waits for states of the model."""
+        return not self._survivors
+
+    def decide(self, hidden: Tensor) -> None:
+        """Decide for every row that is not decided, from the router's layer `[batch, T, hidden]`.
+
+        Nothing is fused: for whoever wants the decisions alone.
+        """
         columns = self._batch.pictures
         queries: dict[int, Query] = {}
         for b, survivors in self._survivors.items():
@@ -169,9 +182,15 @@ class EditedPass:
         decisions = self._router.route_each(list(queries.values()))
         for b, decision in zip(queries, decisions, strict=True):
             self.decisions[b] = decision
-            if decision.applied:
-                self.fused[b] = self._fuse(b, decision)
         self._survivors = {}
+
+    def _route(self, hidden: Tensor) -> None:
+        """Decide, and fuse what was selected; then there is nothing left to decide."""
+        waiting = list(self._survivors)
+        self.decide(hidden)
+        for b in waiting:
+            if self.decisions[b].applied:
+                self.fused[b] = self._fuse(b, self.decisions[b])
 
     def _fuse(self, b: int, decision: RoutingDecision) -> Fused:
         entries = self._entries(b)

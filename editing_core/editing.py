@@ -19,12 +19,14 @@ from editing_core.experts.codec import decode_artifact, encode_artifact
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.identity import image_digest, slot_prompt
 from editing_core.refinement import ANSWERS, MAX_STEPS
-from editing_core.stories import Ask, Fetch, Neighbour, Refine, Step, Story, ask
+from editing_core.stories import Ask, Decide, Fetch, Neighbour, Refine, Screen, Step, Story, ask
 from editing_core.types import EditRequest, GenerationResult, ImageArray
 from editing_core.verification import Damage, Verification, verify
 
 Verify = Literal["strict", "report", "off"]
 Outcome = TypeVar("Outcome")
+
+_TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,10 @@ class EditSession:
         match step:
             case Ask(rows):
                 return self.model.generate(rows)
+            case Decide(rows):
+                return self.model.decide(rows, tokens_at_once=_TOKENS_AT_ONCE)
+            case Screen(questions, edits):
+                return self.model.may_mean(questions, edits)
             case Fetch(edit_ids):
                 return [self._neighbour(edit_id) for edit_id in edit_ids]
             case Refine(edit_id, wanted, max_steps):

@@ -49,7 +49,8 @@ class GenerationRow:
 
     Edits go by `prompt` and `image` alone. The model reads `turns` in their place, where there are
     any: a conversation whose last turn is the prompt. `ids` are a text that is continued as it
-    stands, without any template, and never edited.
+    stands, without any template, and never edited. `guess`, text or tokens, is what a greedy answer
+    will probably be: it changes how soon that comes, never what it is (`guesses.py`).
     """
 
     prompt: str
@@ -58,6 +59,7 @@ class GenerationRow:
     snapshot: Snapshot | None = None
     turns: tuple[Turn, ...] = ()
     ids: tuple[int, ...] = ()
+    guess: str | tuple[int, ...] | None = None
 
     @property
     def as_prompt(self) -> PromptRow:

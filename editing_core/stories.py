@@ -4,6 +4,8 @@ A story yields steps, is sent what came of each, and returns its outcome, so tha
 what to ask and what follows serves a queue before a device thread as well as this thread:
 
     Ask       rows to be answered       -> one `GenerationResult` a row
+    Decide    rows to be routed         -> one `RoutingDecision` a row: who would act on it
+    Screen    questions and edits       -> one bool a question: whether one of them may act there
     Fetch     edits, by id              -> one `Neighbour` an edit, in their order
     Refine    an expert to be refined   -> a `Refinement`; None where none can be stored
 """
@@ -11,15 +13,15 @@ what to ask and what follows serves a queue before a device thread as well as th
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from editing_core.experts.memory import MemoryEntry
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
-from editing_core.types import GenerationResult, ImageArray, Sampling
+from editing_core.types import GenerationResult, ImageArray, RoutingDecision
 
 _ROWS_AT_ONCE = 32
-_ONE_TOKEN = Sampling(max_new_tokens=1)
 
 Outcome = TypeVar("Outcome")
 
@@ -29,6 +31,21 @@ class Ask:
     """Answer these rows, all of them greedily."""
 
     rows: tuple[GenerationRow, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decide:
+    """Say who would act on these rows, as `EditableModel.decide` does."""
+
+    rows: tuple[GenerationRow, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Screen:
+    """Say at which questions one of the edits may act, as `EditableModel.may_mean` does."""
+
+    questions: tuple[str, ...]
+    edits: tuple[MemoryEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,7 @@ class Neighbour:
     target: str
 
 
-Step: TypeAlias = Ask | Fetch | Refine
+Step: TypeAlias = Ask | Decide | Screen | Fetch | Refine
 # What is sent in depends on the step, which a generator's type cannot say.
 Story: TypeAlias = Generator[Step, Any, Outcome]
 
@@ -70,7 +87,18 @@ def ask(rows: Iterable[GenerationRow]) -> Story[list[GenerationResult]]:
     return results
 
 
+def screened(questions: Iterable[str], edits: Sequence[MemoryEntry]) -> Story[list[bool]]:
+    """Whether one of `edits` may act at each question, by its text alone."""
+    asked = tuple(questions)
+    if not asked or not edits:
+        return [False] * len(asked)
+    may_act: list[bool] = yield Screen(asked, tuple(edits))
+    return may_act
+
+
 def who_acts(rows: Sequence[GenerationRow]) -> Story[list[dict[str, float]]]:
-    """Who takes part in answering each row, edits with their text gates: one pass, no answer."""
-    results = yield from ask(replace(row, sampling=_ONE_TOKEN) for row in rows)
-    return [{c.edit_id: c.text_similarity for c in r.decision.applied} for r in results]
+    """Who takes part in answering each row, edits with their text gates: no row is answered."""
+    decisions: list[RoutingDecision] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        decisions += yield Decide(tuple(rows[start : start + _ROWS_AT_ONCE]))
+    return [{c.edit_id: c.text_similarity for c in d.applied} for d in decisions]

@@ -7,7 +7,9 @@ that it is not for, and stock questions on its own picture. Where it fails, its 
 and tried again.
 
 A question in which the edit takes no part runs the very path it would run without it, so it is
-not answered twice: a single pass shows who takes part.
+not answered at all. Who takes part is told in two steps: by the words of question and edit alone,
+which needs no picture, and where these fit by a pass that routes. What is answered goes with a
+guess of its answer, which one pass confirms.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from editing_core.generation import GenerationRow
 from editing_core.identity import slot_prompt
 from editing_core.refinement import MAX_STEPS, Refinement, Wanted
 from editing_core.stock_questions import StockQuestion
-from editing_core.stories import Fetch, Neighbour, Refine, Story, ask, who_acts
+from editing_core.stories import Fetch, Neighbour, Refine, Story, ask, screened, who_acts
 from editing_core.types import EditRequest, GenerationResult, ImageArray
 
 MAX_NEIGHBOURS = 32
@@ -100,8 +102,18 @@ class _Watched:
     reference: Snapshot
     neighbour: Neighbour | None = None
 
+    @property
+    def before(self) -> GenerationRow:
+        """Asked as it was. A neighbour probably answers what it was made to."""
+        target = None if self.neighbour is None else self.neighbour.target
+        return replace(self.row(self.reference), guess=target)
+
     def row(self, snapshot: Snapshot) -> GenerationRow:
         return GenerationRow(self.prompt, self.image, snapshot=snapshot)
+
+    def after(self, snapshot: Snapshot, before: GenerationResult) -> GenerationRow:
+        """Asked anew. It probably answers as it did."""
+        return replace(self.row(snapshot), guess=before.token_ids)
 
     def damage(self, before: GenerationResult, after: GenerationResult) -> Damage | None:
         if (before.text, before.finish_reason) == (after.text, after.finish_reason):
@@ -169,8 +181,8 @@ def conflicts(
     """The story of edits that become active again: whose own answers would change."""
     candidate = base.evolve(base.version + 1, activate=entries, deactivate=list(retired))
     watched = yield from _neighbours(entries, base, candidate, frozenset(retired), tau)
-    before = yield from ask(w.row(w.reference) for w in watched)
-    after = yield from ask(w.row(candidate) for w in watched)
+    before = yield from ask(w.before for w in watched)
+    after = yield from ask(w.after(candidate, was) for w, was in zip(watched, before, strict=True))
     return _damages(watched, before, after)
 
 
@@ -224,20 +236,21 @@ class _Trials:
         # Without those superseded: what they did to a stock question is not this edit's doing.
         rest = base.evolve(base.version + 1, deactivate=list(retired)) if retired else base
         candidate = self._with(entry)
-        self._watched += yield from self._not_for(entry.edit_id, rest, candidate)
-        self._watched += yield from self._stock_questions(entry.edit_id, rest, candidate)
+        self._watched += yield from self._on_own_picture(entry, rest, candidate)
         self._watched += yield from _neighbours([entry], base, candidate, retired, self._tau)
         own = GenerationRow(self._request.prompt, self._request.image, snapshot=base)
         self.before, *self._before_watched = yield from ask(
-            [own, *(w.row(w.reference) for w in self._watched)]
+            [own, *(w.before for w in self._watched)]
         )
         return (yield from self.again(entry, 0))
 
     def again(self, entry: MemoryEntry, steps: int) -> Story[_Tried]:
         """Try the edit as it is now."""
         snapshot = self._with(entry)
-        own_rows = [GenerationRow(p, self._request.image, snapshot=snapshot) for p in self._prompts]
-        answers = yield from ask([*own_rows, *(w.row(snapshot) for w in self._watched)])
+        image, target = self._request.image, self._request.target
+        own_rows = [GenerationRow(p, image, snapshot=snapshot, guess=target) for p in self._prompts]
+        before = zip(self._watched, self._before_watched, strict=True)
+        answers = yield from ask([*own_rows, *(w.after(snapshot, was) for w, was in before)])
         own, after = answers[: len(own_rows)], answers[len(own_rows) :]
         wrong = [
             (prompt, result)
@@ -280,39 +293,44 @@ class _Trials:
                 self._hurt[i] = None
         return _damages(self._watched, self._before_watched, after)
 
-    def _not_for(self, edit_id: str, rest: Snapshot, candidate: Snapshot) -> Story[list[_Watched]]:
-        """Of the questions that the edit is not for, those in which it takes part. None excused."""
-        asked = [_Watched(p, self._request.image, rest) for p in self._request.not_for]
-        acting = yield from who_acts([w.row(candidate) for w in asked])
-        return [w for w, gates in zip(asked, acting, strict=True) if edit_id in gates]
-
-    def _stock_questions(
-        self, edit_id: str, rest: Snapshot, candidate: Snapshot
+    def _on_own_picture(
+        self, entry: MemoryEntry, rest: Snapshot, candidate: Snapshot
     ) -> Story[list[_Watched]]:
-        """Of eight stock questions, those in which the edit takes part.
+        """Questions about its own picture in which the edit takes part, and should not.
 
-        Those that the router takes for the edit's own prompt, the likest first, are replaced by
-        the next on the list, up to `MAX_EXCUSED`.
+        Of those that it is not for, none is excused. Of eight stock questions, those that the
+        router takes for the edit's own prompt, the likest first, are replaced by the next on the
+        list, up to `MAX_EXCUSED`.
         """
-        named = {slot_prompt(prompt) for prompt in (*self._prompts, *self._request.not_for)}
-        waiting = [q.prompt for q in self._stock if slot_prompt(q.prompt) not in named]
-        watched: list[_Watched] = []
+        not_for = self._request.not_for
+        named = {slot_prompt(prompt) for prompt in (*self._prompts, *not_for)}
+        stock = [q.prompt for q in self._stock if slot_prompt(q.prompt) not in named]
+        asked = (*not_for, *stock[: STOCK_QUESTIONS + MAX_EXCUSED])
+        gates = yield from self._gates(entry, asked, candidate)
+        watched = [i for i in range(len(not_for)) if gates[i] is not None]
+        waiting = list(range(len(not_for), len(asked)))
         places, excuses = STOCK_QUESTIONS, MAX_EXCUSED
         while waiting and places:
-            asked, waiting = waiting[:places], waiting[places:]
-            rows = [GenerationRow(p, self._request.image, snapshot=candidate) for p in asked]
-            acting = yield from who_acts(rows)
-            gates = {
-                p: gates[edit_id]
-                for p, gates in zip(asked, acting, strict=True)
-                if edit_id in gates
-            }
-            taking_part = sorted(gates, key=lambda prompt: -gates[prompt])
+            some, waiting = waiting[:places], waiting[places:]
+            found = {i: gate for i in some if (gate := gates[i]) is not None}
+            taking_part = sorted(found, key=lambda i: -found[i])
             excused, checked = taking_part[:excuses], taking_part[excuses:]
-            watched += [_Watched(prompt, self._request.image, rest) for prompt in checked]
+            watched += checked
             excuses -= len(excused)
-            places -= len(asked) - len(excused)
-        return watched
+            places -= len(some) - len(excused)
+        return [_Watched(asked[i], self._request.image, rest) for i in watched]
+
+    def _gates(
+        self, entry: MemoryEntry, asked: Sequence[str], candidate: Snapshot
+    ) -> Story[list[float | None]]:
+        """The edit's text gate at each question about its picture; None where it takes no part."""
+        gates: list[float | None] = [None] * len(asked)
+        may_act = yield from screened(asked, [entry])
+        left = [i for i, may in enumerate(may_act) if may]
+        rows = [GenerationRow(asked[i], self._request.image, snapshot=candidate) for i in left]
+        for i, acting in zip(left, (yield from who_acts(rows)), strict=True):
+            gates[i] = acting.get(entry.edit_id)
+        return gates
 
 
 def _neighbours(
@@ -331,20 +349,30 @@ def _neighbours(
         cosines.pop(edit_id, None)
     nearest = sorted(cosines, key=lambda edit_id: (-cosines[edit_id], edit_id))[:MAX_NEIGHBOURS]
     new = {entry.edit_id for entry in entries}
+    prompts = [base.entries[edit_id].prompt for edit_id in nearest]
+    gone = [base.entries[edit_id] for edit_id in retired if edit_id in base.entries]
+    may_come = dict(zip(nearest, (yield from screened(prompts, entries)), strict=True))
+    may_go = dict(zip(nearest, (yield from screened(prompts, gone)), strict=True))
+    left = [edit_id for edit_id in nearest if may_come[edit_id] or may_go[edit_id]]
     watched: list[_Watched] = []
-    for start in range(0, len(nearest), _FETCHED_AT_ONCE):
-        found: Sequence[Neighbour] = yield Fetch(tuple(nearest[start : start + _FETCHED_AT_ONCE]))
-        asked = [_Watched(n.prompt, n.image, base, n) for n in found]
-        touched = [
-            not new.isdisjoint(a) for a in (yield from who_acts([w.row(candidate) for w in asked]))
-        ]
-        if retired:
-            then = yield from who_acts([w.row(base) for w in asked])
-            touched = [
-                now or not retired.isdisjoint(a) for now, a in zip(touched, then, strict=True)
-            ]
-        watched += [w for w, is_touched in zip(asked, touched, strict=True) if is_touched]
+    for start in range(0, len(left), _FETCHED_AT_ONCE):
+        fetched: Sequence[Neighbour] = yield Fetch(tuple(left[start : start + _FETCHED_AT_ONCE]))
+        asked = {n.edit_id: _Watched(n.prompt, n.image, base, n) for n in fetched}
+        coming = [edit_id for edit_id in asked if may_come[edit_id]]
+        touched = yield from _touched_by(new, [asked[i] for i in coming], candidate)
+        # What a superseded edit did matters only where the new one does nothing.
+        going = [i for i in asked if may_go[i] and asked[i] not in touched]
+        touched += yield from _touched_by(retired, [asked[i] for i in going], base)
+        watched += [w for w in asked.values() if w in touched]
     return watched
+
+
+def _touched_by(
+    edits: Collection[str], asked: Sequence[_Watched], snapshot: Snapshot
+) -> Story[list[_Watched]]:
+    """Those questions in which one of `edits`, of `snapshot`, takes part."""
+    acting = yield from who_acts([w.row(snapshot) for w in asked])
+    return [w for w, gates in zip(asked, acting, strict=True) if not gates.keys().isdisjoint(edits)]
 
 
 def _damages(

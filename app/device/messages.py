@@ -6,20 +6,50 @@ last reply to a request is `Done` or `Failed`, and one that was cancelled may ge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from editing_core.experts.memory import MemoryEntry
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
+from editing_core.routing.reach import Wordings
 from editing_core.types import EditArtifact, EditRequest, ImageArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generate:
-    """Answer these rows. `Text` as it comes; `Done` with a `GenerationResult` a row."""
+    """Answer these rows. `Text` as it comes; `Done` with a `GenerationResult` a row.
+
+    Those that are asked for an edit's sake, `for_edit`, come behind what people ask.
+    """
 
     id: int
     rows: tuple[GenerationRow, ...]
+    for_edit: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decide:
+    """Find out who would act on these rows. `Done` with a `RoutingDecision` a row."""
+
+    id: int
+    rows: tuple[GenerationRow, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Screen:
+    """Find out where one of these edits may act, by texts alone. `Done` with a bool a question."""
+
+    id: int
+    questions: tuple[str, ...]
+    edits: tuple[Wordings, ...]
+
+    @classmethod
+    def of(cls, number: int, questions: Sequence[str], edits: Sequence[MemoryEntry]) -> Screen:
+        """Of edits their words alone."""
+        said = tuple(Wordings(edit.wordings, edit.not_for) for edit in edits)
+        return cls(number, tuple(questions), said)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +115,10 @@ class Cancel:
     id: int
 
 
-Task: TypeAlias = Encode | Rescope | Refine | Attribute | ImageKey | Judge
+EditTask: TypeAlias = Encode | Rescope | Refine | Decide | Screen
+"""A part of making an edit."""
+
+Task: TypeAlias = EditTask | Attribute | ImageKey | Judge
 """What has the device to itself between two decode steps."""
 
 Request: TypeAlias = Generate | Task

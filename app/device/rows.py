@@ -42,7 +42,7 @@ class RowScheduler:
     """Belongs on the device thread.
 
     At most `rows_at_once` rows decode together, with room for at most `tokens_at_once` tokens,
-    unless one row alone needs more.
+    unless one row alone needs more. A turn prefills `prefill_tokens`, see `PREFILL_TOKENS`.
     """
 
     def __init__(
@@ -52,11 +52,13 @@ class RowScheduler:
         *,
         rows_at_once: int,
         tokens_at_once: int,
+        prefill_tokens: int = PREFILL_TOKENS,
     ) -> None:
         self._model = model
         self._reply = reply
         self._rows_at_once = rows_at_once
         self._tokens_at_once = tokens_at_once
+        self._prefill_tokens = prefill_tokens
         self._answers: dict[int, _Answer] = {}
         self._queue: deque[_Answer] = deque()
         self._batches: list[DecodeBatch[Key]] = []
@@ -125,7 +127,7 @@ class RowScheduler:
             width = max(widest, len(prepared.ids))
             is_too_much = (
                 sum(self._room.values()) + needed > self._tokens_at_once
-                or (len(chosen) + 1) * width > PREFILL_TOKENS
+                or (len(chosen) + 1) * width > self._prefill_tokens
             )
             if is_too_much and (chosen or self._room):
                 break
@@ -140,17 +142,25 @@ class RowScheduler:
         return chosen
 
     def _begin(self, entering: Mapping[Key, PreparedRow]) -> None:
-        """Prefill them together; if that fails, apart, so that each failure is its own row's."""
+        """Prefill them together; if that fails, apart, so that each failure is its own row's.
+
+        A row whose guess is right ends here.
+        """
         rows = {key: self._answers[key[0]].rows[key[1]] for key in entering if key in self._room}
         if not rows:
             return
         try:
-            batch = self._model.begin([entering[key] for key in rows], rows)
+            found = self._model.confirm([entering[key] for key in rows], rows)
+            left = {key: row for key, row in rows.items() if key not in found}
+            batch = self._model.begin([entering[key] for key in left], left) if left else None
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the sender
             if len(rows) > 1:
                 self._begin_one_by_one(entering)
             else:
                 self._fail(next(iter(rows))[0], error)
+            return
+        self._hear([RowNews(key, result.text, result) for key, result in found.items()])
+        if batch is None:
             return
         if self._batches and self._model.rows_join:
             self._batches[0].join(batch)

@@ -1,10 +1,13 @@
 """The device thread: questions in one running batch, and tasks between its steps.
 
-    collect what came in  ->  a turn of the rows  ->  one task  ->  ...
+    collect what came in  ->  a turn of the rows  ->  one task  ->  a turn of edits' rows  ->  ...
 
 A task (an edit encoded, refined; a picture looked at) has the device to itself. One that takes
-long asks between its passes whether it was cancelled; there the rows get as much time as the pass
-took, so that streams go on, and what is shorter than an edit goes first.
+long asks between its passes whether it was cancelled; there the rows get time, so that streams go
+on, and what is shorter than an edit goes first.
+
+What edits need comes behind what people ask: its passes are small, its rows run apart from
+people's, and after each pass people's rows get several times as long as it took (`EDITS_WAIT`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ import torch
 from app.device.messages import (
     Attribute,
     Cancel,
+    Decide,
     Done,
+    EditTask,
     Encode,
     Failed,
     Generate,
@@ -32,6 +37,7 @@ from app.device.messages import (
     Reply,
     Request,
     Rescope,
+    Screen,
     Task,
 )
 from app.device.reach import Reach, look
@@ -41,6 +47,13 @@ from editing_core.editable_model import EditableModel
 from editing_core.types import EditRequest
 
 logger = logging.getLogger(__name__)
+
+EDITS_WAIT = 5
+"""After a pass for an edit, rows of people get so many times as long as it took, while there are
+any: edits then take a sixth of the device."""
+
+PASS_TOKENS = 512
+"""What a pass that routes or prefills for an edit takes at once, padding counted."""
 
 
 class DeviceThread:
@@ -60,6 +73,14 @@ class DeviceThread:
         self._rows = RowScheduler(
             model, reply, rows_at_once=rows_at_once, tokens_at_once=tokens_at_once
         )
+        self._behind = RowScheduler(
+            model,
+            reply,
+            rows_at_once=rows_at_once,
+            tokens_at_once=tokens_at_once,
+            prefill_tokens=PASS_TOKENS,
+        )
+        """Rows that edits ask for."""
         self._tasks: deque[Task] = deque()
         self._under_way: list[int] = []
         """Tasks that have begun; the later ones run between two passes of the earlier."""
@@ -88,7 +109,7 @@ class DeviceThread:
     @property
     def begun(self) -> frozenset[int]:
         """Requests that it has begun and not ended. From any thread."""
-        return self._rows.begun | frozenset(self._under_way)
+        return self._rows.begun | self._behind.begun | frozenset(self._under_way)
 
     def validate(self, request: EditRequest, *, editor: str) -> None:
         """Refuse what `Encode` would refuse without running the model. On any thread, blocking.
@@ -119,13 +140,15 @@ class DeviceThread:
             self._collect(waits=self._is_idle)
             self._rows.turn()
             if self._tasks:
-                self._perform(self._tasks.popleft())
-                self._give_rows_their_share()
+                task = self._next_task()
+                self._perform(task)
+                self._give_rows_their_share(task)
+            self._work_behind()
         logger.debug("device thread ends")
 
     @property
     def _is_idle(self) -> bool:
-        return not self._tasks and not self._rows.is_busy
+        return not self._tasks and not self._rows.is_busy and not self._behind.is_busy
 
     def _collect(self, *, waits: bool = False) -> None:
         """Take in what came; `waits` for the first of it."""
@@ -138,7 +161,7 @@ class DeviceThread:
                 elif isinstance(message, Cancel):
                     self._cancel(message.id)
                 elif isinstance(message, Generate):
-                    self._rows.add(message)
+                    (self._behind if message.for_edit else self._rows).add(message)
                 else:
                     self._tasks.append(message)
         except queue.Empty:
@@ -146,11 +169,20 @@ class DeviceThread:
 
     def _cancel(self, request_id: int) -> None:
         self._rows.cancel(request_id)
+        self._behind.cancel(request_id)
         self._tasks = deque(task for task in self._tasks if task.id != request_id)
         if request_id in self._under_way:
             self._cancelled.add(request_id)
 
     # --- tasks ------------------------------------------------------------------------------
+
+    def _next_task(self) -> Task:
+        """The first that is no part of an edit, or else the first."""
+        for task in self._tasks:
+            if not isinstance(task, EditTask):
+                self._tasks.remove(task)
+                return task
+        return self._tasks.popleft()
 
     def _perform(self, task: Task) -> None:
         self._under_way.append(task.id)
@@ -168,7 +200,7 @@ class DeviceThread:
 
     def _result(self, task: Task) -> object:
         def is_cancelled() -> bool:
-            self._between_passes()
+            self._between_passes(task)
             return task.id in self._cancelled
 
         def on_progress(done: int, total: int, loss: float) -> None:
@@ -192,6 +224,12 @@ class DeviceThread:
                     objective=task.objective,
                     is_cancelled=is_cancelled,
                 )
+            case Decide():
+                return self.model.decide(
+                    task.rows, tokens_at_once=PASS_TOKENS, is_cancelled=is_cancelled
+                )
+            case Screen():
+                return self.model.may_mean(task.questions, task.edits, is_cancelled=is_cancelled)
             case Attribute():
                 return attribute(
                     self.model,
@@ -205,25 +243,40 @@ class DeviceThread:
             case Judge():
                 return self.model.text_logprobs(task.ids, top=task.top)
 
-    def _between_passes(self) -> None:
+    def _between_passes(self, task: Task) -> None:
         """Inside a task, where the model is as ever and may be asked other things."""
-        self._give_rows_their_share()
+        self._give_rows_their_share(task)
         if len(self._under_way) == 1:
             # As many as wait now, and none that come later.
             for _ in range(len(self._tasks)):
-                task = self._tasks.popleft()
-                if isinstance(task, Encode | Refine):
-                    self._tasks.append(task)
+                waiting = self._tasks.popleft()
+                if isinstance(waiting, Encode | Refine):
+                    self._tasks.append(waiting)
                 else:
-                    self._perform(task)
+                    self._perform(waiting)
+            self._work_behind()
         self._pass_began = time.perf_counter()
 
-    def _give_rows_their_share(self) -> None:
-        """As long as the last pass of a task took, and a turn at least."""
+    def _work_behind(self) -> None:
+        """One turn of the rows that edits ask for."""
+        if self._behind.is_busy:
+            self._pass_began = time.perf_counter()
+            self._behind.turn()
+            self._give_rows_their_share()
+
+    def _give_rows_their_share(self, task: Task | None = None) -> None:
+        """As long as the last pass took, or after one for an edit `EDITS_WAIT` times as long.
+
+        A turn at least, and no longer than until somebody else waits for the device.
+        """
+        is_for_edit = task is None or isinstance(task, EditTask)
+        took = time.perf_counter() - self._pass_began
         self._collect()
-        until = time.perf_counter() + (time.perf_counter() - self._pass_began)
+        until = time.perf_counter() + took * (EDITS_WAIT if is_for_edit else 1)
         while self._rows.is_busy:
             self._rows.turn()
             self._collect()
             if time.perf_counter() >= until:
+                return
+            if is_for_edit and any(not isinstance(each, EditTask) for each in self._tasks):
                 return

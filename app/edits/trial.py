@@ -129,7 +129,7 @@ class EditMaker:
             # If the model gives none without it either, this raises what it should.
             request = made.request
             await self._engine.generate(
-                [GenerationRow(request.prompt, request.image, Sampling(1), base)]
+                [GenerationRow(request.prompt, request.image, Sampling(1), base)], for_edit=True
             )
             raise _unusable(error) from error
         if mode == "strict" and not found.verified:

@@ -146,3 +146,20 @@ def collate(
         attention_mask=mask.to(device),
         position_ids=positions.to(device),
     )
+
+
+def in_pieces(lengths: Sequence[int], tokens_at_once: int) -> list[slice]:
+    """Successive rows with `lengths` tokens as batches of at most so many, padding counted.
+
+    A row that has more is a batch of its own.
+    """
+    pieces: list[slice] = []
+    start = widest = 0
+    for end, length in enumerate(lengths):
+        widest = max(widest, length)
+        if end > start and (end + 1 - start) * widest > tokens_at_once:
+            pieces.append(slice(start, end))
+            start, widest = end, length
+    if lengths:
+        pieces.append(slice(start, len(lengths)))
+    return pieces

@@ -94,7 +94,9 @@ class KnownQuestions:
         cosines = self._centres[:size] @ key
         return [int(place) for place in np.argsort(-cosines, kind="stable")[:count]]
 
-    def judge(self, queries: Keys, own: Keys, prompts: Keys) -> Judged:
+    def judge(
+        self, queries: Keys, own: Keys, prompts: Keys, which: NDArray[np.int64] | None = None
+    ) -> Judged:
         """Compare a question with edits whose prompts are known.
 
         It is excluded where a confusable is nearer than the intent's centre, and nearer or nearly
@@ -104,26 +106,42 @@ class KnownQuestions:
         Args:
             queries: keys of the question, `[n, dim]`.
             own: its cosine with each edit's nearest wording, `[edits]`.
-            prompts: keys of the edits' prompts, `[edits, dim]`.
+            prompts: keys of the edits' prompts, `[prompts, dim]`, best each of them once.
+            which: each edit's prompt, a row of `prompts`; by default edit i has row i.
         """
-        same = np.full(len(own), -1.0, dtype=np.float32)
-        excluded = np.zeros(len(own), dtype=np.bool_)
         cosines = (self._centres @ queries.T).max(1)
         nearest = int(cosines.argmax())
         sure = float(cosines[nearest])
-        for i, key in enumerate(prompts):
-            prompt = self._prompt(key.tobytes())
-            if prompt is None:
-                continue
-            centre = float(cosines[prompt.centres].max())
-            other = float((self._others[prompt.others] @ queries.T).max(initial=-1.0))
-            excluded[i] = other > centre - _MARGIN and 1.0 - other < _NEARLY * (1.0 - own[i])
-            if sure < self._least:
-                continue
-            if self._intents[nearest] == prompt.intent:
-                same[i] = min(sure, prompt.cosine)
-            elif self._topics[nearest] == prompt.topic and sure > max(own[i], centre + _CLEARLY):
-                excluded[i] |= self._centres[nearest] @ key < prompt.cosine - _CLEARLY
+        which = np.arange(len(own)) if which is None else which
+        same = np.full(len(own), -1.0, dtype=np.float32)
+        excluded = np.zeros(len(own), dtype=np.bool_)
+        looked_up = ((i, self._prompt(key.tobytes())) for i, key in enumerate(prompts))
+        found = {i: prompt for i, prompt in looked_up if prompt is not None}
+        if not found:
+            return Judged(same, excluded)
+        # Of each known prompt; `rows` are the edits that have one, `of` which of the known it is.
+        known = list(found.values())
+        place = np.full(len(prompts), -1)
+        place[list(found)] = np.arange(len(known))
+        rows = np.flatnonzero(place[which] >= 0)
+        of, mine = place[which[rows]], own[rows]
+        # Prompts of one intent share confusables.
+        others, again = np.unique(
+            np.concatenate([each.others for each in known]), return_inverse=True
+        )
+        said = (self._others[others] @ queries.T).max(1, initial=-1.0)[again]
+        other = highest_of_runs(said, _sizes([each.others for each in known]))[of]
+        own_centres = cosines[np.concatenate([each.centres for each in known])]
+        centre = highest_of_runs(own_centres, _sizes([each.centres for each in known]))[of]
+        excluded[rows] = (other > centre - _MARGIN) & (1.0 - other < _NEARLY * (1.0 - mine))
+        if sure >= self._least:
+            at = np.array([each.cosine for each in known], dtype=np.float32)
+            asks_same = np.array([each.intent for each in known]) == self._intents[nearest]
+            is_near = np.array([each.topic for each in known]) == self._topics[nearest]
+            same[rows] = np.where(asks_same, np.minimum(sure, at), -1.0)[of]
+            is_clear = prompts[list(found)] @ self._centres[nearest] < at - _CLEARLY
+            is_sure = sure > np.maximum(mine, centre + _CLEARLY)
+            excluded[rows] |= (~asks_same & is_near & is_clear)[of] & is_sure
         return Judged(same, excluded)
 
     def _find(self, key: bytes) -> _Prompt | None:
@@ -207,3 +225,16 @@ def _of_length_one(keys: Keys) -> Keys:
     lengths = np.linalg.norm(keys, axis=-1, keepdims=True)
     made: Keys = (keys / np.maximum(lengths, 1e-12)).astype(np.float32)
     return made
+
+
+def highest_of_runs(values: Keys, counts: NDArray[np.int64]) -> Keys:
+    """Of successive runs of `values`, as long as `counts` says; -1 of an empty one."""
+    highest = np.full(len(counts), -1.0, dtype=np.float32)
+    starts, has_any = np.cumsum(counts) - counts, counts > 0
+    if has_any.any():
+        highest[has_any] = np.maximum.reduceat(values, starts[has_any])
+    return highest
+
+
+def _sizes(arrays: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.array([len(each) for each in arrays], dtype=np.int64)

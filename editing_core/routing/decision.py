@@ -81,8 +81,10 @@ def decide(
     asks_this = (gate >= limits.rho) | (limits.rule == "paper")
     kept = looks_right & asks_this & ~excluded
     outcomes = [
-        _outcome(bool(looks_right[i]), asks_this=bool(asks_this[i]), excluded=bool(excluded[i]))
-        for i in range(len(survivors))
+        _outcome(looks, asks_this=asks, excluded=out)
+        for looks, asks, out in zip(
+            looks_right.tolist(), asks_this.tolist(), excluded.tolist(), strict=True
+        )
     ]
     weights = torch.zeros_like(gate)
     if bool(kept.any()):
@@ -106,16 +108,12 @@ def decide(
             mask[sorted(chosen)] = True
             weights = torch.where(mask, weights, 0.0)
             weights = weights / weights.sum().clamp_min(1e-30)
+    matched = scores.matched or (None,) * len(survivors)
     candidates = [
-        Candidate(
-            edit_id=edit_id,
-            image_similarity=cosine,
-            text_similarity=float(gate[i]),
-            weight=float(weights[i]),
-            outcome=outcomes[i],
-            matched=scores.matched[i] if scores.matched else None,
+        Candidate(edit_id, cosine, text_similarity, weight, outcome, wording)
+        for (edit_id, cosine), text_similarity, weight, outcome, wording in zip(
+            survivors, gate.tolist(), weights.tolist(), outcomes, matched, strict=True
         )
-        for i, (edit_id, cosine) in enumerate(survivors)
     ]
     candidates.sort(key=lambda c: (-c.weight, -c.text_similarity, c.edit_id))
     return RoutingDecision(candidates=tuple(candidates))
@@ -128,15 +126,16 @@ def _one_answer(
 
     The logarithm of two weights' ratio is their lead in the score before the softmax.
     """
-    rows = [i for i, weight in enumerate(weights.tolist()) if weight > 0.0]
+    values = weights.tolist()
+    rows = [i for i, weight in enumerate(values) if weight > 0.0]
     total: dict[str, float] = {}
     for i in rows:
-        total[targets[i]] = total.get(targets[i], 0.0) + float(weights[i])
+        total[targets[i]] = total.get(targets[i], 0.0) + values[i]
     winner = max(total, key=lambda target: total[target])
-    best = max((i for i in rows if targets[i] == winner), key=lambda i: float(weights[i]))
+    best = max((i for i in rows if targets[i] == winner), key=lambda i: values[i])
     rivals = [i for i in rows if targets[i] != winner]
     if rivals and matched:
-        rival = max(rivals, key=lambda i: float(weights[i]))
+        rival = max(rivals, key=lambda i: values[i])
         ahead = float(weights[best].log() - weights[rival].log())
         if matched[rival].casefold() != matched[best].casefold() and ahead < lead:
             return set()

@@ -142,8 +142,10 @@ class FrozenRouter(RouterBase):
         """See the module's docstring."""
         del image_cosines
         asked = self.text_key(query.words)
-        best = [(torch.from_numpy(key.text).to(asked.device) @ asked).max() for key in keys]
-        return Scores(text=self.gate_score(torch.stack(best)))
+        texts = torch.from_numpy(np.concatenate([key.text for key in keys])).to(asked.device)
+        lengths = torch.tensor([len(key.text) for key in keys], device=asked.device)
+        best = torch.segment_reduce(texts @ asked, "max", lengths=lengths)
+        return Scores(text=self.gate_score(best))
 
     def gate_score(self, cosines: Tensor) -> Tensor:
         """`s_p` of cosines of textual keys."""

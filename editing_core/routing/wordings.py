@@ -17,9 +17,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from editing_core.questions.encoder import QuestionEncoder
+from editing_core.questions.known import highest_of_runs
 from editing_core.questions.preference import Preference
 
 
@@ -57,32 +59,63 @@ class TextMatch:
 def match(
     encoder: QuestionEncoder, question: str, edits: Sequence[Worded], *, prefer: Preference
 ) -> TextMatch:
-    """Compare `question` with what the edits say of themselves; at least one edit."""
-    texts = [text for edit in edits for text in (*edit.wordings, *edit.not_for)]
+    """Compare `question` with what the edits say of themselves; at least one edit.
+
+    Each edit is judged by itself: what other edits are compared changes nothing. Edits that say the
+    same share one comparison, so that a thousand look-alikes cost little more than ten.
+    """
     query = encoder.query_keys(question)
-    keys = encoder.keys(texts)
+    columns: dict[str, int] = {}
+    own = _Texts.of(columns, [edit.wordings for edit in edits])
+    others = _Texts.of(columns, [edit.not_for for edit in edits])
+    keys = encoder.keys(list(columns))
     cosines = (keys @ query.T).max(1)
-    best = np.empty(len(edits), dtype=np.float32)
-    excluded = np.zeros(len(edits), dtype=np.bool_)
-    matched: list[str] = []
-    at, firsts = 0, list[int]()
-    for i, edit in enumerate(edits):
-        first, at = at, at + len(edit.wordings) + len(edit.not_for)
-        firsts.append(first)
-        own, others = np.split(cosines[first:at], [len(edit.wordings)])
-        nearest = int(own.argmax())
-        best[i] = own[nearest]
-        matched.append(edit.wordings[nearest])
-        excluded[i] = others.max(initial=-1.0) > own[nearest]
+    best = own.best(cosines)
+    excluded = others.best(cosines) > best
+    matched = tuple(
+        edit.wordings[0 if len(edit.wordings) == 1 else int(cosines[own.of_edit(i)].argmax())]
+        for i, edit in enumerate(edits)
+    )
     if encoder.known is not None:
-        judged = encoder.known.judge(query, best, keys[np.array(firsts)])
+        prompts, which = np.unique(own.firsts, return_inverse=True)
+        judged = encoder.known.judge(query, best, keys[prompts], which)
         best = np.maximum(best, judged.same)
         excluded |= judged.excluded
     line = encoder.line
     return TextMatch(
         scores=encoder.gate_scores(torch.from_numpy(best)),
         excluded=torch.from_numpy(excluded),
-        matched=tuple(matched),
+        matched=matched,
         rho=line.rho[prefer],
         lead=line.lead,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Some texts of each of some edits, as columns of one list of distinct texts.
+
+    Edit i has `columns[starts[i] : starts[i + 1]]`.
+    """
+
+    columns: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, known: dict[str, int], texts: Sequence[Sequence[str]]) -> _Texts:
+        """Texts that are not `known` are added to it."""
+        columns = [known.setdefault(text, len(known)) for each in texts for text in each]
+        starts = np.cumsum([0, *map(len, texts)])
+        return cls(np.array(columns, dtype=np.int64), starts)
+
+    @property
+    def firsts(self) -> NDArray[np.int64]:
+        """Each edit's first text; it must have one."""
+        return self.columns[self.starts[:-1]]
+
+    def of_edit(self, i: int) -> NDArray[np.int64]:
+        return self.columns[self.starts[i] : self.starts[i + 1]]
+
+    def best(self, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Each edit's highest of `cosines`, float32 `[edits]`; -1 where it has no text."""
+        return highest_of_runs(cosines[self.columns], np.diff(self.starts))

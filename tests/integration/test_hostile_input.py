@@ -427,8 +427,6 @@ def test_neighbours_with_large_pictures_are_checked_a_few_at_a_time(
         body = edit | {"image": data_uri(png(pixels)), "verify": "off"}
         assert client.post("/edits", json=body).status_code == 201
     last = edit | {"image": data_uri(png(pictures[-1])), "target": "one"}
-    usual = client.post("/edits", json=last).json()
-    client.post(f"/admin/edits/{usual['id']}/rollback")
     held: list[int] = []
     generate = server.service.engine.generate
 
@@ -437,11 +435,14 @@ def test_neighbours_with_large_pictures_are_checked_a_few_at_a_time(
         held.append(sum(distinct.values()))
         return await generate(rows, **more)
 
-    monkeypatch.setattr(server.service.engine, "generate", counted)
-    monkeypatch.setattr("app.neighbours.SHOWN_PIXELS", 3600)
-    monkeypatch.setattr("app.neighbours.KEPT_PIXELS", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(server.service.engine, "generate", counted)
+        patched.setattr("app.neighbours.SHOWN_PIXELS", 3600)
+        patched.setattr("app.neighbours.KEPT_PIXELS", 0)
+        tight = client.post("/edits", json=last).json()
+    client.post(f"/admin/edits/{tight['id']}/rollback")
 
-    tight = client.post("/edits", json=last).json()
+    usual = client.post("/edits", json=last).json()
 
     for name in ("before", "after", "verified", "damaged"):
         assert tight[name] == usual[name]

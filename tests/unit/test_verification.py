@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Refinement
 from editing_core.stock_questions import StockQuestion
-from editing_core.stories import Ask, Fetch, Neighbour, Refine, Step, Story
+from editing_core.stories import Ask, Decide, Fetch, Neighbour, Refine, Screen, Step, Story
 from editing_core.types import Candidate, EditRequest, GenerationResult, RoutingDecision
 from editing_core.verification import (
     MAX_NEIGHBOURS,
@@ -22,10 +23,18 @@ from editing_core.verification import (
     is_target,
     verify,
 )
-from tests.support.edits import entry, unit_vector
+from tests.support.edits import entry as unnamed
+from tests.support.edits import unit_vector
 from tests.support.tiny_model import tiny_image
 
 KEY = unit_vector(0)
+
+
+def entry(edit_id: str, image_key: NDArray[np.float32]) -> MemoryEntry:
+    """An active edit whose own question can be told from others'."""
+    return replace(unnamed(edit_id, image_key), prompt=f"{edit_id}?")
+
+
 NEW = entry("new", KEY)
 REQUEST = EditRequest(tiny_image(0), "own?", "blue")
 STOCK = tuple(StockQuestion(f"kind {n}", f"stock {n}?") for n in range(12))
@@ -44,12 +53,14 @@ class World:
 
     Without the edit a prompt is answered with "was <prompt>". With it, `says[prompt]` is a list:
     what is said after no refinement, after one, and so on, the last for ever. A prompt that has no
-    list is one at which the edit takes no part. `gates` are its text gates.
+    list is one at which the edit takes no part. `gates` are its text gates; `apart` are prompts
+    that no edit can mean, by their words alone.
     """
 
     says: dict[str, list[str]] = field(default_factory=dict)
     gates: dict[str, float] = field(default_factory=dict)
     targets: dict[str, str] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
     steps_a_round: int = 5
     storable: bool = True
     steps: list[Step] = field(default_factory=list)
@@ -68,6 +79,10 @@ class World:
         match step:
             case Ask(rows):
                 return [self._answer(row) for row in rows]
+            case Decide(rows):
+                return [self._answer(row).decision for row in rows]
+            case Screen(questions, _):
+                return [question not in self.apart for question in questions]
             case Fetch(edit_ids):
                 return [
                     Neighbour(i, tiny_image(1), f"{i}?", self.targets.get(i, "t")) for i in edit_ids
@@ -95,11 +110,16 @@ class World:
     def asked(self, prompt: str) -> int:
         """How often `prompt` was answered in full."""
         return sum(
-            row.prompt == prompt and row.sampling.max_new_tokens > 1
+            row.prompt == prompt
             for step in self.steps
             if isinstance(step, Ask)
             for row in step.rows
         )
+
+    @property
+    def routed(self) -> list[str]:
+        """Prompts of which it was found out who takes part."""
+        return [row.prompt for s in self.steps if isinstance(s, Decide) for row in s.rows]
 
     @property
     def refinements(self) -> list[Refine]:
@@ -202,8 +222,9 @@ def test_a_question_that_it_is_not_for_keeps_its_answer() -> None:
     kept = [(w.row.prompt, w.is_kept) for w in world.refinements[0].wanted]
     assert kept == [("own?", False), ("never?", True)]
     assert world.asked("apart?") == 0  # the edit takes no part in it
-    peeked = [row.prompt for s in world.steps if isinstance(s, Ask) for row in s.rows]
-    assert peeked.count("stock 0?") == 1  # once as one of these, not again as a stock question
+    assert (
+        world.routed.count("stock 0?") == 1
+    )  # once as one of these, not again as a stock question
 
     world = World(says | {"never?": ["blue"]})
     found = world.tell(verify(request, NEW, base=empty(), tau=0.9, stock=STOCK, max_steps=0))
@@ -222,9 +243,8 @@ def test_a_stock_question_taken_for_the_own_prompt_is_replaced_twice_at_most() -
     # The likest are excused, whatever their place on the list.
     assert [d.prompt for d in found.damaged] == ["stock 0?", "stock 3?"]
     assert found.reason == "edit_not_effective"
-    peeked = {row.prompt for s in world.steps if isinstance(s, Ask) for row in s.rows}
-    assert {f"stock {n}?" for n in range(10)} <= peeked
-    assert "stock 10?" not in peeked
+    assert {f"stock {n}?" for n in range(10)} <= set(world.routed)
+    assert "stock 10?" not in world.routed
 
 
 def test_the_own_prompt_is_no_stock_question() -> None:
@@ -303,6 +323,27 @@ def test_only_the_nearest_are_fetched_and_few_at_a_time() -> None:
     assert world.fetched == [f"near{n:02}" for n in range(MAX_NEIGHBOURS)]
     assert max(len(s.edit_ids) for s in world.steps if isinstance(s, Fetch)) <= 8
     assert max(len(s.rows) for s in world.steps if isinstance(s, Ask)) <= 32
+
+
+def test_what_its_words_rule_out_is_neither_fetched_nor_routed_nor_answered() -> None:
+    apart = frozenset({"a?", *(question.prompt for question in STOCK[1:])})
+    world = World({"own?": ["blue"], "b?": ["x"]}, apart=apart)
+    found = told(world, base=holding("a", "b"))
+
+    assert world.fetched == ["b"]
+    assert world.routed == ["stock 0?", "b?"]
+    assert found.conflicts_with == ("b",)
+    # A question that the words rule out is none of the edit's, whatever it would say there.
+    assert told(World({"own?": ["blue"], "a?": ["x"]}, apart=apart), base=holding("a")).verified
+
+
+def test_answers_are_asked_for_with_what_they_probably_are() -> None:
+    world = World({"own?": ["blue"], "a?": ["x"], "stock 0?": ["x"]}, targets={"a": "was a?"})
+    told(world, base=holding("a"), stock=STOCK[:1], max_steps=0)
+    before, after = (step.rows for step in world.steps if isinstance(step, Ask))
+
+    assert [(row.prompt, row.guess) for row in before] == [("own?", None), ("a?", "was a?")]
+    assert [(row.prompt, row.guess) for row in after] == [("own?", "blue"), ("a?", (1, 2))]
 
 
 def test_the_nearest_come_first() -> None:

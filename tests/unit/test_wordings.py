@@ -46,8 +46,9 @@ class Told:
     same: float
     excluded: bool
 
-    def judge(self, queries: Keys, own: Keys, prompts: Keys) -> Judged:
-        assert len(own) == len(prompts)
+    def judge(self, queries: Keys, own: Keys, prompts: Keys, which: NDArray[np.int64]) -> Judged:
+        assert len(own) == len(which)
+        assert which.max() < len(prompts)
         return Judged(np.full_like(own, self.same), np.full(len(own), self.excluded))
 
 

@@ -11,6 +11,7 @@ from app.device.facts import ModelFacts
 from app.device.messages import (
     Attribute,
     Cancel,
+    Decide,
     Encode,
     Generate,
     ImageKey,
@@ -18,12 +19,14 @@ from app.device.messages import (
     Refine,
     Request,
     Rescope,
+    Screen,
 )
 from editing_core.editable_model import EditableModel
 from editing_core.errors import NotFinite
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
+from editing_core.routing.reach import Wordings
 from editing_core.types import EditRequest
 from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
@@ -41,7 +44,9 @@ def test_every_request_survives_pickling(snapshot: Snapshot) -> None:
     row = GenerationRow("q", IMAGE, snapshot=snapshot)
     artifact = snapshot.entries["e1"].artifact
     requests: list[Request | Cancel] = [
-        Generate(1, (row,)),
+        Generate(1, (row,), for_edit=True),
+        Decide(9, (row,)),
+        Screen(10, ("q",), (Wordings(("r",), ("s",)),)),
         Encode(2, REQUEST, "liveedit"),
         Rescope(3, artifact, REQUEST),
         Refine(4, "e1", (Wanted(row, "blue"),), 3, "answers"),

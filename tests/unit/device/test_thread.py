@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from app.device.messages import (
     Attribute,
     Cancel,
+    Decide,
     Done,
     Encode,
     Failed,
@@ -21,13 +23,16 @@ from app.device.messages import (
     Progress,
     Reply,
     Rescope,
+    Screen,
     Text,
 )
-from app.device.thread import DeviceThread
+from app.device.thread import PASS_TOKENS, DeviceThread
 from editing_core.editable_model import EditableModel
 from editing_core.errors import GenerationCancelled
 from editing_core.generation import GenerationRow
+from editing_core.routing.reach import Wordings
 from editing_core.types import EditRequest, Sampling
+from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
 
 DEADLINE_S = 120
@@ -129,6 +134,43 @@ def test_questions_are_answered_between_two_passes_of_an_edit(
     ends = [reply.id for reply in desk.order if isinstance(reply, Done)]
     assert ends == [3, 2, 1, 4] or ends == [2, 3, 1, 4]
     assert any(isinstance(reply, Progress) and reply.id == 1 for reply in desk.order)
+
+
+def test_rows_of_an_edit_come_to_the_same_behind_those_of_people(
+    desk: Desk, tiny_model: EditableModel
+) -> None:
+    """A question that comes after them, and has as many tokens to say, is answered first."""
+    sampling = Sampling(
+        max_new_tokens=40, logit_bias=tuple((i, -100.0) for i in tiny_model.backbone.stop_token_ids)
+    )
+    edits = tuple(GenerationRow("the", tiny_image(i), sampling) for i in range(6))
+    question = GenerationRow("Is the star blue?", tiny_image(1), sampling)
+    desk.thread.post(Generate(1, edits, for_edit=True))
+    desk.thread.post(Generate(2, (question,)))
+
+    assert [r.token_ids for r in desk.result(1)] == [
+        tiny_model.generate([row])[0].token_ids for row in edits
+    ]
+    assert desk.result(2) == tiny_model.generate([question])
+    assert [reply.id for reply in desk.order if isinstance(reply, Done)] == [2, 1]
+
+
+def test_what_an_edit_wants_to_know_is_what_the_model_says(
+    desk: Desk, tiny_model: EditableModel
+) -> None:
+    snapshot = snapshot_with(tiny_model, tiny_image(0), "q", "blue")
+    rows = tuple(GenerationRow("q", tiny_image(i), snapshot=snapshot) for i in range(3))
+    desk.thread.post(Decide(1, rows))
+    desk.thread.post(Screen(2, ("q", "r"), (Wordings(("q",)),)))
+    desk.thread.post(Generate(3, (replace(rows[0], guess="blue"),), for_edit=True))
+    desk.thread.post(Decide(4, rows))
+    desk.thread.post(Cancel(4))
+
+    decided, may, (answered,) = (desk.result(request) for request in (1, 2, 3))
+    desk.thread.stop()  # the model is used by one thread at a time
+    assert decided == tiny_model.decide(rows, tokens_at_once=PASS_TOKENS)
+    assert may == tiny_model.may_mean(("q", "r"), (Wordings(("q",)),))
+    assert answered.token_ids == tiny_model.generate([rows[0]])[0].token_ids
 
 
 def test_cancelling_ends_an_edit_before_its_next_pass(
