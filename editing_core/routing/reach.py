@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from editing_core.questions.encoder import QuestionEncoder
 from editing_core.questions.preference import Preference
 from editing_core.routing.wordings import match
+
+if TYPE_CHECKING:
+    from editing_core.questions.encoder import QuestionEncoder
 
 _AT_ONCE = 16
 """Questions that are read in a row; whoever asks the model meanwhile waits for so many at most."""
