@@ -127,6 +127,9 @@ class EngineProcess:
                 said = unpack(self._wire.receive(), _no_snapshot)
             except (EOFError, OSError):
                 return
+            except Exception:
+                logger.exception("what the engine says cannot be read")
+                return
             for each in said:
                 match each:
                     case Logged():
@@ -143,6 +146,10 @@ class EngineProcess:
             try:
                 self._send(message)
             except OSError:  # it has ended, which is noticed where it is listened to
+                return
+            except Exception:
+                logger.exception("the engine cannot be told of a snapshot, and is ended")
+                self.kill()
                 return
 
     def _send(self, message: Message | Load | Stop | Forget) -> None:

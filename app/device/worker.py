@@ -44,12 +44,24 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
+    threading.excepthook = _end
     give_back_freed_memory()
     sys.setswitchinterval(_THREAD_TURN_S)
-    status = Worker(Wire(socket.socket(fileno=int(sys.argv[1])))).run()
+    try:
+        status = Worker(Wire(socket.socket(fileno=int(sys.argv[1])))).run()
+    except Exception:  # noqa: BLE001 - a bug: another process does better than half of this one
+        traceback.print_exc()
+        status = 1
     sys.stderr.flush()
     # Without the interpreter's goodbye: a thread that computes would be waited for.
     os._exit(status)
+
+
+def _end(failure: threading.ExceptHookArgs) -> None:
+    """No thread of this process may be missing: whoever waits for it would wait for ever."""
+    traceback.print_exception(failure.exc_value)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class Worker:
