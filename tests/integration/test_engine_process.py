@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from app.settings import Settings
 from tests.integration.conftest import answer
+from tests.support.other_weights import trained_further
 from tests.support.server import LiveServer, eventually
 
 
@@ -140,12 +142,17 @@ def test_what_the_engine_refuses_is_refused_as_ever(client: httpx.Client, image:
     assert (preview.status_code, code(preview)) == (409, "no_question_encoder")
 
 
-def test_an_engine_that_may_not_come_back_is_told_from_one_that_will(
-    tiny_checkpoint: Path, tmp_path: Path, image: str
+@pytest.mark.parametrize("model_is", ["gone", "another"])
+def test_an_engine_that_does_not_come_back_is_told_from_one_that_will(
+    tiny_checkpoint: Path, tmp_path: Path, image: str, model_is: str
 ) -> None:
-    with LiveServer(settings(tiny_checkpoint, tmp_path, engine_restarts=0)) as server:
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    with LiveServer(settings(model, tmp_path / "data", engine_restarts=1)) as server:
         client = server.client
         edit = made(client, image)
+        shutil.rmtree(model)
+        if model_is == "another":
+            trained_further(tiny_checkpoint, model, "router")
         os.kill(server.device_pid, signal.SIGKILL)
         eventually(lambda: client.get("/health/live").status_code == 503)
         assert code(client.get("/health/live")) == "engine_failed"

@@ -7,6 +7,7 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def no_snapshot(_number: int) -> Snapshot:
 
 def test_large_and_small_arrays_and_tensors_arrive_as_they_were(ends: tuple[Wire, Wire]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
-    sent = {
+    sent: dict[str, Any] = {
         "picture": picture,
         "part": picture[10:20],
         "across": picture[:, 3],
