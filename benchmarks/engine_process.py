@@ -6,6 +6,9 @@ Two servers with the model that ships, one with `--engine thread`, one with `--e
 turns. In each turn 16 questions are in flight, some of them edited, and another process asks
 `/health/live` twenty times a second: how long that takes is how long the event loop keeps anybody
 waiting. Then one question at a time. Then what each server holds in memory.
+
+On a machine that does other things, two processes get a larger share of it than one. So the
+computing time of server and engine for a token is measured too: that is what the engine costs.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import base64
 import http.client
 import io
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -38,8 +42,18 @@ from editing_core.heraldry.sample import draw_sample
 IN_FLIGHT = 16
 EDITS = 50
 PICTURES = 24
+ALONE = 8
 PROBE_PAUSE_S = 0.05
 ENGINES = ("thread", "process")
+
+
+NAMES = {
+    "tokens_s": f"tokens a second, {IN_FLIGHT} in flight",
+    "cpu_ms": "computing of server and engine for a token, ms",
+    "alone_ms": "one question alone, ms at the client",
+    "live_p50_ms": "`/health/live` under load, p50 ms",
+    "live_p99_ms": "`/health/live` under load, p99 ms",
+}
 
 
 @dataclass(slots=True)
@@ -47,6 +61,7 @@ class Figures:
     """Of one server, a value for each round."""
 
     tokens_s: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
     live_p50_ms: list[float] = field(default_factory=list)
     live_p99_ms: list[float] = field(default_factory=list)
     alone_ms: list[float] = field(default_factory=list)
@@ -96,8 +111,10 @@ def edit(url: str, asked: Sequence[dict[str, object]]) -> None:
             client.post("/edits", json=body | {"verify": "off"}).raise_for_status()
 
 
-async def under_load(url: str, asked: Sequence[dict[str, object]], seconds: float) -> float:
-    """Tokens a second with `IN_FLIGHT` questions at any time."""
+async def under_load(
+    url: str, asked: Sequence[dict[str, object]], seconds: float
+) -> tuple[int, float]:
+    """Tokens, and the seconds they took, with `IN_FLIGHT` questions at any time."""
     ends, tokens, numbers = time.perf_counter() + seconds, 0, iter(range(1_000_000))
 
     async def ask(client: httpx.AsyncClient) -> None:
@@ -115,7 +132,7 @@ async def under_load(url: str, asked: Sequence[dict[str, object]], seconds: floa
     ):
         for _ in range(IN_FLIGHT):
             tasks.create_task(ask(client))
-    return tokens / (time.perf_counter() - began)
+    return tokens, time.perf_counter() - began
 
 
 def alone(url: str, asked: Sequence[dict[str, object]]) -> float:
@@ -144,28 +161,48 @@ def probe(url: str, seconds: float) -> None:
     print(json.dumps(took))
 
 
-def turn(url: str, asked: Sequence[dict[str, object]], seconds: float, kept: Figures) -> None:
+def turn(
+    server: tuple[str, int], asked: Sequence[dict[str, object]], seconds: float, kept: Figures
+) -> None:
+    url, pid = server
     words = ("-m", "benchmarks.engine_process", "--probe", url, "--seconds", str(seconds))
     prober = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE)
-    kept.tokens_s.append(asyncio.run(under_load(url, asked, seconds)))
+    before = computed_s(pid)
+    tokens, took_s = asyncio.run(under_load(url, asked, seconds))
+    kept.tokens_s.append(tokens / took_s)
+    kept.cpu_ms.append(1000 * (computed_s(pid) - before) / tokens)
     told, _ = prober.communicate()
     took = np.array(json.loads(told)) * 1000
     kept.live_p50_ms.append(float(np.percentile(took, 50)))
     kept.live_p99_ms.append(float(np.percentile(took, 99)))
-    kept.alone_ms.append(alone(url, asked))
+    kept.alone_ms.append(alone(url, asked[:ALONE]))
+
+
+def engine_of(pid: int) -> list[int]:
+    """The process of a server's engine, if it has one."""
+    children: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += (task / "children").read_text().split()
+    return [
+        int(child)
+        for child in children
+        if b"app.device.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def computed_s(pid: int) -> float:
+    """Seconds of computing that a server and its engine have taken."""
+    ticks = 0
+    for each in (pid, *engine_of(pid)):
+        fields = Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> list[tuple[str, float]]:
     """MiB that a server and its children hold for themselves, largest first."""
-    found = [("server", _private_mib(pid))]
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children += (task / "children").read_text().split()
-    for child in dict.fromkeys(map(int, children)):
-        words = Path(f"/proc/{child}/cmdline").read_bytes()
-        if b"app.device.worker" in words:
-            found.append(("engine", _private_mib(child)))
-    return found
+    engines = [("engine", _private_mib(child)) for child in engine_of(pid)]
+    return [("server", _private_mib(pid)), *engines]
 
 
 def _private_mib(pid: int) -> float:
@@ -184,11 +221,11 @@ def measure(rounds: int, seconds: float) -> None:
         for number in range(rounds + 1):
             order = ENGINES if number % 2 else ENGINES[::-1]
             for engine in order:
-                turn(servers[engine][0], asked, seconds, figures[engine])
+                turn(servers[engine], asked, seconds, figures[engine])
         held = {engine: memory(pid) for engine, (_, pid) in servers.items()}
     for each in figures.values():  # the first round warms up
-        for values in (each.tokens_s, each.live_p50_ms, each.live_p99_ms, each.alone_ms):
-            del values[0]
+        for name in NAMES:
+            del getattr(each, name)[0]
     report(figures, held, rounds, seconds)
 
 
@@ -198,17 +235,11 @@ def report(
     rounds: int,
     seconds: float,
 ) -> None:
-    names = {
-        "tokens_s": f"tokens a second, {IN_FLIGHT} in flight",
-        "alone_ms": "one question alone, ms at the client",
-        "live_p50_ms": "`/health/live` under load, p50 ms",
-        "live_p99_ms": "`/health/live` under load, p99 ms",
-    }
     rows = []
-    for name, what in names.items():
+    for name, what in NAMES.items():
         sides = [getattr(figures[engine], name) for engine in ENGINES]
         ratios = [b / a for a, b in zip(*sides, strict=True)]
-        cells = [f"{statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in sides]
+        cells = [f"{statistics.median(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in sides]
         rows.append([what, *cells, f"{statistics.median(ratios):.2f}"])
     told = [
         [engine, ", ".join(f"{who} {mib:.0f}" for who, mib in held[engine])] for engine in ENGINES
@@ -224,7 +255,7 @@ def report(
             (f"Private memory in MiB at the end, {EDITS} edits", table(["engine", ""], told)),
         ],
     )
-    kept = {engine: {n: getattr(figures[engine], n) for n in names} for engine in ENGINES}
+    kept = {engine: {n: getattr(figures[engine], n) for n in NAMES} for engine in ENGINES}
     document = {"facts": facts(), "figures": kept, "private_mib": held}
     path.with_suffix(".json").write_text(json.dumps(document, indent=1, default=str) + "\n")
     print(path.read_text())

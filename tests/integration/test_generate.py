@@ -132,7 +132,7 @@ def test_a_client_that_leaves_a_stream_stops_the_device(
         assert began.wait(120)
     eventually(lambda: server.waiting == 0)
     gone.set()
-    eventually(lambda: not server.service.engine.device.begun)
+    eventually(lambda: not server.thread.begun)
 
     assert steps == 5
 

@@ -107,9 +107,13 @@ class LiveServer:
     @property
     def model(self) -> EditableModel:
         """What is served, behind the door that the service uses; in a thread only."""
+        return self.thread.model
+
+    @property
+    def thread(self) -> DeviceThread:
         device = self.service.engine.device
         assert isinstance(device, DeviceThread)
-        return device.model
+        return device
 
     @property
     def device_pid(self) -> int:
