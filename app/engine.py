@@ -3,7 +3,8 @@
 A request takes a *ticket* before it does anything costly; tickets are what the queue is bounded
 by. (An edit that outlives its request goes on without one; `app/edits/queue.py` counts those.)
 Under one ticket it sends *messages*, frozen values that `app/device` answers with others. Nothing
-else touches the model: what is to be known of it is `facts`.
+else touches the model: what is to be known of it is `facts`. Whether the device is a thread of this
+process or another process, the engine does not know.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 from app.admission import Admission, OverloadStatus
 from app.device.facts import ModelFacts
 from app.device.messages import (
+    Aside,
     Attribute,
+    Begun,
     Cancel,
     Decide,
     Done,
@@ -32,22 +35,25 @@ from app.device.messages import (
     Generate,
     ImageKey,
     Judge,
+    Message,
     Progress,
+    Publish,
     Refine,
     Reply,
     Request,
     Rescope,
     Screen,
+    Survey,
     Text,
+    Tokenise,
+    Validate,
 )
 from app.device.reach import Reach
-from app.device.thread import DeviceThread
-from app.errors import Draining
+from app.errors import Draining, ServiceError
 from app.waiting import Waits
 from app.words import ModelWords
-from editing_core.attribution.attribute import Attribution
 from editing_core.errors import NotFinite
-from editing_core.experts.memory import MemoryEntry
+from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.refinement import ANSWERS, Refinement, Wanted
 from editing_core.types import (
@@ -60,9 +66,36 @@ from editing_core.types import (
     TokenLogprob,
 )
 
+if TYPE_CHECKING:
+    from editing_core.attribution.attribute import Attribution
+
 logger = logging.getLogger(__name__)
 
 OnTokens = Callable[[int, str], None]
+
+
+class Device(Protocol):
+    """What runs the model, here or elsewhere. It answers messages by replies, on its threads."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """Finish what it was sent, then end. Blocks; safe to call twice."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """False once it has ended for good."""
+        ...
+
+    @property
+    def refusal(self) -> ServiceError | None:
+        """Why it can be asked nothing now; None where it can."""
+        ...
+
+    def post(self, message: Message) -> None:
+        """Hand a message over, from any thread. Never blocks."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +104,8 @@ class _Pending:
 
     on_tokens: OnTokens | None
     on_progress: OnProgress | None
+    waits: bool
+    """For its turn on the device."""
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -78,13 +113,14 @@ class InferenceEngine:
     """The one door to the device. `start` it before use, `stop` it after.
 
     The async methods belong on the event loop's thread and never block it. Cancelling a task that
-    awaits one of them stops the device before its next pass.
+    awaits one of them stops the device before its next pass. Each raises `EngineRestarting` while
+    the device cannot be asked, or when it ends before it has answered.
     """
 
     def __init__(
         self,
         facts: ModelFacts,
-        device: Callable[[Callable[[Reply], None]], DeviceThread],
+        device: Callable[[Callable[[Reply], None]], Device],
         *,
         admission: Admission,
         refine_objective: str = ANSWERS,
@@ -118,15 +154,31 @@ class InferenceEngine:
     @property
     def queued(self) -> int:
         """Requests that wait for the device; those that it has begun are not among them."""
-        begun = self.device.begun
-        return sum(each not in begun for each in list(self._pending))
+        return sum(each.waits for each in list(self._pending.values()))
+
+    @property
+    def refusal(self) -> ServiceError | None:
+        """Why the model can be asked nothing now; None where it can."""
+        return self.device.refusal
 
     def overload_status(self) -> OverloadStatus:
         return self._admission.status()
 
     def ticket(self, tokens: int = 0) -> AbstractContextManager[None]:
-        """A place in the queue for as long as the block runs. Raises `QueueFull`."""
+        """A place in the queue for as long as the block runs.
+
+        Raises `QueueFull`, and `EngineRestarting` before anything is spent on the request.
+        """
+        self._require_device()
         return self._admission.ticket(tokens)
+
+    def _require_device(self) -> None:
+        if (refusal := self.device.refusal) is not None:
+            raise refusal
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Let the device know the newest snapshot, before a question comes with it."""
+        self.device.post(Publish(snapshot))
 
     # --- what it can be asked ---------------------------------------------------------------
 
@@ -135,7 +187,7 @@ class InferenceEngine:
 
         Raises the library's `RequestError`s.
         """
-        await asyncio.to_thread(self.device.validate, request, editor=editor)
+        await self._send(Validate(next(self._ids), request, editor))
 
     async def encode(
         self, request: EditRequest, *, editor: str, on_progress: OnProgress | None = None
@@ -187,7 +239,8 @@ class InferenceEngine:
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a text, whatever the device does. Raises `ContextTooLong`."""
-        return await asyncio.to_thread(self.device.text_ids, text)
+        ids: tuple[int, ...] = await self._send(Tokenise(next(self._ids), text))
+        return ids
 
     async def reach(
         self,
@@ -198,9 +251,10 @@ class InferenceEngine:
         limit: int,
     ) -> Reach:
         """Where an edit with these wordings will apply, whatever the device does meanwhile."""
-        return await asyncio.to_thread(
-            self.device.reach, wordings, not_for, questions=questions, limit=limit
+        found: Reach = await self._send(
+            Survey(next(self._ids), tuple(wordings), tuple(not_for), tuple(questions), limit)
         )
+        return found
 
     async def text_logprobs(self, ids: Sequence[int], *, top: int) -> list[TokenLogprob]:
         """The base model's log-probabilities of a text. Raises the library's `RequestError`s."""
@@ -228,7 +282,8 @@ class InferenceEngine:
         on_progress: OnProgress | None = None,
     ) -> Any:
         """The result of one request. Whoever stops waiting for it calls it off."""
-        pending = _Pending(on_tokens, on_progress)
+        self._require_device()
+        pending = _Pending(on_tokens, on_progress, waits=not isinstance(message, Aside))
         # So that whoever gives up waiting leaves it to the device to end it.
         pending.future.set_running_or_notify_cancel()
         self._pending[message.id] = pending
@@ -249,9 +304,12 @@ class InferenceEngine:
                 self.device.post(Cancel(message.id))
 
     def _receive(self, reply: Reply) -> None:
-        """On the device thread, which must not suffer from what is done here."""
+        """On a thread of the device, which must not suffer from what is done here."""
         pending = self._pending.get(reply.id)
         if pending is None:  # nobody waits for it any more
+            return
+        if isinstance(reply, Begun):
+            pending.waits = False
             return
         try:
             if isinstance(reply, Text):

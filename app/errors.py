@@ -24,6 +24,7 @@
     ├── TooMany 429         QueueFull RateLimited FeedbackFull
     ├── InternalError 500    ModelNotFinite StoreDamaged
     └── Unavailable 503     Starting Draining StoreUnavailable StoreLost VersionNotReached
+                            EngineRestarting EngineFailed
 
     StartupError            the server refuses to start; the message names the thing
 
@@ -401,6 +402,20 @@ class Starting(Unavailable):
 class Draining(Unavailable):
     code = "draining"
     default_hint = "This server is shutting down. Send the request to another one, or later."
+
+
+class EngineRestarting(Unavailable):
+    """What runs the model has ended. Nothing that was acknowledged is lost."""
+
+    code = "engine_restarting"
+    default_hint = "The model is being loaded again. Send the request again after Retry-After."
+
+
+class EngineFailed(EngineRestarting):
+    """It is not started again."""
+
+    code = "engine_failed"
+    default_hint = "Restart the server; its log says why the model's engine ended."
 
 
 class StoreUnavailable(Unavailable):

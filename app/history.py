@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -46,8 +46,16 @@ class Caller:
 class History:
     """Lives on the event loop's thread. Whoever commits holds `lock`; readers need nothing."""
 
-    def __init__(self, log: EditLog, recovered: Recovered) -> None:
+    def __init__(
+        self,
+        log: EditLog,
+        recovered: Recovered,
+        *,
+        publish: Callable[[Snapshot], None] = lambda _snapshot: None,
+    ) -> None:
+        """`publish` is told of every snapshot that becomes the newest, before anybody else."""
         self.log = log
+        self._publish = publish
         self.lock = asyncio.Lock()
         self.ledger = recovered.ledger
         self.snapshot = recovered.snapshot
@@ -57,6 +65,7 @@ class History:
         self._empty = recovered.empty
         self._past: OrderedDict[int, Snapshot] = OrderedDict()
         self._moved = asyncio.Event()
+        publish(self.snapshot)
 
     @property
     def head(self) -> int:
@@ -209,6 +218,7 @@ class History:
         if isinstance(commit, Reencoded):
             self._past.clear()  # earlier versions, too, are answered with artifacts as they are now
         self._last_digest = event.digest
+        self._publish(snapshot)
         self.snapshot = snapshot
         self._moved.set()
         self._moved = asyncio.Event()

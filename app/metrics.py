@@ -82,6 +82,9 @@ class Metrics:
         self._verified = self._counter(
             "errata_verifications", "What verification said of committed edits.", "outcome"
         )
+        self._restarts = self._counter(
+            "errata_engine_restarts", "How often the model's process was started again."
+        )
         self._store_s = self._histogram(
             "errata_store_seconds", "One transaction of the database.", _QUICK_S, "operation"
         )
@@ -127,6 +130,10 @@ class Metrics:
         """Called on worker threads. `operation`: read or write."""
         self._store_s.labels(operation).observe(seconds)
 
+    def engine_restarted(self) -> None:
+        """Called on the thread that supervises it."""
+        self._restarts.inc()
+
     def watch(self, state: Callable[[], State]) -> None:
         """Show what `state` says, read on the event loop whenever somebody looks."""
         self.registry.register(_State(state))
@@ -144,6 +151,7 @@ class Metrics:
 
 GAUGES: Mapping[str, str] = {
     "errata_ready": "1 while the server answers questions.",
+    "errata_engine_up": "1 while the model can be asked.",
     "errata_version": "The newest version, which is served.",
     "errata_edits_active": "Edits that are served.",
     "errata_edits_stale": "Edits that other weights made.",

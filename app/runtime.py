@@ -11,15 +11,18 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.access.keyring import Keyring
 from app.admission import Admission
 from app.device.facts import ModelFacts
-from app.device.thread import DeviceThread
+from app.device.messages import Reply
+from app.device.supervision import DeviceProcess
 from app.edits.queue import EditQueue
-from app.engine import InferenceEngine
+from app.engine import Device, InferenceEngine
 from app.errors import (
     Draining,
     ServiceError,
@@ -44,23 +47,20 @@ from app.store.edit_log import EditLog
 from app.store.feedback_log import FeedbackLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
-from editing_core.config import Placement
-from editing_core.editable_model import EditableModel
-from editing_core.types import Notify
+from editing_core.types import ImageArray
+
+if TYPE_CHECKING:
+    from editing_core.editable_model import EditableModel
 
 logger = logging.getLogger(__name__)
-
-_SERVED_EDITORS = ("visedit", "fitted")
-"""Loaded beside the default one, where the checkpoint has them."""
-
-_PROGRESS_LINES = 4
-"""How often a measurement of the first start is heard of in the log."""
 
 _WATCH_S = 2.0
 """How often the database is looked at: whether it is still there, and this server's."""
 
 _LAST_WORDS_S = 2.0
 """How long requests that are cut short have to say so."""
+
+MakeDevice = Callable[[Callable[[Reply], None]], Device]
 
 State = Literal["starting", "ready", "failed", "draining", "closed"]
 
@@ -94,6 +94,7 @@ class Runtime:
         self._database = database
         self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
+        self._loading: DeviceProcess | None = None
         self._service: EditingService | None = None
         self.parsing = asyncio.Lock()
         """Held while a large body is parsed: one thread at a time competes with the event loop."""
@@ -132,32 +133,21 @@ class Runtime:
         raised.
         """
         try:
-            model, history, jobs, feedback = await asyncio.to_thread(self._load)
+            history, jobs, feedback = await self._load()
         except _Stopped:
             logger.info("stopped during the first start; the next one goes on with what is missing")
             return
         except Exception as error:
             self.state, self.failure = "failed", error
             raise
-        settings, facts = self.settings, ModelFacts.of(model)
-        self._engine = InferenceEngine(
-            facts,
-            partial(
-                DeviceThread,
-                model,
-                rows_at_once=settings.batch_rows,
-                tokens_at_once=settings.batch_tokens,
-            ),
-            admission=Admission(requests=settings.queue_limit, tokens=settings.queue_tokens),
-            refine_objective=settings.refine_objective,
-        )
-        self._engine.start()
+        settings, engine = self.settings, self._engine
+        assert engine is not None
         self._service = EditingService(
-            engine=self._engine,
+            engine=engine,
             decoder=self._decoder,
             history=history,
             model_name=settings.model_name,
-            default_editor=settings.editor or facts.default_editor,
+            default_editor=settings.editor or engine.facts.default_editor,
             refine_steps=settings.refine_steps,
             job_log=jobs,
             metrics=self.metrics,
@@ -183,30 +173,69 @@ class Runtime:
             except (StoreUnavailable, StoreDamaged):  # logged there; whoever writes is told
                 continue
 
-    def _load(self) -> tuple[EditableModel, History, JobLog, FeedbackDesk]:
-        model = self._model
-        if model is None:
-            model = load_model(self.settings, notify=self._progress)
-        log, jobs = EditLog(self._database), JobLog(self._database)
-        recovered = recover(
-            log, jobs, ModelFacts.of(model), model.image_key, database=self._database
+    async def _load(self) -> tuple[History, JobLog, FeedbackDesk]:
+        """The engine first: what is stored may need its eyes."""
+        settings = self.settings
+        facts, device = await asyncio.to_thread(
+            self._in_a_process if settings.engine == "process" else self._in_a_thread
         )
-        history = History(log, recovered)
+        engine = self._engine = InferenceEngine(
+            facts,
+            device,
+            admission=Admission(requests=settings.queue_limit, tokens=settings.queue_tokens),
+            refine_objective=settings.refine_objective,
+        )
+        engine.start()
+        log, jobs = EditLog(self._database), JobLog(self._database)
+        loop = asyncio.get_running_loop()
+
+        def image_key(image: ImageArray) -> NDArray[np.float32]:
+            return asyncio.run_coroutine_threadsafe(engine.image_key(image), loop).result()
+
+        recovered = await asyncio.to_thread(
+            recover, log, jobs, facts, image_key, database=self._database
+        )
+        history = History(log, recovered, publish=engine.publish)
         feedback = FeedbackDesk(
             FeedbackLog(self._database),
-            answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),
+            answers=RecentAnswers(settings.answer_memory_mib * 2**20),
             decoder=self._decoder,
             history=history,
         )
-        return model, history, jobs, feedback
+        return history, jobs, feedback
+
+    def _in_a_thread(self) -> tuple[ModelFacts, MakeDevice]:
+        # Imported here: a server whose model is elsewhere does without what runs it.
+        from app.device.loading import load_model
+        from app.device.thread import DeviceThread
+
+        model = self._model
+        if model is None:
+            model = load_model(self.settings, notify=self._progress)
+        rows, tokens = self.settings.batch_rows, self.settings.batch_tokens
+        make = partial(DeviceThread, model, rows_at_once=rows, tokens_at_once=tokens)
+        return ModelFacts.of(model), make
+
+    def _in_a_process(self) -> tuple[ModelFacts, MakeDevice]:
+        if self._model is not None:
+            raise StartupError("a model that is handed over can be served in a thread only")
+        device = self._loading = DeviceProcess(
+            self.settings, on_restart=self.metrics.engine_restarted
+        )
+        try:
+            return device.load(), device.answering
+        except StartupError:
+            if self._is_ending:
+                raise _Stopped from None
+            raise
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Of the first start, on the loading thread: minutes of it must not hold up an exit."""
-        if self.state in ("draining", "closed"):
+        if self._is_ending:
             raise _Stopped
-        step = max(1, total // _PROGRESS_LINES)
-        if done % step == 0 or done == total:
-            logger.info("first start: %s, %d of %d", what, done, total)
+        from app.device.loading import log_progress
+
+        log_progress(what, done, total)
 
     @property
     def service(self) -> EditingService:
@@ -217,9 +246,13 @@ class Runtime:
         assert self._service is not None
         return self._service
 
+    @property
+    def _is_ending(self) -> bool:
+        return self.state in ("draining", "closed")
+
     def refusal(self) -> ServiceError | None:
-        """Why requests are turned away now; None when they are served."""
-        if self.state in ("draining", "closed"):
+        """Why requests are turned away now; None when those are served that need no model."""
+        if self._is_ending:
             return Draining("This server is shutting down.", retry_after_s=5)
         if self.state == "failed":
             return Starting("The server could not start; its log says why.", retry_after_s=30)
@@ -227,18 +260,23 @@ class Runtime:
             return Starting("The model is being loaded.", retry_after_s=1)
         if self._database.lost is not None:
             return self._database.lost
-        if self._engine is not None and not self._engine.is_alive:
-            return Starting("The device thread has ended; restart the server.", retry_after_s=30)
         return None
+
+    def unreadiness(self) -> ServiceError | None:
+        """Why not all is served now; None when it is."""
+        refusal = self.refusal()
+        if refusal is None and self._engine is not None:
+            refusal = self._engine.refusal
+        return refusal
 
     def _measures(self) -> dict[str, float]:
         """The gauges of `app/metrics.py`; while there is no service, only whether it is ready."""
-        refusal = self.refusal()
         if self._service is None or self._engine is None:
             return {"errata_ready": 0}
         history = self._service.history
         return {
-            "errata_ready": float(refusal is None),
+            "errata_ready": float(self.unreadiness() is None),
+            "errata_engine_up": float(self._engine.refusal is None),
             "errata_version": history.head,
             "errata_edits_active": len(history.snapshot.entries),
             "errata_edits_stale": history.count_stale(),
@@ -273,6 +311,8 @@ class Runtime:
         `draining`. Edits that were answered 202 stop here, and go on at the next start.
         """
         self.state = "draining"
+        if self._loading is not None and self._engine is None:
+            await asyncio.to_thread(self._loading.stop)
         for call in self._when_draining:
             call()
         if self._service is not None:
@@ -323,50 +363,3 @@ def _require_keys(settings: Settings, *, has_keys: bool) -> None:
             "Set ERRATA_ADMIN_KEY to a secret of 24 characters or more; or serve on 127.0.0.1 and "
             "make a first key with `errata keys create NAME --scope admin`."
         )
-
-
-def load_model(
-    settings: Settings, *, parts: Path | None = None, notify: Notify | None = None
-) -> EditableModel:
-    """The model that these settings name, measured first where nothing was trained for it.
-
-    `parts` is another folder for what is measured than the settings'. Says in the log which editor
-    is the default and why. Raises `StartupError` where the model cannot run as it should, and what
-    `EditableModel.load` raises.
-    """
-    import torch
-
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    try:
-        Placement.resolve(settings.device, settings.dtype, settings.quantization)
-    except (ValueError, RuntimeError) as error:
-        raise StartupError(str(error)) from error
-    model = EditableModel.load(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        revision=settings.revision,
-        clip=settings.clip,
-        questions=settings.question_encoder,
-        eyes=settings.eyes,
-        trust_remote_code=settings.trust_remote_code,
-        editors=None if settings.editor is None else (settings.editor,),
-        where_there=_SERVED_EDITORS,
-        parts=parts or settings.parts_dir,
-        notify=notify,
-    )
-    router = model.router
-    logger.info("image keys are made by %s, tau %.4f", router.image_key_model, router.tau)
-    if model.eyes_fingerprint:
-        logger.info("pictures that the CLIP does not know are keyed by %s", model.eyes_fingerprint)
-    if model.questions is not None:
-        logger.info("questions are compared by the encoder %s", model.questions.fingerprint)
-    if settings.editor is not None:
-        logger.info("the default editor is %s: it is the one that was set", settings.editor)
-    elif model.default_editor is not None:
-        logger.info("the default editor is %s: the first that fits", model.default_editor)
-    else:
-        logger.warning("no editor fits this model: it answers, and edits are refused")
-    return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from app.answering import Answering
 from app.edits.catalogue import Catalogue
@@ -31,8 +32,10 @@ from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
 from app.store.records import Event
 from app.verification import StoryTeller
-from editing_core.attribution.attribute import Attribution
 from editing_core.errors import RequestError
+
+if TYPE_CHECKING:
+    from editing_core.attribution.attribute import Attribution
 
 
 class EditingService:

@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the model; default: torch's."
     )
+    engine: Literal["thread", "process"] = Field(
+        "thread", description="Where the model runs: beside the server, or in its own process."
+    )
+    engine_restarts: int = Field(
+        5, ge=0, description="How often in a row an engine's process that ends is started again."
+    )
     editor: str | None = Field(
         None, min_length=1, description="Editor used where none is named; default: what fits."
     )

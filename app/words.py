@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from editing_core.backbones.base import Backbone
 from editing_core.grammar import TokenGrammar, token_grammar
+
+if TYPE_CHECKING:
+    from editing_core.backbones.base import Backbone
 
 
 @dataclass(frozen=True, slots=True)

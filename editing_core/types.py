@@ -219,3 +219,11 @@ class GenerationResult:
     completion_tokens: int
     decision: RoutingDecision
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wordings:
+    """What an edit says of itself, or would: its prompt first, then its rephrases."""
+
+    wordings: tuple[str, ...]
+    not_for: tuple[str, ...] = ()

@@ -82,7 +82,7 @@ def _calibrate(settings: Settings, *, dry_run: bool, prefer: Preference | None) 
         else:
             stack.enter_context(InstanceLock.of_data_dir(settings.data_dir))
         # Late: a data directory that is in use is told at once.
-        from app.runtime import load_model
+        from app.device.loading import load_model
         from editing_core.first_start.recalibrate import recalibrate
         from editing_core.parts import save_calibration
 

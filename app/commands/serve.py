@@ -62,6 +62,12 @@ def serve(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the model.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where the model runs: thread or process. [thread]")
+    ] = None,
+    engine_restarts: Annotated[
+        int | None, typer.Option(help="In a row, of an engine's process that ends. [5]")
+    ] = None,
     editor: Annotated[str | None, typer.Option(help="Default editor. [what fits]")] = None,
     migrate: Annotated[
         bool | None, typer.Option("--migrate/--no-migrate", help="Update the schema at start.")

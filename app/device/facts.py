@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from app.words import ModelWords
-from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import Snapshot
 from editing_core.stock_questions import StockQuestion
+
+if TYPE_CHECKING:
+    from editing_core.editable_model import EditableModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What the service and the device say to each other: frozen values that can be pickled.
 
 A request has an `id` of its sender's choosing; every reply names the request it belongs to. The
-last reply to a request is `Done` or `Failed`, and one that was cancelled may get none.
+last reply to a request is `Done` or `Failed`, and one that was cancelled may get none. `Aside`s are
+answered whatever the device does; all others wait for it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from editing_core.experts.memory import MemoryEntry
+from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
-from editing_core.routing.reach import Wordings
-from editing_core.types import EditArtifact, EditRequest, ImageArray
+from editing_core.types import EditArtifact, EditRequest, ImageArray, Wordings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +108,41 @@ class Judge:
     top: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Validate:
+    """Refuse what `Encode` would refuse without running the model. `Done` with None."""
+
+    id: int
+    request: EditRequest
+    editor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenise:
+    """A text that is to be continued as it stands. `Done` with its tokens, a tuple of ints."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Where an edit with these wordings will apply. `Done` with a `Reach`, see `look`."""
+
+    id: int
+    wordings: tuple[str, ...]
+    not_for: tuple[str, ...]
+    questions: tuple[str, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Publish:
+    """The newest snapshot, before any question comes with it. Nothing is replied."""
+
+    snapshot: Snapshot
+
+
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """Stop the request `id`, before the next pass through the model. Unknown ones are over."""
@@ -121,7 +156,19 @@ EditTask: TypeAlias = Encode | Rescope | Refine | Decide | Screen
 Task: TypeAlias = EditTask | Attribute | ImageKey | Judge
 """What has the device to itself between two decode steps."""
 
-Request: TypeAlias = Generate | Task
+Aside: TypeAlias = Validate | Tokenise | Survey
+"""What needs no pass through the model that answers, and so no turn."""
+
+Request: TypeAlias = Generate | Task | Aside
+
+Message: TypeAlias = Request | Cancel | Publish
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The device has begun with a request. First of its replies; an `Aside` has none."""
+
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +206,4 @@ class Failed:
     error: Exception
 
 
-Reply: TypeAlias = Text | Progress | Done | Failed
+Reply: TypeAlias = Begun | Text | Progress | Done | Failed

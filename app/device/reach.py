@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from editing_core.editable_model import EditableModel
 from editing_core.identity import slot_prompt
 from editing_core.questions.neighbours import neighbours
-from editing_core.routing.reach import Reached, Wordings, reach
+from editing_core.routing.reach import Reached, reach
+from editing_core.types import Wordings
+
+if TYPE_CHECKING:
+    from editing_core.editable_model import EditableModel
 
 __all__ = ["Reach", "Reached", "look"]
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.device.messages import Done, Failed, Generate, Reply, Text
+from app.device.messages import Begun, Done, Failed, Generate, Reply, Text
 from editing_core.backbones.batch import PreparedRow
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.rows import RowNews
@@ -133,7 +133,9 @@ class RowScheduler:
                 break
             widest, answer.prepared = width, None
             answer.waiting.popleft()
-            answer.has_begun = True
+            if not answer.has_begun:
+                answer.has_begun = True
+                self._reply(Begun(answer.id))
             self._queue.rotate(-1)
             if not answer.waiting:
                 self._queue.remove(answer)

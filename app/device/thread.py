@@ -4,7 +4,8 @@
 
 A task (an edit encoded, refined; a picture looked at) has the device to itself. One that takes
 long asks between its passes whether it was cancelled; there the rows get time, so that streams go
-on, and what is shorter than an edit goes first.
+on, and what is shorter than an edit goes first. What needs no turn is answered beside it, on
+threads of its own.
 
 What edits need comes behind what people ask: its passes are small, its rows run apart from
 people's, and after each pass people's rows get several times as long as it took (`EDITS_WAIT`).
@@ -17,12 +18,15 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from app.device.messages import (
+    Aside,
     Attribute,
+    Begun,
     Cancel,
     Decide,
     Done,
@@ -32,19 +36,23 @@ from app.device.messages import (
     Generate,
     ImageKey,
     Judge,
+    Message,
     Progress,
+    Publish,
     Refine,
     Reply,
-    Request,
     Rescope,
     Screen,
+    Survey,
     Task,
+    Tokenise,
+    Validate,
 )
-from app.device.reach import Reach, look
+from app.device.reach import look
 from app.device.rows import RowScheduler
+from app.errors import EngineFailed
 from editing_core.attribution.attribute import attribute
 from editing_core.editable_model import EditableModel
-from editing_core.types import EditRequest
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +63,12 @@ any: edits then take a sixth of the device."""
 PASS_TOKENS = 512
 """What a pass that routes or prefills for an edit takes at once, padding counted."""
 
+_BESIDE = 2
+"""Threads for what needs no turn."""
+
 
 class DeviceThread:
-    """Runs requests on `model`. `reply` is called on its thread and must not raise."""
+    """Runs requests on `model`. `reply` is called on its threads and must not raise."""
 
     def __init__(
         self,
@@ -69,7 +80,7 @@ class DeviceThread:
     ) -> None:
         self.model = model
         self._reply = reply
-        self._inbox: queue.SimpleQueue[Request | Cancel | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Generate | Task | Cancel | None] = queue.SimpleQueue()
         self._rows = RowScheduler(
             model, reply, rows_at_once=rows_at_once, tokens_at_once=tokens_at_once
         )
@@ -88,6 +99,7 @@ class DeviceThread:
         self._stops = False
         self._pass_began = 0.0
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._beside = ThreadPoolExecutor(_BESIDE, thread_name_prefix="beside-the-device")
 
     def start(self) -> None:
         self._thread.start()
@@ -97,41 +109,54 @@ class DeviceThread:
         if self._thread.is_alive():
             self._inbox.put(None)
             self._thread.join()
+        self._beside.shutdown()
 
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    def post(self, message: Request | Cancel) -> None:
+    @property
+    def refusal(self) -> EngineFailed | None:
+        """Why nothing can be asked; None where it can."""
+        if self.is_alive:
+            return None
+        return EngineFailed("The device thread has ended.", retry_after_s=30)
+
+    def post(self, message: Message) -> None:
         """Hand a message over. From any thread."""
-        self._inbox.put(message)
+        if isinstance(message, Aside):
+            self._beside.submit(self._answer_aside, message)
+        elif not isinstance(message, Publish):  # snapshots come with the rows
+            self._inbox.put(message)
 
     @property
     def begun(self) -> frozenset[int]:
         """Requests that it has begun and not ended. From any thread."""
         return self._rows.begun | self._behind.begun | frozenset(self._under_way)
 
-    def validate(self, request: EditRequest, *, editor: str) -> None:
-        """Refuse what `Encode` would refuse without running the model. On any thread, blocking.
+    # --- beside it --------------------------------------------------------------------------
 
-        Raises what `EditableModel.validate` raises.
-        """
-        self.model.validate(request, editor=editor)
+    def _answer_aside(self, aside: Aside) -> None:
+        try:
+            self._reply(Done(aside.id, self._found(aside)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the sender
+            self._reply(Failed(aside.id, error))
 
-    def text_ids(self, text: str) -> tuple[int, ...]:
-        """Tokens of a text. On any thread. Raises `ContextTooLong`."""
-        return self.model.text_ids(text)
-
-    def reach(
-        self,
-        wordings: Sequence[str],
-        not_for: Sequence[str],
-        *,
-        questions: Sequence[str],
-        limit: int,
-    ) -> Reach:
-        """Where an edit with these wordings will apply, see `look`. On any thread, blocking."""
-        return look(self.model, wordings, not_for, questions=questions, limit=limit)
+    def _found(self, aside: Aside) -> object:
+        match aside:
+            case Validate():
+                self.model.validate(aside.request, editor=aside.editor)
+                return None
+            case Tokenise():
+                return self.model.text_ids(aside.text)
+            case Survey():
+                return look(
+                    self.model,
+                    aside.wordings,
+                    aside.not_for,
+                    questions=aside.questions,
+                    limit=aside.limit,
+                )
 
     # --- the thread -------------------------------------------------------------------------
 
@@ -186,6 +211,7 @@ class DeviceThread:
 
     def _perform(self, task: Task) -> None:
         self._under_way.append(task.id)
+        self._reply(Begun(task.id))
         self._pass_began = time.perf_counter()
         try:
             # Wherever it is begun; what needs gradients turns them on.

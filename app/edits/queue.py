@@ -23,6 +23,7 @@ from app.errors import (
     Draining,
     EditCommitted,
     EditNotFound,
+    EngineRestarting,
     IdempotencyInProgress,
     InternalError,
     QueueFull,
@@ -213,8 +214,9 @@ class EditQueue:
                     await to_the_end(self._fail(work, error))
                     if work.is_over:
                         raise
+                    wait_s = getattr(error, "retry_after_s", None) or _RETRY_S
                 work.has_come_to(Progress("queue"))
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(wait_s)
 
     async def _image(self, work: Work) -> StoredImage:
         image = work.image or await asyncio.to_thread(self._log.image, work.edit.id)
@@ -226,8 +228,8 @@ class EditQueue:
         return image
 
     async def _fail(self, work: Work, error: Exception) -> None:
-        """End it; unless it was promised and only the database did not answer: then it may be
-        tried again."""
+        """End it; unless it was promised, and only the database did not answer, or the engine:
+        then it may be tried again."""
         async with self._history.lock:
             if work.is_over:
                 return
@@ -237,7 +239,7 @@ class EditQueue:
 
     async def _settle_failed(self, edit_id: str, error: Exception, caller: Caller) -> bool:
         told = as_service_error(error)
-        if isinstance(told, StoreUnavailable):
+        if isinstance(told, StoreUnavailable | EngineRestarting):
             return False
         detail = json.dumps(told.fields(caller.request_id), ensure_ascii=False)
         try:

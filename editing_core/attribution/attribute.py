@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,10 +26,12 @@ from editing_core.attribution.influence import Perturbation, influence
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.batch import ImageFeatures, PromptRow
 from editing_core.backbones.watching import ModuleCall, watching
-from editing_core.editable_model import EditableModel
 from editing_core.errors import AnswerTooShort
 from editing_core.generation import GenerationRow, IsCancelled, refuse_not_finite
 from editing_core.types import ImageArray, Sampling
+
+if TYPE_CHECKING:
+    from editing_core.editable_model import EditableModel
 
 _MOST_MODULES = 4
 

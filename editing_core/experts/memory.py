@@ -9,6 +9,7 @@ like a binary counter, so n edits made one at a time lie in at most log2(n) + 1 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,8 +72,17 @@ class _Segment:
         return len(self.entries)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SnapshotChange:
+    """What makes another snapshot of one. An edit under other keys is removed, and added anew."""
+
+    version: int
+    added: tuple[MemoryEntry, ...]
+    removed: tuple[str, ...]
+
+
 class Snapshot:
-    """The active edits as of one version. Build with `empty` and `evolve` only."""
+    """The active edits as of one version. Build with `empty`, `evolve` and `changed` only."""
 
     def __init__(
         self,
@@ -86,6 +96,7 @@ class Snapshot:
         self._dim = dim
         self._entries = MappingProxyType(dict(entries))
         self._segments = segments
+        self._origin: tuple[weakref.ref[Snapshot], SnapshotChange] | None = None
 
     @classmethod
     def empty(cls, dim: int, *, version: int = 0) -> Snapshot:
@@ -149,8 +160,28 @@ class Snapshot:
         """
         if version <= self._version:
             raise ValueError(f"version {version} does not follow {self._version}")
+        return self.changed(SnapshotChange(version, tuple(activate), tuple(deactivate)))
+
+    @property
+    def base(self) -> Snapshot | None:
+        """What it was made of, as long as somebody else holds that."""
+        return None if self._origin is None else self._origin[0]()
+
+    def since(self, base: Snapshot) -> SnapshotChange:
+        """What makes this one of `base`, at once where it was made of that."""
+        if self._origin is not None and self._origin[0]() is base:
+            return self._origin[1]
+        return SnapshotChange(
+            self._version,
+            tuple(e for e in self._entries.values() if base.entries.get(e.edit_id) is not e),
+            tuple(i for i, e in base.entries.items() if self._entries.get(i) is not e),
+        )
+
+    def changed(self, change: SnapshotChange) -> Snapshot:
+        """What `change` makes of this one, whichever its version. Raises as `evolve` does."""
+        activate = change.added
         entries = dict(self._entries)
-        for edit_id in deactivate:
+        for edit_id in change.removed:
             if entries.pop(edit_id, None) is None:
                 raise ValueError(f"edit {edit_id} is not active")
         for entry in activate:
@@ -162,12 +193,14 @@ class Snapshot:
         fresh = [e for e in activate if not any(s.entries.get(e.edit_id) is e for s in segments)]
         if fresh:
             segments = (*segments, _segment(self._dim, fresh))
-        return Snapshot(
-            version=version,
+        made = Snapshot(
+            version=change.version,
             dim=self._dim,
             entries=entries,
             segments=_compacted(self._dim, segments, entries),
         )
+        made._origin = (weakref.ref(self), change)
+        return made
 
 
 def _rebuilt(version: int, dim: int, entries: Sequence[MemoryEntry]) -> Snapshot:

@@ -8,10 +8,13 @@ decides.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from editing_core.identity import slot_prompt
 from editing_core.questions.corpus import KINDS, Intent, read_corpus
-from editing_core.questions.encoder import QuestionEncoder
+
+if TYPE_CHECKING:
+    from editing_core.questions.encoder import QuestionEncoder
 
 INTENTS = 3
 """How many intents are looked at: 21 questions each."""

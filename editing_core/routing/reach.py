@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from editing_core.questions.encoder import QuestionEncoder
 from editing_core.questions.preference import Preference
 from editing_core.routing.wordings import match
+from editing_core.types import Wordings
+
+if TYPE_CHECKING:
+    from editing_core.questions.encoder import QuestionEncoder
 
 _AT_ONCE = 16
 """Questions that are read in a row; whoever asks the model meanwhile waits for so many at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wordings:
-    """What an edit says of itself, or would: its prompt first, then its rephrases."""
-
-    wordings: tuple[str, ...]
-    not_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

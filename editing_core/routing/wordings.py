@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.questions.encoder import QuestionEncoder
 from editing_core.questions.known import highest_of_runs
 from editing_core.questions.preference import Preference
+
+if TYPE_CHECKING:
+    from editing_core.questions.encoder import QuestionEncoder
 
 
 class Worded(Protocol):

@@ -6,11 +6,14 @@ One story in one test, since starting a process costs seconds.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
@@ -125,3 +128,53 @@ def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
     assert len(told) == 1
     assert told[0].startswith("errata: cannot start: ")
     assert "nowhere" in told[0]
+
+
+def test_an_engine_of_its_own_ends_with_its_server_and_by_nobody_else(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--model", tiny_checkpoint, "--data-dir", tmp_path / "data", "--device", "cpu")
+    correction = {"image": picture(1), "prompt": "q", "target": "blue", "verify": "off"}
+    question = {"image": picture(1), "prompt": "q", "max_new_tokens": 12}
+    secret = "a secret of two dozen letters"
+
+    with monkeypatch.context() as patch:
+        patch.setenv("ERRATA_ADMIN_KEY", secret)
+        key = {"Authorization": f"Bearer {secret}"}
+        with ServerProcess(*arguments, "--engine", "process", cwd=tmp_path) as first:
+            made = first.request("POST", "/edits", json=correction, headers=key)
+            assert made.status_code == 201, made.text
+            engine = _engine_of(first)
+            for number in (signal.SIGTERM, signal.SIGINT):  # what a whole group may be sent
+                os.kill(engine, number)
+            answer = first.request("POST", "/generate", json=question, headers=key).json()
+            assert [a["edit_id"] for a in answer["applied"]] == [made.json()["id"]]
+            assert secret.encode() not in Path(f"/proc/{engine}/environ").read_bytes()
+            first.process.kill()
+    eventually(lambda: _is_gone(engine))
+
+    with ServerProcess(*arguments, "--engine", "process", cwd=tmp_path) as second:
+        again = second.request("POST", "/generate", json=question).json()
+        assert again["text"] == answer["text"]
+        engine = _engine_of(second)
+        lines = _stop_in_mid_stream(second, question | {"max_new_tokens": 120, "stream": True})
+        assert lines[-1] == "data: [DONE]"
+        assert second.process.returncode == 0
+    assert _is_gone(engine)
+    told = [line for line in second.lines if not line.startswith("{")]
+    assert len(told) == 1, "the engine's lines are the server's"
+
+
+def _engine_of(server: ServerProcess) -> int:
+    """Its process, by the lines that it wrote to the server's log."""
+    written = (json.loads(line) for line in server.lines if line.startswith("{"))
+    found: int = next(line["engine"] for line in written if "engine" in line)
+    return found
+
+
+def _is_gone(process: int) -> bool:
+    """Whether it has ended, if nobody waited for it too."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

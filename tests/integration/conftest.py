@@ -15,7 +15,18 @@ from tests.support.server import LiveServer, picture
 
 Edit = Callable[..., dict[str, Any]]
 
+BOTH_ENGINES = frozenset({"test_edits", "test_generate", "test_openai_chat"})
+
 _seeds = itertools.count(1000)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Files of `BOTH_ENGINES` are run with either, except for what reaches into the model."""
+    file = metafunc.module.__name__.rpartition(".")[2]
+    if file in BOTH_ENGINES and "engine" in metafunc.fixturenames:
+        is_marked = metafunc.definition.get_closest_marker("in_a_thread") is not None
+        engines = ["thread"] if is_marked else ["thread", "process"]
+        metafunc.parametrize("engine", engines, indirect=True, scope="module")
 
 
 @pytest.fixture
@@ -25,10 +36,23 @@ def image() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def engine(request: pytest.FixtureRequest) -> str | None:
+    """Where the model of `server` runs; None where the settings say."""
+    where: str | None = getattr(request, "param", None)
+    return where
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, engine: str | None
+) -> Iterator[LiveServer]:
     data_dir = tmp_path_factory.mktemp("data")
     settings = Settings.load(
-        model=str(tiny_checkpoint), data_dir=data_dir, device="cpu", store_timeout_s=0.2
+        model=str(tiny_checkpoint),
+        data_dir=data_dir,
+        device="cpu",
+        store_timeout_s=0.2,
+        engine=engine,
     )
     with LiveServer(settings) as live:
         yield live

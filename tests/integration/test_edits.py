@@ -373,6 +373,7 @@ def test_many_edits_at_once_are_ordered_without_gaps(
     assert sorted(edit["prompt"] for edit in active) == ["p0", "p1", "p2"]
 
 
+@pytest.mark.in_a_thread
 def test_an_edit_is_verified_again_when_its_neighbourhood_changed(
     client: httpx.Client, edit: Edit, telling: str, server: LiveServer
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_client_that_goes_away_frees_its_place(
     eventually(lambda: server.service.engine.queued == 0)
 
 
+@pytest.mark.in_a_thread
 def test_a_client_that_leaves_a_stream_stops_the_device(
     image: str, server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,11 +132,12 @@ def test_a_client_that_leaves_a_stream_stops_the_device(
         assert began.wait(120)
     eventually(lambda: server.waiting == 0)
     gone.set()
-    eventually(lambda: not server.service.engine.device.begun)
+    eventually(lambda: not server.thread.begun)
 
     assert steps == 5
 
 
+@pytest.mark.in_a_thread
 def test_an_error_in_mid_stream_ends_it_without_done(
     client: httpx.Client, server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

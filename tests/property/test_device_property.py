@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from app.device.messages import Cancel, Done, Encode, Failed, Generate, Progress, Reply, Text
+from app.device.messages import Begun, Cancel, Done, Encode, Failed, Generate, Progress, Reply, Text
 from app.device.thread import DeviceThread
 from editing_core.batching.rows import RunningRow
 from editing_core.editable_model import EditableModel
@@ -131,7 +131,7 @@ def check(
         if isinstance(reply, Text):
             texts[reply.id, reply.row] += reply.text
             continue
-        if isinstance(reply, Progress):
+        if isinstance(reply, Begun | Progress):
             continue
         ended.add(reply.id)
         if isinstance(reply, Failed) and isinstance(reply.error, GenerationCancelled):

@@ -26,6 +26,8 @@ from typing import Any, Self
 import httpx
 from PIL import Image
 
+from app.device.supervision import DeviceProcess
+from app.device.thread import DeviceThread
 from app.main import create_app
 from app.protocol import HttpConfig, HttpServer
 from app.runtime import Runtime
@@ -74,6 +76,16 @@ def logging_restored() -> Iterator[None]:
         root.setLevel(level)
 
 
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing at all while the block runs."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class LiveServer:
     """One application behind uvicorn in a thread, ready when entered, closed when left."""
 
@@ -94,8 +106,22 @@ class LiveServer:
 
     @property
     def model(self) -> EditableModel:
-        """What is served, behind the door that the service uses."""
-        return self.service.engine.device.model
+        """What is served, behind the door that the service uses; in a thread only."""
+        return self.thread.model
+
+    @property
+    def thread(self) -> DeviceThread:
+        device = self.service.engine.device
+        assert isinstance(device, DeviceThread)
+        return device
+
+    @property
+    def device_pid(self) -> int:
+        """The engine's process, where it has one of its own, and that is up."""
+        device = self.service.engine.device
+        assert isinstance(device, DeviceProcess)
+        assert device.pid is not None
+        return device.pid
 
     def _run(self) -> None:
         async def serve() -> None:
@@ -123,7 +149,11 @@ class LiveServer:
 
     @contextmanager
     def device_held(self) -> Iterator[None]:
-        """The device thread is busy while the block runs; whatever is asked waits in its queue."""
+        """The device is busy while the block runs; whatever is asked waits in its queue."""
+        if isinstance(self.service.engine.device, DeviceProcess):
+            with stopped(self.device_pid):
+                yield
+            return
         busy, release = threading.Event(), threading.Event()
 
         def wait(_row: int, _text: str) -> None:

@@ -73,6 +73,11 @@ def test_every_contract_is_kept(copied_tree: Path) -> None:
             "import editing_core.editable_model",
             "The service reaches the model by messages alone",
         ),
+        (
+            "app/device/snapshots.py",
+            "import app.device.thread",
+            "What the server's process runs does not load the model",
+        ),
     ],
 )
 def test_an_arrow_the_wrong_way_is_caught(
@@ -92,6 +97,13 @@ def test_the_library_loads_no_server() -> None:
 
     assert "torch" in loaded
     assert not loaded & {"app", "fastapi", "sqlalchemy", "starlette", "uvicorn"}
+
+
+def test_a_server_whose_model_is_elsewhere_loads_nothing_that_runs_one() -> None:
+    loaded = new_modules_of("import app.main, app.commands.serve, app.device.supervision")
+
+    assert "torch" in loaded  # what edits are made of
+    assert "transformers" not in loaded
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:

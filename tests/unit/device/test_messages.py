@@ -26,8 +26,7 @@ from editing_core.errors import NotFinite
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow
 from editing_core.refinement import Wanted
-from editing_core.routing.reach import Wordings
-from editing_core.types import EditRequest
+from editing_core.types import EditRequest, Wordings
 from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
 

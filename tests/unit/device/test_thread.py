@@ -25,13 +25,13 @@ from app.device.messages import (
     Rescope,
     Screen,
     Text,
+    Validate,
 )
 from app.device.thread import PASS_TOKENS, DeviceThread
 from editing_core.editable_model import EditableModel
 from editing_core.errors import GenerationCancelled
 from editing_core.generation import GenerationRow
-from editing_core.routing.reach import Wordings
-from editing_core.types import EditRequest, Sampling
+from editing_core.types import EditRequest, Sampling, Wordings
 from tests.support.edits import snapshot_with
 from tests.support.tiny_model import tiny_image
 
@@ -208,10 +208,11 @@ def test_what_is_queued_is_finished_before_it_stops(tiny_model: EditableModel) -
     assert any(isinstance(reply, Text) for reply in desk.order)
 
 
-def test_what_cannot_be_encoded_is_told_on_any_thread(desk: Desk) -> None:
-    with pytest.raises(LookupError, match="nobody"):
-        desk.thread.validate(REQUEST, editor="nobody")
+def test_what_cannot_be_encoded_is_told_whatever_the_device_does(desk: Desk) -> None:
+    desk.thread.post(Validate(0, REQUEST, "nobody"))
     desk.thread.post(Encode(1, REQUEST, "nobody"))
-    failed = desk.last(1)
-    assert isinstance(failed, Failed)
-    assert isinstance(failed.error, LookupError)
+    for request in (0, 1):
+        failed = desk.last(request)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, LookupError)
+        assert "nobody" in str(failed.error)
