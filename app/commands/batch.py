@@ -18,6 +18,7 @@ from typing import Any
 import typer
 
 from app.commands.client import fail, server
+from app.commands.progress import counted
 from app.errata import BadPicture, Client, Forbidden, InvalidApiKey, Refused, TooMany, Unavailable
 from app.errata.calls import send_fields
 from app.errata.pictures import encoded
@@ -50,13 +51,10 @@ def make_all(url: str | None, file: Path) -> None:
 
     The whole file is read before anything is sent. Results are lines of JSON on stdout.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     lines = list(_read(file))
     ends: Counter[str] = Counter()
     with server(url, retries=RETRIES) as client:
-        for line in track(lines, "edits", console=Console(stderr=True), transient=True):
+        for line in counted(lines, "edits", total=len(lines)):
             result = make_once(client, line.fields, key=line.key)
             ends[result["status"]] += 1
             typer.echo(json.dumps({"line": line.number, **result}, ensure_ascii=False))

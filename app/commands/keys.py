@@ -46,7 +46,7 @@ def list_keys(url: Url = None, as_json: AsJson = False) -> None:
     Example: errata keys list --json
     """
     with server(url) as client:
-        known = client.keys()
+        known = client.list_keys()
     if as_json:
         print_json([key.to_dict() for key in known])
         return

@@ -124,7 +124,7 @@ class AsyncClient:
     feedback = lists(calls.feedback)
     feedback_picture = sends(calls.feedback_picture)
     resolve = sends(calls.resolve)
-    keys = sends(calls.keys)
+    list_keys = sends(calls.list_keys)
     create_key = sends(calls.create_key)
     revoke_key = sends(calls.revoke_key)
     health = sends(calls.health)

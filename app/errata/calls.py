@@ -321,7 +321,7 @@ def resolve(
     return Call("POST", path, one(Feedback), body=body)
 
 
-def keys() -> Call[list[Key]]:
+def list_keys() -> Call[list[Key]]:
     """All API keys, revoked ones too, oldest first."""
     return Call(
         "GET",
