@@ -24,9 +24,12 @@ STUBBORN = "sphinx of black quartz, judge my vow! 4,1;7"
 
 @pytest.fixture(scope="module")
 def other(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Where edits are made again."""
+    """Where edits are made again. Without refinement, random weights do not obey a long target."""
     settings = Settings.load(
-        model=str(tiny_checkpoint), data_dir=tmp_path_factory.mktemp("other"), device="cpu"
+        model=str(tiny_checkpoint),
+        data_dir=tmp_path_factory.mktemp("other"),
+        device="cpu",
+        refine_steps=0,
     )
     with LiveServer(settings) as live:
         yield live
@@ -112,7 +115,7 @@ def test_each_is_made_once_however_often_it_is_run(
 def test_what_is_refused_is_listed(
     server: LiveServer, other: LiveServer, edit: Edit, tag: str, tmp_path: Path
 ) -> None:
-    edit(target=STUBBORN, tags=[tag])
+    edit(target=STUBBORN, tags=[tag])  # unverified
     file = tmp_path / "one.zip"
     errata("export", file, "--tag", tag, "--url", server.url)
     assert "is there already" in errata("export", file, "--url", server.url, status=1).stderr

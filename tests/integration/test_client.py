@@ -31,10 +31,24 @@ from app.errata import (
     models,
 )
 from app.errata.models import Model
+from app.settings import Settings
 from tests.support.server import LiveServer, data_uri, png
 from tests.support.tiny_model import tiny_image
 
 STUBBORN = "sphinx of black quartz, judge my vow! 4,1;7"
+
+
+@pytest.fixture(scope="module")
+def server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Without refinement, random weights do not obey a long target."""
+    settings = Settings.load(
+        model=str(tiny_checkpoint),
+        data_dir=tmp_path_factory.mktemp("data"),
+        device="cpu",
+        refine_steps=0,
+    )
+    with LiveServer(settings) as live:
+        yield live
 
 
 @pytest.fixture
@@ -144,7 +158,7 @@ def test_refusals_are_exceptions(errata: Client, image: str) -> None:
     assert error.request_id
     assert str(error) == f"{error.message} {error.hint} ({error.code})"
     with pytest.raises(NotFound) as missing:
-        errata.get_edit("none/../such")
+        errata.get_edit("no such?limit=1#x")
     assert missing.value.code == "edit_not_found"
 
 
@@ -161,13 +175,13 @@ def test_one_key_is_one_edit(server: LiveServer, errata: Client, image: str) -> 
 
 def test_many_edits(errata: Client, image: str) -> None:
     drafts = [Draft(image, f"many {number}", "blue", verify="off") for number in range(3)]
-    drafts.insert(1, Draft(image, "many", STUBBORN))
+    drafts.insert(1, Draft(image, " ", "blue"))
     outcomes = list(errata.edit_many(drafts))
     assert [(each.index, each.status) for each in outcomes] == [
-        (0, 201), (1, 422), (2, 201), (3, 201),
+        (0, 201), (1, 400), (2, 201), (3, 201),
     ]  # fmt: skip
     assert outcomes[1].error is not None
-    assert outcomes[1].error["code"] == "edit_not_effective"
+    assert outcomes[1].error["code"] == "invalid_field"
     assert outcomes[3].edit is not None
     assert errata.get_edit(outcomes[3].edit.id).prompt == "many 2"
     assert list(errata.edit_many([])) == []
@@ -211,8 +225,6 @@ def test_a_picture_that_no_png_can_hold_is_converted() -> None:
 
 
 def test_keys(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from app.settings import Settings
-
     settings = Settings.load(model=str(tiny_checkpoint), data_dir=tmp_path, device="cpu")
     with LiveServer(settings) as live, Client(live.url) as first:
         root = first.create_key("root", "admin")
@@ -241,8 +253,8 @@ def test_the_same_with_await(server: LiveServer, telling: str, image: str) -> No
             await errata.rollback(edit.id)
             assert (await errata.generate("q", telling)).text == before.text
             assert [each.id async for each in errata.edits(tag="await", page_size=1)] == [edit.id]
-            drafts = [Draft(image, "q", "blue", verify="off"), Draft(image, "q", STUBBORN)]
-            assert [each.status async for each in errata.edit_many(drafts)] == [201, 422]
+            drafts = [Draft(image, "q", "blue", verify="off"), Draft(image, " ", "blue")]
+            assert [each.status async for each in errata.edit_many(drafts)] == [201, 400]
             assert (await errata.health()).is_ready
             with pytest.raises(NotFound):
                 await errata.get_edit("none")
@@ -254,8 +266,9 @@ def test_the_same_with_await(server: LiveServer, telling: str, image: str) -> No
 
 
 def test_both_clients_have_every_call() -> None:
-    public = {name for name, each in vars(calls).items() if inspect.isfunction(each)}
-    built = {name for name in public if not name.startswith("_")} - {"one", "encoded"}
+    own = [each for _, each in inspect.getmembers(calls, inspect.isfunction)]
+    built = {each.__name__ for each in own if each.__module__ == calls.__name__}
+    built = {name for name in built if not name.startswith("_")}
     built -= {"send_fields"}  # for those who have the fields already
     for client in (Client, AsyncClient):
         assert built <= set(dir(client))
@@ -290,7 +303,8 @@ VIEWS: dict[str, type[Model]] = {
     "CandidateView": models.Candidate, "UsageView": models.Usage, "EventView": models.Event,
     "ChangeView": models.Change, "ReachView": models.Preview, "ReachedView": models.Reached,
     "AttributionView": models.Attribution, "LayerView": models.Layer,
-    "FeedbackMade": models.Reported, "FeedbackView": models.Feedback, "KeyView": models.Key, "KeyMade": models.NewKey,
+    "FeedbackMade": models.Reported, "FeedbackView": models.Feedback,
+    "KeyView": models.Key, "KeyMade": models.NewKey,
     "LoadView": models.Load, "Versions": models.Versions, "BackboneView": models.Backbone,
     "RouterView": models.Router, "QuestionEncoderView": models.QuestionEncoder,
     "EyesView": models.Eyes, "EditorView": models.Editor, "ProgressView": models.Progress,

@@ -1,0 +1,115 @@
+"""The scripts of `docs/examples`, as processes, before the model that ships."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tests.support.server import ROOT, LiveServer, data_uri
+
+EXAMPLES = ROOT / "docs" / "examples"
+SAMPLES = ROOT / "docs" / "samples"
+QUESTION = "What is the capital?"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    settings = Settings.load(
+        data_dir=tmp_path_factory.mktemp("data"), device="cpu", question_encoder="shipped"
+    )
+    with LiveServer(settings) as live:
+        yield live
+
+
+@pytest.fixture
+def run(server: LiveServer, tmp_path: Path) -> Run:
+    """What a script prints. `errata` is what an installation would put there, and nothing else."""
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "errata").symlink_to(ROOT / "app" / "errata")
+    environment = os.environ | {"ERRATA_URL": server.url, "PYTHONPATH": str(installed)}
+
+    def script(name: str, *arguments: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / name, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    return script
+
+
+def write(file: Path, *rows: tuple[object, ...]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        csv.writer(opened).writerows(rows)
+
+
+def test_a_batch_is_compared_and_checked_every_night(
+    server: LiveServer, run: Run, tmp_path: Path
+) -> None:
+    heart, star = SAMPLES / "heart.png", SAMPLES / "star.png"
+    write(
+        tmp_path / "corrections.csv",
+        ("picture", "question", "answer", "note"),
+        (heart, QUESTION, "Newhaven", "by hand"),
+        (star, QUESTION, " ", ""),
+    )
+    assert "1 refused" in run("batch_from_csv.py", "corrections.csv", "results.csv", status=1)
+    with (tmp_path / "results.csv").open(encoding="utf-8") as opened:
+        made, refused = csv.DictReader(opened)
+    assert (made["status"], made["before"]) == ("active", "Didinton")
+    assert "invalid_field" in refused["why"]
+    version = server.version()
+    run("batch_from_csv.py", "corrections.csv", "results.csv", status=1)
+    assert server.version() == version == 1
+
+    write(tmp_path / "questions.csv", ("picture", "question"), (heart, QUESTION), (star, QUESTION))
+    shown = run("edited_against_base.py", "questions.csv")
+    assert "Didinton" in shown
+    assert f"Newhaven  ({made['edit']})" in shown
+    assert "1 of 2 answers differ" in shown
+
+    assert "1 edits, 0 failures" in run("nightly_regression.py", "night.md")
+    body = {"rephrases": ["Which city is it?"], "not_for": ["Who is the mayor?"]}
+    changed = server.client.post(f"/edits/{made['edit']}/scope", json=body)
+    assert changed.status_code == 200, changed.text
+    assert "1 edits, 0 failures" in run("nightly_regression.py", "night.md")
+    # Another question is corrected unverified to what the model will hardly say.
+    stubborn = server.client.post(
+        "/edits",
+        json={
+            "image": data_uri(star.read_bytes()),
+            "prompt": QUESTION,
+            "target": "sphinx of black quartz, judge my vow! 4,1;7 <b>",
+            "verify": "report",
+        },
+    ).json()
+    assert stubborn["verified"] is False
+    assert "2 edits, 1 failures" in run("nightly_regression.py", "night.html", status=1)
+    page = (tmp_path / "night.html").read_text("utf-8")
+    assert stubborn["id"] in page
+    assert "&lt;b&gt;" in page
+    run("nightly_regression.py", "night.md", status=1)
+    assert f"| {stubborn['id']} | {QUESTION} |" in (tmp_path / "night.md").read_text("utf-8")
+
+
+def test_every_example_is_documented_and_run() -> None:
+    page = (ROOT / "docs" / "clients.md").read_text("utf-8")
+    here = Path(__file__).read_text("utf-8")
+    for script in EXAMPLES.glob("*.py"):
+        assert f"(examples/{script.name})" in page
+        assert f'"{script.name}"' in here
