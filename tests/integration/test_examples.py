@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -104,7 +105,32 @@ def test_a_batch_is_compared_and_checked_every_night(
     assert stubborn["id"] in page
     assert "&lt;b&gt;" in page
     run("nightly_regression.py", "night.md", status=1)
+    server.client.post("/admin/rollback", json={"to_version": 0})
     assert f"| {stubborn['id']} | {QUESTION} |" in (tmp_path / "night.md").read_text("utf-8")
+
+
+def blocks(page: str) -> list[str]:
+    """The page's Python blocks that use the client."""
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
+    return [block for block in found if "errata." in block and "openai" not in block]
+
+
+def test_the_readme_tells_the_story_in_python(run: Run, tmp_path: Path) -> None:
+    (block,) = blocks("README.md")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (tmp_path / "story.py").write_text(block, encoding="utf-8")
+    assert run(str(tmp_path / "story.py")) == "Newhaven\n"
+
+
+def test_the_page_about_clients_can_be_run(server: LiveServer, run: Run, tmp_path: Path) -> None:
+    first, stream = blocks("docs/clients.md")
+    (tmp_path / "flag.png").write_bytes((SAMPLES / "heart.png").read_bytes())
+    (tmp_path / "first.py").write_text(first, encoding="utf-8")
+    assert run(str(tmp_path / "first.py")) == "Didinton\n"
+    (tmp_path / "stream.py").write_text(
+        f"from errata import Client\nerrata = Client()\n{stream}errata.close()\n", encoding="utf-8"
+    )
+    assert run(str(tmp_path / "stream.py")) == "Didinton[]\n"
 
 
 def test_every_example_is_documented_and_run() -> None:
