@@ -29,7 +29,8 @@ you are not sure, `report` the answer and leave the correction to people."""
 
 _READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True)
 _REPORTS = ToolAnnotations(read_only_hint=False, destructive_hint=False)
-_CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
+_CORRECTS = ToolAnnotations(read_only_hint=False, destructive_hint=True)
+_UNDOES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
 
 _EDIT_FIELDS = (
     "id", "version", "status", "prompt", "target", "before", "after", "verified", "rephrases",
@@ -138,8 +139,8 @@ def _add_changing(server: MCPServer[None], client: AsyncClient, allowed: Allowed
         made = await client.report(answer_id, verdict, correction=correction, comment=comment)
         return made.to_dict()
 
-    server.add_tool(_telling(correct), annotations=_CHANGES)
-    server.add_tool(_telling(roll_back), annotations=_CHANGES)
+    server.add_tool(_telling(correct), annotations=_CORRECTS)
+    server.add_tool(_telling(roll_back), annotations=_UNDOES)
     server.add_tool(_telling(report), annotations=_REPORTS)
 
 

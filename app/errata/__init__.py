@@ -13,7 +13,7 @@ Nothing of the server is imported here, and every import inside is relative: the
 from __future__ import annotations
 
 from .asynchronous import AsyncClient
-from .calls import Draft
+from .drafts import Draft
 from .errors import (
     BadPicture,
     BadRequest,

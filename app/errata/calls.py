@@ -5,12 +5,11 @@ Pictures are a path, bytes, a PIL image, a numpy array, or a data URI (`pictures
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
+from .drafts import Draft, without_none
 from .models import (
     Answer,
     Attribution,
@@ -32,47 +31,6 @@ from .models import (
 )
 from .pictures import Picture, encoded
 from .requests import Call, Listing, one
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A correction that is to be made: on `image`, to `prompt`, the model shall answer `target`.
-
-    `rephrases` are further wordings that must get the target too, `not_for` questions about the
-    picture that must be left alone. `verify` is strict, report or off.
-    """
-
-    image: Picture
-    prompt: str
-    target: str
-    rephrases: Sequence[str] = ()
-    not_for: Sequence[str] = ()
-    editor: str | None = None
-    verify: Verify = "strict"
-    supersedes: Sequence[str] = ()
-    note: str | None = None
-    tags: Sequence[str] = ()
-    idempotency_key: str | None = None
-
-    def body(self) -> dict[str, Any]:
-        """As `POST /edits` takes it. Raises `BadPicture`."""
-        return _without_none(
-            image=encoded(self.image),
-            prompt=self.prompt,
-            target=self.target,
-            rephrases=list(self.rephrases) or None,
-            not_for=list(self.not_for) or None,
-            editor=self.editor,
-            verify=self.verify,
-            supersedes=list(self.supersedes) or None,
-            note=self.note,
-            tags=list(self.tags) or None,
-        )
-
-    @property
-    def key(self) -> str:
-        """Its own idempotency key, or a new one."""
-        return self.idempotency_key or f"client-{uuid.uuid4().hex}"
 
 
 def edit(
@@ -140,7 +98,7 @@ def generate(
 
     `min_version` waits until that version is served. None leaves a parameter to the server.
     """
-    body = _without_none(
+    body = without_none(
         prompt=prompt,
         image=None if image is None else encoded(image),
         max_new_tokens=max_new_tokens,
@@ -183,7 +141,7 @@ def edits(
     page_size: int = 200,
 ) -> Listing[Edit]:
     """Edits, newest first, read page by page. `search` looks in prompt and target."""
-    params = _without_none(status=status, q=search, tag=tag)
+    params = without_none(status=status, q=search, tag=tag)
     return Listing("/edits", Edit.model_validate, params, most=limit, page_size=page_size)
 
 
@@ -213,7 +171,7 @@ def scope(
     reason: str | None = None,
 ) -> Call[Switched]:
     """Change which questions an edit answers: wordings to add, and to take away."""
-    body = _without_none(
+    body = without_none(
         rephrases=list(rephrases),
         not_for=list(not_for),
         remove_rephrases=list(remove_rephrases),
@@ -234,7 +192,7 @@ def preview(
     limit: int | None = None,
 ) -> Call[Preview]:
     """Where an edit, or a prompt that could become one, will apply. Nothing is written."""
-    body = _without_none(
+    body = without_none(
         edit_id=edit_id,
         prompt=prompt,
         rephrases=list(rephrases) or None,
@@ -247,13 +205,13 @@ def preview(
 
 def rollback(edit_id: str, *, reason: str | None = None) -> Call[Switched]:
     """Take one edit back. Nothing is deleted."""
-    body = _without_none(reason=reason)
+    body = without_none(reason=reason)
     return Call("POST", f"/admin{_edit(edit_id)}/rollback", one(Switched), body=body)
 
 
 def reinstate(edit_id: str, *, reason: str | None = None, force: bool = False) -> Call[Switched]:
     """Put one edit back. `force` also one that conflicts, or that other weights made."""
-    body = _without_none(reason=reason, force=force or None)
+    body = without_none(reason=reason, force=force or None)
     return Call("POST", f"/admin{_edit(edit_id)}/reinstate", one(Switched), body=body)
 
 
@@ -265,7 +223,7 @@ def restore(
     Raises `VersionMismatch` if `if_version` is given and is no longer the newest one. Such a call
     is not repeated once it may have arrived: it might then be refused for what it did itself.
     """
-    body = _without_none(to_version=version, reason=reason)
+    body = without_none(to_version=version, reason=reason)
     headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
     call = one(Restored)
     repeatable = if_version is None
@@ -291,7 +249,7 @@ def report(
     comment: str | None = None,
 ) -> Call[Reported]:
     """Say that an answer is right or wrong. `answer_id` is the `id` of an `Answer`."""
-    body = _without_none(
+    body = without_none(
         answer_id=answer_id, verdict=verdict, correction=correction, comment=comment
     )
     return Call("POST", "/feedback", one(Reported), body=body, repeatable=False)
@@ -316,7 +274,7 @@ def resolve(
     reason: str | None = None,
 ) -> Call[Feedback]:
     """Close a report: by an edit or by an edit's new scope (`edit_id`), or by dismissal."""
-    body = _without_none(by=by, edit_id=edit_id, reason=reason)
+    body = without_none(by=by, edit_id=edit_id, reason=reason)
     path = f"/feedback/{quote(feedback_id, safe='')}/resolve"
     return Call("POST", path, one(Feedback), body=body)
 
@@ -338,7 +296,7 @@ def create_key(
     edits_per_day: int | None = None,
 ) -> Call[NewKey]:
     """Make an API key. Its `token` is shown this once."""
-    body = _without_none(
+    body = without_none(
         label=label,
         scope=scope,
         requests_per_minute=requests_per_minute,
@@ -364,7 +322,3 @@ def load() -> Call[Load]:
 
 def _edit(edit_id: str) -> str:
     return f"/edits/{quote(edit_id, safe='')}"
-
-
-def _without_none(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

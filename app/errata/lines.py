@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .calls import Draft
+from .drafts import Draft
 from .errors import NoAnswer, NotErrata, refusal
 from .models import Answer, Made
 from .requests import Call

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from . import calls
-from .calls import Draft
+from .drafts import Draft
 from .errors import ErrataError
 from .lines import Told, batches, broken, streamed
 from .methods import described_by

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +112,39 @@ def test_each_is_made_once_however_often_it_is_run(
     assert "2 in force already, 1 made before, 1 left out, 0 refused" in last.stderr
     assert len(listed(other, tag)) == 3
     assert other.version() == version + 3
+
+
+@pytest.mark.parametrize("kind", ["import", "edit"])
+def test_a_process_that_is_killed_makes_no_edit_twice(
+    server: LiveServer, other: LiveServer, edit: Edit, tag: str, tmp_path: Path, kind: str
+) -> None:
+    lines = []
+    for number in range(5):
+        image = picture(next(_seeds))
+        edit(image=image, tags=[tag])
+        fields = {"image": image, "prompt": f"q {number}", "target": "blue", "verify": "off"}
+        lines.append(json.dumps(fields | {"tags": [tag]}))
+    file = tmp_path / "edits"
+    arguments = [str(file), "--url", other.url]
+    if kind == "import":
+        errata("export", file, "--tag", tag, "--url", server.url)
+        command = ["import", *arguments, "--verify", "off", "--json"]
+    else:
+        file.write_text("\n".join(lines), encoding="utf-8")
+        command = ["edit", "--batch", *arguments]
+    script = Path(sys.executable).with_name("errata")
+    with subprocess.Popen(
+        [script, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # the first one is made; the second is on its way
+        process.kill()
+    assert listed(other, tag)
+
+    errata(*command)
+    made = listed(other, tag)
+    assert len(made) == 5
+    assert {each["status"] for each in made} == {"active"}
 
 
 def test_what_is_refused_is_listed(
