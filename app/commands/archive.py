@@ -15,6 +15,7 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ MOST_LINE = 1024 * 1024
 MOST_PICTURE = 16 * 1024 * 1024
 MOST_MANIFEST = 64 * 1024
 
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 _PICTURE = re.compile(r"pictures/[0-9a-f]{64}\.png")
 _RECORDED = (
     "id", "version", "status", "editor", "prompt", "target", "rephrases", "not_for", "supersedes",
@@ -117,6 +119,8 @@ class ArchiveWriter:
         )
         self._zip.writestr(self._deflated("errata.json"), manifest.model_dump_json(indent=2))
         self._zip.close()
+        with self._part.open("rb") as written:
+            os.fsync(written.fileno())
         self._part.replace(self._file)
 
     def __enter__(self) -> Self:
@@ -128,9 +132,11 @@ class ArchiveWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
-        self._zip.close()
-        self._part.unlink(missing_ok=True)
+        try:
+            self._lines.close()
+            self._zip.close()
+        finally:  # on a full disk, closing fails too
+            self._part.unlink(missing_ok=True)
 
     @staticmethod
     def _deflated(name: str) -> zipfile.ZipInfo:
@@ -208,7 +214,7 @@ class ArchiveReader:
     def _line(self, lines: IO[bytes], number: int) -> bytes:
         try:
             line = lines.readline(MOST_LINE + 1)
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise BadArchive(f"{self._name}, edits.jsonl is damaged: {error}") from error
         if len(line) > MOST_LINE:
             raise BadArchive(f"{self._name}, edits.jsonl, line {number} is too long")
@@ -219,7 +225,7 @@ class ArchiveReader:
         try:
             with self._open(name) as file:
                 data = file.read(most + 1)
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise BadArchive(f"{self._name}, {name} is damaged: {error}") from error
         if len(data) > most:
             raise BadArchive(f"{self._name}, {name} is too large")
