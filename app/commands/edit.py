@@ -89,7 +89,9 @@ def _watch(client: Client, edit_id: str) -> Edit:
         bar = drawn.add_task("queue", total=None)
 
         def show(edit: Edit) -> None:
-            if (told := edit.progress) is not None:
-                drawn.update(bar, description=told.stage, completed=told.done, total=told.total)
+            if (progress := edit.progress) is not None:
+                drawn.update(
+                    bar, description=progress.stage, completed=progress.done, total=progress.total
+                )
 
         return client.settle(edit_id, on_progress=show, poll_s=POLL_S)

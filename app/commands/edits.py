@@ -41,8 +41,8 @@ def edits(
             _show(client.get_edit(edit_id).to_dict(), as_json)
         return
     with server(url) as client:
-        found = client.edits(status=status, search=text, tag=tag, limit=limit)
-        listed = [edit.to_dict() for edit in found]
+        wanted = client.edits(status=status, search=text, tag=tag, limit=limit)
+        listed = [edit.to_dict() for edit in wanted]
     if as_json:
         print_json(listed)
         return

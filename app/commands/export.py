@@ -50,11 +50,11 @@ def export(
         running = client.versions()
         left_out = 0
         exported_at = datetime.now(UTC).isoformat(timespec="seconds")
-        found = client.edits(status=status, search=text, tag=tag)
+        wanted = client.edits(status=status, search=text, tag=tag)
         total = running.active_edits if (status, text, tag) == ("active", None, None) else None
         try:
             with ArchiveWriter(file) as archive:
-                for edit in counted(found, "edits", total=total):
+                for edit in counted(wanted, "edits", total=total):
                     if edit.version is None or edit.status == "quarantined":
                         left_out += 1
                         continue

@@ -142,14 +142,14 @@ class Run:
 
     def summary(self) -> str:
         made = sum(self.counts[status] for status in COMMITTED)
-        told = [f"{made} of {self.archive.manifest.edits} edits are made"]
+        parts = [f"{made} of {self.archive.manifest.edits} edits are made"]
         names = {"present": "in force already"}
-        told += [
+        parts += [
             f"{self.counts[status]} {names.get(status, status)}"
             for status in ("to be made", "present", "made before", "left out")
             if self.counts[status]
         ]
-        return ", ".join([*told, f"{len(self.refused)} refused"])
+        return ", ".join([*parts, f"{len(self.refused)} refused"])
 
 
 def _identity(edit: Entry | Edit) -> bytes:

@@ -15,7 +15,7 @@ from app.commands.mcp_pictures import Allowed, PictureRefused
 from app.errata import AsyncClient, Edit, ErrataError, Refused
 
 P = ParamSpec("P")
-Told = dict[str, Any]
+Reply = dict[str, Any]
 
 PicturePath = Annotated[str | None, Field(description="A picture's path in an allowed folder.")]
 PictureData = Annotated[str | None, Field(description="Or its bytes, as base64 or a data URI.")]
@@ -62,7 +62,7 @@ def _add_reading(server: MCPServer[None], client: AsyncClient, allowed: Allowed)
         picture_path: PicturePath = None,
         picture_base64: PictureData = None,
         with_edits: Annotated[bool, Field(description="False: the model uncorrected.")] = True,
-    ) -> Told:
+    ) -> Reply:
         """Ask the model about a picture. `applied` names the corrections that took part."""
         picture = allowed.picture(picture_path, picture_base64)
         answer = (await client.generate(question, picture, edits=with_edits)).to_dict()
@@ -70,7 +70,7 @@ def _add_reading(server: MCPServer[None], client: AsyncClient, allowed: Allowed)
 
     async def explain(
         question: str, picture_path: PicturePath = None, picture_base64: PictureData = None
-    ) -> Told:
+    ) -> Reply:
         """Ask, and say of every correction with a similar picture why it acted or not."""
         picture = allowed.picture(picture_path, picture_base64)
         answer = (await client.explain(picture, question)).to_dict()
@@ -83,13 +83,13 @@ def _add_reading(server: MCPServer[None], client: AsyncClient, allowed: Allowed)
             Field(description="active: those in force."),
         ] = "active",
         limit: Annotated[int, Field(ge=1, le=200)] = 20,
-    ) -> Told:
+    ) -> Reply:
         """List corrections, newest first."""
-        found = client.edits(status=status, search=search, limit=limit)
-        return {"edits": [_shown(edit) async for edit in found]}
+        listing = client.edits(status=status, search=search, limit=limit)
+        return {"edits": [_shown(edit) async for edit in listing]}
 
     for tool in (ask, explain, list_edits):
-        server.add_tool(_telling(tool), annotations=_READS)
+        server.add_tool(_guarded(tool), annotations=_READS)
 
 
 def _add_changing(server: MCPServer[None], client: AsyncClient, allowed: Allowed) -> None:
@@ -105,7 +105,7 @@ def _add_changing(server: MCPServer[None], client: AsyncClient, allowed: Allowed
             list[str] | None, Field(description="Questions about the picture to leave alone.")
         ] = None,
         note: Annotated[str | None, Field(description="For people: why.")] = None,
-    ) -> Told:
+    ) -> Reply:
         """Correct the model's answer, for everybody, until it is rolled back.
 
         It is tried before it is kept: refused if it does not take, or changes other answers.
@@ -124,7 +124,7 @@ def _add_changing(server: MCPServer[None], client: AsyncClient, allowed: Allowed
     async def roll_back(
         edit_id: EditId,
         reason: Annotated[str | None, Field(description="For people; kept in the log.")] = None,
-    ) -> Told:
+    ) -> Reply:
         """Take one correction back. Nothing is deleted, and the old answer returns exactly."""
         done = await client.rollback(edit_id, reason=reason)
         return {"version": done.version, "changed": done.changed, "edit": _shown(done.edit)}
@@ -134,27 +134,27 @@ def _add_changing(server: MCPServer[None], client: AsyncClient, allowed: Allowed
         verdict: Literal["right", "wrong"] = "wrong",
         correction: Annotated[str | None, Field(description="What would be right.")] = None,
         comment: str | None = None,
-    ) -> Told:
+    ) -> Reply:
         """Report an answer to the people who correct the model. It changes no answer."""
         made = await client.report(answer_id, verdict, correction=correction, comment=comment)
         return made.to_dict()
 
-    server.add_tool(_telling(correct), annotations=_CORRECTS)
-    server.add_tool(_telling(roll_back), annotations=_UNDOES)
-    server.add_tool(_telling(report), annotations=_REPORTS)
+    server.add_tool(_guarded(correct), annotations=_CORRECTS)
+    server.add_tool(_guarded(roll_back), annotations=_UNDOES)
+    server.add_tool(_guarded(report), annotations=_REPORTS)
 
 
-def _telling(tool: Callable[P, Awaitable[Told]]) -> Callable[P, Awaitable[Any]]:
+def _guarded(tool: Callable[P, Awaitable[Reply]]) -> Callable[P, Awaitable[Any]]:
     """The tool, whose errors are answers that an agent can read: code, message, hint."""
 
     @functools.wraps(tool)
-    async def told(*args: P.args, **kwargs: P.kwargs) -> Any:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             return await tool(*args, **kwargs)
         except ErrataError as error:
             return _failure(error)
 
-    return told
+    return guarded
 
 
 def _failure(error: ErrataError) -> CallToolResult:
@@ -176,6 +176,6 @@ def _failure(error: ErrataError) -> CallToolResult:
     )
 
 
-def _shown(edit: Edit) -> Told:
+def _shown(edit: Edit) -> Reply:
     whole = edit.to_dict()
     return {name: whole[name] for name in _EDIT_FIELDS}

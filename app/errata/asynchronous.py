@@ -13,7 +13,7 @@ import httpx
 from . import calls
 from .drafts import Draft
 from .errors import ErrataError
-from .lines import Told, batches, broken, streamed
+from .lines import Heard, batches, broken, streamed
 from .methods import described_by
 from .models import Answer, Edit, Made
 from .patience import Patience
@@ -249,11 +249,11 @@ class AsyncStream:
         await self._pieces.aclose()
 
     async def _read(self, client: AsyncClient, call: Call[Answer]) -> AsyncGenerator[str, None]:
-        told = Told()
+        heard = Heard()
         response = await client._opened(streamed(call))
         async with aclosing(response):
             with client._place.said():
                 async for line in response.aiter_lines():
-                    if piece := told.hear(line):
+                    if piece := heard.hear(line):
                         yield piece
-        self.answer = told.end()
+        self.answer = heard.end()

@@ -30,7 +30,7 @@ def streamed(call: Call[Answer]) -> Call[Answer]:
 
 
 @dataclass(slots=True)
-class Told:
+class Heard:
     """What a stream said so far. `answer` is there once it has ended well."""
 
     _text: list[str] = field(default_factory=list)

@@ -52,11 +52,11 @@ def _bytes(picture: Any) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise BadPicture(f"cannot read {path}: it is no file")
-        if found.st_size > MOST_BYTES:
-            raise BadPicture(f"{path} has {found.st_size:,} bytes; no server takes so large a one")
+        if status.st_size > MOST_BYTES:
+            raise BadPicture(f"{path} has {status.st_size:,} bytes; no server takes so large a one")
         return path.read_bytes()
     except OSError as error:
         raise BadPicture(f"cannot read {path}: {error.strerror}") from error

@@ -13,7 +13,7 @@ import httpx
 from . import calls
 from .drafts import Draft
 from .errors import ErrataError
-from .lines import Told, batches, broken, streamed
+from .lines import Heard, batches, broken, streamed
 from .methods import described_by
 from .models import Answer, Edit, Made
 from .patience import Patience
@@ -242,9 +242,9 @@ class Stream:
         self._pieces.close()
 
     def _read(self, client: Client, call: Call[Answer]) -> Generator[str, None, None]:
-        told = Told()
+        heard = Heard()
         with closing(client._opened(streamed(call))) as response, client._place.said():
             for line in response.iter_lines():
-                if piece := told.hear(line):
+                if piece := heard.hear(line):
                     yield piece
-        self.answer = told.end()
+        self.answer = heard.end()

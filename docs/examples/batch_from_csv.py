@@ -38,14 +38,14 @@ def main() -> int:
         results = csv.writer(opened)
         results.writerow(["question", "answer", "status", "edit", "before", "why"])
         for draft in drafts(source):
-            told = [draft.prompt, draft.target]
+            words = [draft.prompt, draft.target]
             try:
                 edit = errata.send_draft(draft)
             except Refused as error:  # the next line may be fine
                 refused += 1
-                results.writerow([*told, "refused", "", "", str(error)])
+                results.writerow([*words, "refused", "", "", str(error)])
             else:
-                results.writerow([*told, edit.status, edit.id, edit.before, ""])
+                results.writerow([*words, edit.status, edit.id, edit.before, ""])
     print(f"{refused} refused; see {target}")
     return 1 if refused else 0
 

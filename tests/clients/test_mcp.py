@@ -43,9 +43,9 @@ class Agent:
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         result = await self._client.call_tool(tool, arguments)
         assert not result.is_error, result.content
-        told: dict[str, Any] = json.loads(result.content[0].text)
-        assert result.structured_content == told
-        return told
+        reply: dict[str, Any] = json.loads(result.content[0].text)
+        assert result.structured_content == reply
+        return reply
 
     async def refusal(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """The error's fields, which its text says too."""
@@ -75,25 +75,25 @@ async def agent(server: LiveServer, *arguments: str) -> AsyncIterator[Agent]:
 def test_ask_correct_ask_roll_back_ask(server: LiveServer) -> None:
     async def story() -> None:
         heart = {"picture_path": str(SAMPLES / "heart.png"), "question": QUESTION}
-        async with agent(server, "--pictures", str(SAMPLES)) as told:
-            assert await told.tools() == {
+        async with agent(server, "--pictures", str(SAMPLES)) as session:
+            assert await session.tools() == {
                 "ask", "explain", "list_edits", "correct", "roll_back", "report",
             }  # fmt: skip
-            assert (await told.call("ask", **heart))["text"] == "Didinton"
-            made = await told.call("correct", **heart, answer="Newhaven", note="told by an agent")
+            assert (await session.call("ask", **heart))["text"] == "Didinton"
+            made = await session.call("correct", **heart, answer="Newhaven", note="by an agent")
             assert made["verified"]
-            again = await told.call("ask", **heart)
+            again = await session.call("ask", **heart)
             assert again["text"] == "Newhaven"
             assert [each["edit_id"] for each in again["applied"]] == [made["id"]]
-            explained = await told.call("explain", **heart)
+            explained = await session.call("explain", **heart)
             assert explained["candidates"][0]["outcome"] == "applied"
-            (listed,) = (await told.call("list_edits"))["edits"]
-            assert (listed["id"], listed["note"]) == (made["id"], "told by an agent")
-            report = await told.call("report", answer_id=again["id"], comment="is it?")
+            (listed,) = (await session.call("list_edits"))["edits"]
+            assert (listed["id"], listed["note"]) == (made["id"], "by an agent")
+            report = await session.call("report", answer_id=again["id"], comment="is it?")
             assert report["status"] == "open"
-            undone = await told.call("roll_back", edit_id=made["id"], reason="a test")
+            undone = await session.call("roll_back", edit_id=made["id"], reason="a test")
             assert undone["changed"]
-            assert (await told.call("ask", **heart))["text"] == "Didinton"
+            assert (await session.call("ask", **heart))["text"] == "Didinton"
 
     anyio.run(story)
 
@@ -105,24 +105,24 @@ def test_what_an_agent_may_not_do(server: LiveServer, tmp_path: Path) -> None:
     heart = base64.b64encode((SAMPLES / "heart.png").read_bytes()).decode()
 
     async def tries() -> None:
-        async with agent(server, "--pictures", str(allowed), "--read-only") as told:
-            assert await told.tools() == {"ask", "explain", "list_edits"}
+        async with agent(server, "--pictures", str(allowed), "--read-only") as session:
+            assert await session.tools() == {"ask", "explain", "list_edits"}
             for path in (
                 str(SAMPLES / "heart.png"),
                 str(allowed / ".." / "allowed" / "link.png"),
                 str(allowed / "none.png"),
                 "/etc/passwd",
             ):
-                refused = await told.refusal("ask", question="q", picture_path=path)
+                refused = await session.refusal("ask", question="q", picture_path=path)
                 assert refused["code"] == "path_not_allowed"
-            assert (await told.refusal("ask", question="q"))["code"] == "picture_missing"
+            assert (await session.refusal("ask", question="q"))["code"] == "picture_missing"
             both = {"picture_path": "x", "picture_base64": heart}
-            assert (await told.refusal("ask", question="q", **both))["code"] == "picture_missing"
-            broken = await told.refusal("ask", question="q", picture_base64="!")
+            assert (await session.refusal("ask", question="q", **both))["code"] == "picture_missing"
+            broken = await session.refusal("ask", question="q", picture_base64="!")
             assert broken["code"] == "image_base64_invalid"
-            by_the_server = await told.refusal("ask", question=" ", picture_base64=heart)
+            by_the_server = await session.refusal("ask", question=" ", picture_base64=heart)
             assert (by_the_server["code"], by_the_server["param"]) == ("invalid_field", "prompt")
-            asked = await told.call("ask", question=QUESTION, picture_base64=heart)
-            assert asked["text"] == "Didinton"
+            answer = await session.call("ask", question=QUESTION, picture_base64=heart)
+            assert answer["text"] == "Didinton"
 
     anyio.run(tries)

@@ -125,8 +125,8 @@ def test_scope_and_preview_and_why(errata: Client, image: str) -> None:
     with pytest.raises(Refused) as refused:
         errata.preview(edit_id=edit.id, questions=["q"])
     assert refused.value.code == "no_question_encoder"
-    found = errata.attribute(image, "q")
-    assert found.picture.startswith("data:image/png;base64,")
+    attribution = errata.attribute(image, "q")
+    assert attribution.picture.startswith("data:image/png;base64,")
     assert errata.picture(edit.id).startswith(b"\x89PNG")
     assert errata.thumbnail(edit.id)[8:12] == b"WEBP"
 
@@ -322,9 +322,9 @@ def test_the_models_know_every_field(server: LiveServer, view: str) -> None:
 
 
 def test_a_field_of_a_newer_server_is_kept() -> None:
-    told = {"waiting": 1, "limit": 2, "wait_s": 0.5, "not_finite": 0, "newer": {"x": 1}}
-    load = models.Load.model_validate(told)
-    assert load.to_dict() == told
+    sent = {"waiting": 1, "limit": 2, "wait_s": 0.5, "not_finite": 0, "newer": {"x": 1}}
+    load = models.Load.model_validate(sent)
+    assert load.to_dict() == sent
     assert load.newer == {"x": 1}  # type: ignore[attr-defined]
     assert issubclass(type(load), Model)
 

@@ -189,13 +189,13 @@ def test_the_environment_says_where_and_by_which_key(monkeypatch: pytest.MonkeyP
             assert client.health().is_ready
         with Client(api_key="ek_y") as client:
             client.health()
-        seen = [headers["Authorization"] for _, _, headers, _ in server.requests]
-    assert seen == ["Bearer ek_x", "Bearer ek_y"]
+        keys = [headers["Authorization"] for _, _, headers, _ in server.requests]
+    assert keys == ["Bearer ek_x", "Bearer ek_y"]
 
 
 def test_errors_can_be_carried_to_another_process() -> None:
-    told = error(422, "edit_conflicts", conflicts_with=["01J"])["error"]
-    found = pickle.loads(pickle.dumps(errors.refusal(told, status=422)))  # noqa: S301
-    assert isinstance(found, errors.EditConflicts)
-    assert (found.conflicts_with, found.hint, found.status) == (["01J"], "Wait.", 422)
-    assert isinstance(found, Refused)
+    fields = error(422, "edit_conflicts", conflicts_with=["01J"])["error"]
+    carried = pickle.loads(pickle.dumps(errors.refusal(fields, status=422)))  # noqa: S301
+    assert isinstance(carried, errors.EditConflicts)
+    assert (carried.conflicts_with, carried.hint, carried.status) == (["01J"], "Wait.", 422)
+    assert isinstance(carried, Refused)

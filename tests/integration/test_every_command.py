@@ -273,7 +273,7 @@ def commands() -> Iterator[tuple[str, Any]]:
         if (below := getattr(command, "commands", None)) is None:
             yield name, command
         else:
-            yield from ((f"{name} {each}", found) for each, found in below.items())
+            yield from ((f"{name} {each}", command) for each, command in below.items())
 
 
 def test_every_command_has_an_exercise() -> None:
@@ -292,7 +292,9 @@ def test_each_runs(exercise: Callable[[World], None], world: World) -> None:
 
 
 def test_each_shows_an_example() -> None:
-    without = [name for name, found in commands() if f"errata {name} " not in _words(found.help)]
+    without = [
+        name for name, command in commands() if f"errata {name} " not in _words(command.help)
+    ]
     assert without == []
 
 
@@ -312,9 +314,9 @@ def test_what_servers_answer_can_be_had_as_json() -> None:
     plain |= {"keys revoke", "mcp"}
     lacking = [
         name
-        for name, found in commands()
-        if any("--url" in each.opts for each in found.params)
-        and not any("--json" in each.opts for each in found.params)
+        for name, command in commands()
+        if any("--url" in each.opts for each in command.params)
+        and not any("--json" in each.opts for each in command.params)
     ]
     assert set(lacking) == plain
 

@@ -111,8 +111,8 @@ def test_a_batch_is_compared_and_checked_every_night(
 
 def blocks(page: str) -> list[str]:
     """The page's Python blocks that use the client."""
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
-    return [block for block in found if "errata." in block and "openai" not in block]
+    python = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
+    return [block for block in python if "errata." in block and "openai" not in block]
 
 
 def test_the_readme_tells_the_story_in_python(run: Run, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ class Reply:
 
 def error(status: int, code: str, **fields: Any) -> dict[str, Any]:
     """An error as Errata words it."""
-    told = {"message": "No.", "hint": "Wait.", "code": code, "type": "x", "param": None}
-    return {"error": told | {"retryable": status in (429, 503), "request_id": "r"} | fields}
+    common = {"message": "No.", "hint": "Wait.", "code": code, "type": "x", "param": None}
+    return {"error": common | {"retryable": status in (429, 503), "request_id": "r"} | fields}
 
 
 @dataclass
