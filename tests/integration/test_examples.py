@@ -32,8 +32,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def run(server: LiveServer, tmp_path: Path) -> Run:
-    """What a script prints. `errata` is what an installation would put there, and nothing else."""
+def run(server: LiveServer, tmp_path: Path) -> Iterator[Run]:
+    """What a script prints, `errata` being what an installation would put there and nothing else.
+
+    Afterwards no edit is in force.
+    """
     installed = tmp_path / "installed"
     installed.mkdir()
     (installed / "errata").symlink_to(ROOT / "app" / "errata")
@@ -51,7 +54,8 @@ def run(server: LiveServer, tmp_path: Path) -> Run:
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
-    return script
+    yield script
+    server.client.post("/admin/rollback", json={"to_version": 0})
 
 
 def write(file: Path, *rows: tuple[object, ...]) -> None:
@@ -89,23 +93,21 @@ def test_a_batch_is_compared_and_checked_every_night(
     changed = server.client.post(f"/edits/{made['edit']}/scope", json=body)
     assert changed.status_code == 200, changed.text
     assert "1 edits, 0 failures" in run("nightly_regression.py", "night.md")
-    # Another question is corrected unverified to what the model will hardly say.
+    # Unverified and so unrefined, an edit to words that the model hardly knows does not hold.
     stubborn = server.client.post(
         "/edits",
         json={
             "image": data_uri(star.read_bytes()),
             "prompt": QUESTION,
-            "target": "sphinx of black quartz, judge my vow! 4,1;7 <b>",
-            "verify": "report",
+            "target": "<b>vow! 4,1;7 quartz, judge sphinx zq 9;</b>",
+            "verify": "off",
         },
     ).json()
-    assert stubborn["verified"] is False
     assert "2 edits, 1 failures" in run("nightly_regression.py", "night.html", status=1)
     page = (tmp_path / "night.html").read_text("utf-8")
     assert stubborn["id"] in page
     assert "&lt;b&gt;" in page
     run("nightly_regression.py", "night.md", status=1)
-    server.client.post("/admin/rollback", json={"to_version": 0})
     assert f"| {stubborn['id']} | {QUESTION} |" in (tmp_path / "night.md").read_text("utf-8")
 
 
