@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from tests.support.server import ROOT, LiveServer, data_uri
+from tests.support.server import ROOT, LiveServer, picture
 
 EXAMPLES = ROOT / "docs" / "examples"
 SAMPLES = ROOT / "docs" / "samples"
@@ -40,13 +40,12 @@ def run(server: LiveServer, tmp_path: Path) -> Iterator[Run]:
     installed = tmp_path / "installed"
     installed.mkdir()
     (installed / "errata").symlink_to(ROOT / "app" / "errata")
-    environment = os.environ | {"ERRATA_URL": server.url, "PYTHONPATH": str(installed)}
 
-    def script(name: str, *arguments: str, status: int = 0) -> str:
+    def script(name: str, *arguments: str, status: int = 0, url: str = server.url) -> str:
         done = subprocess.run(
             [sys.executable, EXAMPLES / name, *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=os.environ | {"ERRATA_URL": url, "PYTHONPATH": str(installed)},
             capture_output=True,
             text=True,
             check=False,
@@ -93,22 +92,26 @@ def test_a_batch_is_compared_and_checked_every_night(
     changed = server.client.post(f"/edits/{made['edit']}/scope", json=body)
     assert changed.status_code == 200, changed.text
     assert "1 edits, 0 failures" in run("nightly_regression.py", "night.md")
-    # Unverified and so unrefined, an edit to words that the model hardly knows does not hold.
-    stubborn = server.client.post(
-        "/edits",
-        json={
-            "image": data_uri(star.read_bytes()),
-            "prompt": QUESTION,
-            "target": "<b>vow! 4,1;7 quartz, judge sphinx zq 9;</b>",
-            "verify": "off",
-        },
-    ).json()
-    assert "2 edits, 1 failures" in run("nightly_regression.py", "night.html", status=1)
+
+
+def test_an_edit_that_does_not_hold_is_reported(
+    tiny_checkpoint: Path, run: Run, tmp_path: Path
+) -> None:
+    """Random weights, unrefined, do not obey a long target."""
+    settings = Settings.load(
+        model=str(tiny_checkpoint), data_dir=tmp_path / "data", device="cpu", refine_steps=0
+    )
+    with LiveServer(settings) as live:
+        body = {"image": picture(), "prompt": "q", "verify": "off"}
+        target = "sphinx of black quartz, judge my vow! 4,1;7 <b>"
+        weak = live.client.post("/edits", json=body | {"target": target}).json()
+        for name in ("night.html", "night.md"):
+            shown = run("nightly_regression.py", name, status=1, url=live.url)
+            assert "1 edits, 1 failures" in shown
     page = (tmp_path / "night.html").read_text("utf-8")
-    assert stubborn["id"] in page
+    assert weak["id"] in page
     assert "&lt;b&gt;" in page
-    run("nightly_regression.py", "night.md", status=1)
-    assert f"| {stubborn['id']} | {QUESTION} |" in (tmp_path / "night.md").read_text("utf-8")
+    assert f"| {weak['id']} | q | sphinx" in (tmp_path / "night.md").read_text("utf-8")
 
 
 def blocks(page: str) -> list[str]:
