@@ -21,6 +21,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 CLIENTS := $(VENV)-clients
 INSTALLED_CLIENTS := $(CLIENTS)/.installed
+INSTALLED_MCP := $(VENV)/.installed-mcp
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev serve test test-all test-clients check format bench fuzz screenshots axe lock clean
@@ -41,7 +42,7 @@ test: $(INSTALLED_DEV)  ## Install if needed, then run the fast tests
 test-all: $(INSTALLED_DEV)  ## Run every test, slow ones too
 	@$(PYTEST) -m "" $(ARGS)
 
-test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS)  ## Try stock clients of OpenAI's API against the server
+test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) $(INSTALLED_MCP)  ## Try stock clients of OpenAI's API and of MCP against the server
 	@$(BIN)/python -m pytest -q -m "" tests/clients $(ARGS)
 
 check: $(INSTALLED_DEV)  ## Lint, formatting, strict types, direction of imports
@@ -124,6 +125,11 @@ $(INSTALLED_CLIENTS): requirements/clients.lock | $(BIN)/python
 	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --require-hashes -r requirements/clients.lock
 	@touch $@
 
+$(INSTALLED_MCP): $(INSTALLED) requirements/mcp.lock
+	@echo "==> The MCP SDK, for errata mcp (about 15 MB once)"
+	@$(PIP) install --require-hashes -r requirements/mcp.lock
+	@touch $@
+
 install-dev: $(INSTALLED_DEV)  ## Install the tools for tests and linting too
 
 # For maintainers, and the only target that needs uv. Upgrade with: make lock ARGS=--upgrade
@@ -136,3 +142,4 @@ lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
 	$(LOCK) $(ARGS) requirements/postgres.in -c requirements/runtime.lock -o requirements/postgres.lock
 	$(LOCK) $(ARGS) requirements/clients.in -o requirements/clients.lock
+	$(LOCK) $(ARGS) -c requirements/runtime.lock requirements/mcp.in -o requirements/mcp.lock

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.commands.client import base64_of, fail, post
+from app.commands.client import fail, server
+from app.errata import BadPicture
+from app.errata.pictures import encoded
 
 app = typer.Typer(add_completion=False)
 
@@ -57,9 +59,12 @@ def attribute(
     """
     if url is not None and model is not None:
         raise typer.BadParameter("a server has its own model", param_hint="--model")
-    encoded = base64_of(image)
-    body = {"image": encoded, "prompt": prompt, "token": token}
-    found = post(url, "/attributions", body) if url else _here(body, model, device, dtype)
+    if url is not None:
+        with server(url) as client:
+            found = client.attribute(image, prompt, token=token).to_dict()
+    else:
+        body = {"image": _read(image), "prompt": prompt, "token": token}
+        found = _here(body, model, device, dtype)
     target = out or (None if as_json else DEFAULT_OUT)
     if target is not None:
         _save(found["picture"], target)
@@ -72,6 +77,13 @@ def attribute(
         mark = "  <- edit here" if block["layer"] == found["recommended_layer"] else ""
         typer.echo(f"{block['layer']:5d}  {block['attention']:9.3f}  {block['mlp']:6.3f}{mark}")
     typer.echo(f"picture: {target}", err=True)
+
+
+def _read(image: Path) -> str:
+    try:
+        return encoded(image)
+    except BadPicture as error:
+        raise fail(str(error)) from error
 
 
 def _here(body: dict[str, Any], model: str | None, device: str, dtype: str) -> dict[str, Any]:

@@ -7,10 +7,8 @@ was cut short goes on where it stopped: what is committed is answered again, and
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +17,20 @@ from typing import Any
 
 import typer
 
-from app.commands.client import Refused, fail, send
+from app.commands.client import fail, server
+from app.commands.progress import counted
+from app.errata import BadPicture, Client, Forbidden, InvalidApiKey, Refused, TooMany, Unavailable
+from app.errata.calls import send_fields
+from app.errata.pictures import encoded
 
 POLL_S = 0.5
+RETRIES = 5
+"""Nobody watches a batch: it waits a while for a server that is busy, or starts anew."""
+
+
+COMMITTED = ("active", "superseded", "rolled_back", "stale")
+_OF_ALL = (InvalidApiKey, Forbidden, TooMany, Unavailable)
+"""What is refused so says nothing of the one edit: the next would be refused as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +51,35 @@ def make_all(url: str | None, file: Path) -> None:
 
     The whole file is read before anything is sent. Results are lines of JSON on stdout.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     lines = list(_read(file))
     ends: Counter[str] = Counter()
-    for line in track(lines, "edits", console=Console(stderr=True), transient=True):
-        result = _make(url, line)
-        ends[result["status"]] += 1
-        typer.echo(json.dumps({"line": line.number, **result}, ensure_ascii=False))
-    made = sum(ends[status] for status in ("active", "superseded", "rolled_back", "stale"))
+    with server(url, retries=RETRIES) as client:
+        for line in counted(lines, "edits", total=len(lines)):
+            result = make_once(client, line.fields, key=line.key)
+            ends[result["status"]] += 1
+            typer.echo(json.dumps({"line": line.number, **result}, ensure_ascii=False))
+    made = sum(ends[status] for status in COMMITTED)
     typer.echo(f"errata: {made} of {len(lines)} edits are made", err=True)
     if made < len(lines):
         raise typer.Exit(1)
 
 
-def _make(url: str | None, line: Line) -> dict[str, Any]:
+def make_once(client: Client, fields: dict[str, Any], *, key: str) -> dict[str, Any]:
+    """What came of one edit: its status, id and version, or `refused`, and the error if any.
+
+    However often it is called with the same key, there is one edit. Raises `ErrataError` where
+    the server cannot be asked, or would refuse every edit (its key, its limits).
+    """
     try:
-        edit = send("POST", url, "/edits", json=line.fields, idempotency_key=line.key)
-        while edit["status"] == "pending":
-            time.sleep(POLL_S)
-            edit = send("GET", url, f"/edits/{edit['id']}")
+        edit = client.send(send_fields(fields, idempotency_key=key))
+        if edit.is_pending:
+            edit = client.settle(edit.id, poll_s=POLL_S)
     except Refused as refusal:
-        return {"status": "refused", "error": refusal.error}
-    result = {"status": edit["status"], "id": edit["id"], "version": edit["version"]}
-    return result | ({"error": edit["error"]} if edit.get("error") else {})
+        if isinstance(refusal, _OF_ALL):
+            raise
+        return {"status": "refused", "error": refusal.fields}
+    result = {"status": edit.status, "id": edit.id, "version": edit.version}
+    return result | ({"error": edit.error} if edit.error else {})
 
 
 def _read(file: Path) -> Iterator[Line]:
@@ -94,8 +107,7 @@ def _fields(file: Path, number: int, text: str) -> dict[str, Any]:
 
 
 def _picture(file: Path, number: int, name: str) -> str:
-    picture = file.parent / name
     try:
-        return base64.b64encode(picture.read_bytes()).decode("ascii")
-    except OSError as error:
-        raise fail(f"{file}, line {number}: cannot read {picture}: {error.strerror}") from error
+        return encoded(file.parent / name)
+    except BadPicture as error:
+        raise fail(f"{file}, line {number}: {error}") from error

@@ -61,6 +61,8 @@ def calibrate(
 
     --prefer chooses how sure an edit must be that a question means it. Every option but --prefer
     and --dry-run is also ERRATA_... and errata.toml, as for errata serve.
+
+    Example: errata calibrate --prefer precision --dry-run
     """
     given = {n: value for n, value in locals().items() if n not in ("dry_run", "prefer")}
     try:

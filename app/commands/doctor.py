@@ -38,6 +38,8 @@ def doctor(
     """Check schema, history and every stored byte. Exits with 1 if anything is wrong.
 
     Edits that other weights than the model's made are listed; they are no problem, but stale.
+
+    Example: errata doctor --database-url sqlite:////backups/errata.db
     """
     try:
         settings = Settings.load(data_dir=data_dir, database_url=database_url, model=model)

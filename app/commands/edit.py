@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from app.commands.batch import make_all
-from app.commands.client import base64_of, fail, get, post, refused
+from app.commands.client import fail, server
+from app.commands.tables import AsJson, Url, print_json
+from app.errata import Client, Edit
+from app.errata.models import Verify
+from app.errata.requests import made_of
 
 app = typer.Typer(add_completion=False)
 
@@ -25,12 +28,13 @@ def edit(
         Path | None,
         typer.Option(help="Many edits instead: a file with one as JSON on each line."),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="The server. [ERRATA_URL]")] = None,
+    url: Url = None,
     editor: Annotated[
         str | None, typer.Option(help="liveedit or visedit; default: the server's.")
     ] = None,
-    verify: Annotated[str, typer.Option(help="strict, report or off.")] = "strict",
+    verify: Annotated[Verify, typer.Option(help="strict, report or off.")] = "strict",
     note: Annotated[str | None, typer.Option(help="For people.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the id of the edit, and on stderr the answers before and after it.
 
@@ -49,57 +53,45 @@ def edit(
         return
     if image is None or question is None or answer is None:
         raise fail("name a picture, a question and its answer; or --batch and a file")
-    made = post(
-        url,
-        "/edits",
-        {
-            "image": base64_of(image),
-            "prompt": question,
-            "target": answer,
-            "editor": editor,
-            "verify": verify,
-            "note": note,
-        },
-    )
-    if made["status"] == "pending":
-        made = _follow(url, made)
-    if made["status"] == "failed":
-        raise refused(made["error"])
-    if made["status"] == "cancelled":
-        raise fail(f"edit {made['id']} was cancelled")
-    typer.echo(made["id"])
-    for warning in made.get("warnings", []):
-        typer.echo(f"warning: {warning['message']} ({warning['code']})", err=True)
-    typer.echo(f"version {made['version']}: {made['before']!r} -> {made['after']!r}", err=True)
+    with server(url) as client:
+        made = client.begin_edit(image, question, answer, editor=editor, verify=verify, note=note)
+        if made.is_pending:
+            made = _follow(client, made.id)
+        made = made_of(made)
+    if as_json:
+        print_json(made.to_dict())
+        return
+    typer.echo(made.id)
+    for warning in made.warnings:
+        typer.echo(f"warning: {warning.message} ({warning.code})", err=True)
+    typer.echo(f"version {made.version}: {made.before!r} -> {made.after!r}", err=True)
 
 
-def _follow(url: str | None, made: dict[str, Any]) -> dict[str, Any]:
+def _follow(client: Client, edit_id: str) -> Edit:
     """The edit, once it is no longer pending. Its progress is drawn on stderr."""
     while True:
         try:
-            return _watch(url, made["id"])
+            return _watch(client, edit_id)
         except KeyboardInterrupt:
-            if typer.confirm(f"\nCancel edit {made['id']}?", err=True):
-                return post(url, f"/edits/{made['id']}/cancel", {})
+            if typer.confirm(f"\nCancel edit {edit_id}?", err=True):
+                return client.cancel(edit_id)
             if not typer.confirm("Go on watching it?", default=True, err=True):
                 raise fail(
-                    f"edit {made['id']} goes on in the server; GET /edits/{made['id']} says how"
+                    f"edit {edit_id} goes on in the server; GET /edits/{edit_id} says how"
                 ) from None
 
 
-def _watch(url: str | None, edit_id: str) -> dict[str, Any]:
+def _watch(client: Client, edit_id: str) -> Edit:
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as drawn:
         bar = drawn.add_task("queue", total=None)
-        while (edit := get(url, f"/edits/{edit_id}"))["status"] == "pending":
-            progress = edit["progress"]
-            drawn.update(
-                bar,
-                description=progress["stage"],
-                completed=progress["done"],
-                total=progress["total"],
-            )
-            time.sleep(POLL_S)
-    return edit
+
+        def show(edit: Edit) -> None:
+            if (progress := edit.progress) is not None:
+                drawn.update(
+                    bar, description=progress.stage, completed=progress.done, total=progress.total
+                )
+
+        return client.settle(edit_id, on_progress=show, poll_s=POLL_S)

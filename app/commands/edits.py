@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
 
 import typer
 
-from app.commands.client import get
+from app.commands.client import server
 from app.commands.tables import AsJson, Url, print_json, print_table
 
 app = typer.Typer(add_completion=False)
 
-_PAGE = 200
 _COLUMNS = ("id", "version", "status", "prompt", "target")
 
 
@@ -39,10 +37,12 @@ def edits(
     errata edits 01J9Z3N8Q4T7V5K2M6W0X1Y8B3
     """
     if edit_id is not None:
-        _show(get(url, f"/edits/{quote(edit_id, safe='')}"), as_json)
+        with server(url) as client:
+            _show(client.get_edit(edit_id).to_dict(), as_json)
         return
-    query = {"status": status} | {k: v for k, v in (("q", text), ("tag", tag)) if v is not None}
-    listed = _pages(url, query, limit)
+    with server(url) as client:
+        wanted = client.edits(status=status, search=text, tag=tag, limit=limit)
+        listed = [edit.to_dict() for edit in wanted]
     if as_json:
         print_json(listed)
         return
@@ -53,19 +53,6 @@ def edits(
             for edit in listed
         ],
     )
-
-
-def _pages(url: str | None, query: dict[str, str], limit: int) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = []
-    after: dict[str, str] = {}
-    while len(listed) < limit:
-        size = {"limit": str(min(_PAGE, limit - len(listed)))}
-        page = get(url, f"/edits?{urlencode(query | size | after)}")
-        listed += page["data"]
-        if not page["has_more"]:
-            break
-        after = {"after": page["last_id"]}
-    return listed
 
 
 def _show(edit: dict[str, Any], as_json: bool) -> None:

@@ -27,6 +27,8 @@ def eval_default(
 
     Free greedy generation, exact match, on emblems, views and wordings never trained on. Takes a
     few minutes on two cores; exits with 1 when a mark is missed.
+
+    Example: errata eval-default --quick
     """
     from editing_core.editable_model import EditableModel
     from editing_core.evaluation.base_model import Sizes, evaluate_base_model

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.client import base64_of, post
+from app.commands.client import server
 from app.commands.tables import AsJson, Url, print_json, print_table
 
 app = typer.Typer(add_completion=False)
@@ -24,25 +24,30 @@ def explain(
     """Print the answer, then every edit whose picture is near, and what became of it.
 
     `applied` acts. `errata scope` adds a wording that was missed, or one that must be left alone.
+
+    Example: errata explain flag.png "Capital city?" --at-version 17
     """
-    body = {"image": base64_of(image), "prompt": question, "explain": True}
-    answer = post(
-        url, "/generate", body | ({} if at_version is None else {"at_version": at_version})
-    )
+    with server(url) as client:
+        answer = client.explain(image, question, at_version=at_version)
     if as_json:
-        print_json(answer)
+        print_json(answer.to_dict())
         return
-    typer.echo(answer["text"])
-    if not answer["candidates"]:
+    typer.echo(answer.text)
+    if not answer.candidates:
         typer.echo("no edit has a picture near to this one", err=True)
         return
     print_table(
         ("edit", "outcome", "picture", "words", "weight", "matched"),
         [
-            (c["edit_id"], c["outcome"], *(f"{c[n]:.3f}" for n in _NUMBERS), c["matched"])
-            for c in answer["candidates"]
+            (
+                each.edit_id,
+                each.outcome,
+                *(
+                    f"{number:.3f}"
+                    for number in (each.image_similarity, each.text_similarity, each.weight)
+                ),
+                each.matched,
+            )
+            for each in answer.candidates
         ],
     )
-
-
-_NUMBERS = ("image_similarity", "text_similarity", "weight")

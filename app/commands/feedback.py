@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-from urllib.parse import quote, urlencode
+from typing import Annotated, Literal
 
 import typer
 
-from app.commands.client import get, post
+from app.commands.client import server
 from app.commands.tables import AsJson, Url, print_json, print_table
 
 app = typer.Typer(
@@ -30,11 +29,14 @@ def report(
     right: Annotated[bool, typer.Option("--right/--wrong", help="The answer is right.")] = False,
     url: Url = None,
 ) -> None:
-    """Report an answer; print the report's id."""
-    body = {"answer_id": answer_id, "verdict": "right" if right else "wrong"}
-    more = {"correction": correction, "comment": comment}
-    made = post(url, "/feedback", body | {k: v for k, v in more.items() if v is not None})
-    typer.echo(made["id"])
+    """Report an answer; print the report's id.
+
+    Example: errata feedback report 01J9Z3N8Q4T7V5K2M6W0X1Y8B3 --correction Oslo
+    """
+    verdict: Literal["right", "wrong"] = "right" if right else "wrong"
+    with server(url) as client:
+        made = client.report(answer_id, verdict, correction=correction, comment=comment)
+    typer.echo(made.id)
 
 
 @app.command("list")
@@ -44,13 +46,17 @@ def list_feedback(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List reports, newest first."""
-    page = get(url, f"/feedback?{urlencode({'status': status, 'limit': limit})}")
+    """List reports, newest first.
+
+    Example: errata feedback list --status all --json
+    """
+    with server(url) as client:
+        listed = [each.to_dict() for each in client.feedback(status=status, limit=limit)]
     if as_json:
-        print_json(page["data"])
+        print_json(listed)
         return
     columns = ("id", "status", "verdict", "prompt", "answer", "correction", "comment", "created_by")
-    print_table(columns, [[each[name] for name in columns] for each in page["data"]])
+    print_table(columns, [[each[name] for name in columns] for each in listed])
 
 
 @app.command()
@@ -67,19 +73,25 @@ def resolve(
     """
     if (edit is None) == (scope is None):
         raise typer.BadParameter("name one: --edit ID or --scope ID")
-    by = "edit" if scope is None else "scope"
-    _close(url, feedback_id, {"by": by, "edit_id": edit or scope}, reason)
+    _close(url, feedback_id, "edit" if scope is None else "scope", edit or scope, reason)
 
 
 @app.command()
 def dismiss(feedback_id: FeedbackId, reason: Reason = None, url: Url = None) -> None:
-    """Close a report without a change."""
-    _close(url, feedback_id, {"by": "dismissal"}, reason)
+    """Close a report without a change.
+
+    Example: errata feedback dismiss 01J9Z3N8Q4T7V5K2M6W0X1Y8B3 --reason "the answer is right"
+    """
+    _close(url, feedback_id, "dismissal", None, reason)
 
 
 def _close(
-    url: str | None, feedback_id: str, by: dict[str, str | None], reason: str | None
+    url: str | None,
+    feedback_id: str,
+    by: Literal["edit", "scope", "dismissal"],
+    edit_id: str | None,
+    reason: str | None,
 ) -> None:
-    body = by | ({} if reason is None else {"reason": reason})
-    closed = post(url, f"/feedback/{quote(feedback_id, safe='')}/resolve", body)
-    typer.echo(f"{closed['id']} is {closed['status']}")
+    with server(url) as client:
+        closed = client.resolve(feedback_id, by, edit_id=edit_id, reason=reason)
+    typer.echo(f"{closed.id} is {closed.status}")

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from app.access.scopes import KeyScope
-from app.commands.client import get, post
+from app.commands.client import server
+from app.commands.tables import AsJson, Url, print_json
+from app.errata.models import KeyScope
 
 app = typer.Typer(
     add_completion=False,
@@ -16,8 +17,6 @@ app = typer.Typer(
     "(all). ERRATA_API_KEY is the key that these commands use themselves; the first key of a "
     "server on this machine needs none.",
 )
-
-Url = Annotated[str | None, typer.Option(help="The server. [ERRATA_URL or 127.0.0.1:8000]")]
 
 
 @app.command()
@@ -32,27 +31,28 @@ def create(
 
     Example: errata keys create "support desk" --scope edit --edits-per-day 200
     """
-    body = {
-        "label": label,
-        "scope": scope,
-        "requests_per_minute": requests_per_minute,
-        "edits_per_day": edits_per_day,
-    }
-    made = post(url, "/admin/keys", {k: v for k, v in body.items() if v is not None})
-    typer.echo(
-        f"errata: the key {made['id']} ({made['label']}, {made['scope']}); keep it:", err=True
-    )
-    typer.echo(made["token"])
+    with server(url) as client:
+        made = client.create_key(
+            label, scope, requests_per_minute=requests_per_minute, edits_per_day=edits_per_day
+        )
+    typer.echo(f"errata: the key {made.id} ({made.label}, {made.scope}); keep it:", err=True)
+    typer.echo(made.token)
 
 
 @app.command("list")
-def list_keys(url: Url = None) -> None:
-    """Print all keys: id, scope, label, when it was made or revoked."""
-    for key in get(url, "/admin/keys")["data"]:
-        state = (
-            f"revoked {key['revoked_at']}" if key["revoked_at"] else f"since {key['created_at']}"
-        )
-        typer.echo(f"{key['id']}  {key['scope']:<6} {state:<33} {key['label']}")
+def list_keys(url: Url = None, as_json: AsJson = False) -> None:
+    """Print all keys: id, scope, label, when it was made or revoked.
+
+    Example: errata keys list --json
+    """
+    with server(url) as client:
+        known = client.list_keys()
+    if as_json:
+        print_json([key.to_dict() for key in known])
+        return
+    for key in known:
+        state = f"revoked {key.revoked_at}" if key.revoked_at else f"since {key.created_at}"
+        typer.echo(f"{key.id}  {key.scope:<6} {state:<33} {key.label}")
 
 
 @app.command()
@@ -60,6 +60,10 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `errata keys list` shows it.")],
     url: Url = None,
 ) -> None:
-    """End a key, at once and for good."""
-    key = post(url, f"/admin/keys/{key_id}/revoke", {})
-    typer.echo(f"{key['id']} ({key['label']}) is revoked")
+    """End a key, at once and for good.
+
+    Example: errata keys revoke 3f9a01bc22de
+    """
+    with server(url) as client:
+        key = client.revoke_key(key_id)
+    typer.echo(f"{key.id} ({key.label}) is revoked")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from editing_core.training.trainer import Report
     from editing_core.types import Notify
+
+T = TypeVar("T")
+
+
+def counted(things: Iterable[T], what: str, *, total: int | None) -> Iterator[T]:
+    """The things, with a bar on stderr while they are gone through; gone afterwards."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        yield from shown.track(things, total=total)
 
 
 @contextmanager

@@ -49,6 +49,8 @@ def reencode(
     In the order of versions, each tried beside those before it and committed by itself: kill it
     and run it again. Exits with 1 if any edit stays stale. Settings not named here are read from
     ERRATA_... and errata.toml, as `errata serve` reads them.
+
+    Example: errata reencode --model checkpoints/new --dry-run
     """
     try:
         settings = Settings.load(model=model, data_dir=data_dir, editor=editor)

@@ -102,7 +102,10 @@ def serve(
     store_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a lock. [5]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning, error.")] = None,
 ) -> None:
-    """Serve the model and its edits over HTTP. Every option is also ERRATA_... and errata.toml."""
+    """Serve the model and its edits over HTTP. Every option is also ERRATA_... and errata.toml.
+
+    Example: errata serve --model Qwen/Qwen2.5-VL-7B-Instruct --device cuda --port 9000
+    """
     given = {**locals(), "allowed_hosts": tuple(allowed_hosts) if allowed_hosts else None}
     try:
         settings = Settings.load(**given)

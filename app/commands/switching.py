@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Annotated
 
 import typer
 
-from app.commands.client import post
+from app.commands.client import server
 from app.commands.tables import AsJson, Url, print_json
+from app.errata import Switched
 
 rollback_app = typer.Typer(add_completion=False)
 reinstate_app = typer.Typer(add_completion=False)
@@ -22,8 +22,12 @@ Reason = Annotated[str | None, typer.Option(help="For people; kept in the log.")
 def rollback(
     edit_id: EditId, reason: Reason = None, url: Url = None, as_json: AsJson = False
 ) -> None:
-    """Take one edit back. Nothing is deleted, and what it superseded is active again."""
-    _switched(post(url, f"/admin/edits/{quote(edit_id, safe='')}/rollback", _body(reason)), as_json)
+    """Take one edit back. Nothing is deleted, and what it superseded is active again.
+
+    Example: errata rollback 01J9Z3N8Q4T7V5K2M6W0X1Y8B3 --reason "the old name is right"
+    """
+    with server(url) as client:
+        _switched(client.rollback(edit_id, reason=reason), as_json)
 
 
 @reinstate_app.command()
@@ -34,9 +38,12 @@ def reinstate(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put one edit back that was taken back."""
-    body = _body(reason) | ({"force": True} if force else {})
-    _switched(post(url, f"/admin/edits/{quote(edit_id, safe='')}/reinstate", body), as_json)
+    """Put one edit back that was taken back.
+
+    Example: errata reinstate 01J9Z3N8Q4T7V5K2M6W0X1Y8B3
+    """
+    with server(url) as client:
+        _switched(client.reinstate(edit_id, reason=reason, force=force), as_json)
 
 
 @restore_app.command()
@@ -46,30 +53,31 @@ def restore(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Return to the edits of an earlier version. That is a new version, so it can be undone too."""
-    done = post(url, "/admin/rollback", {"to_version": version} | _body(reason))
+    """Return to the edits of an earlier version. That is a new version, so it can be undone too.
+
+    Example: errata restore 17 --reason "back to Tuesday"
+    """
+    with server(url) as client:
+        done = client.restore(version, reason=reason)
     if as_json:
-        print_json(done)
+        print_json(done.to_dict())
         return
-    if not done["changed"]:
-        typer.echo(f"nothing to change; the version is {done['version']}")
+    if not done.changed:
+        typer.echo(f"nothing to change; the version is {done.version}")
         return
-    counts = ", ".join(
-        f"{len(done[what])} {what.replace('_', ' ')}"
-        for what in ("rolled_back", "reinstated", "superseded", "rescoped")
-        if done.get(what)
+    kinds = (
+        ("rolled back", done.rolled_back),
+        ("reinstated", done.reinstated),
+        ("superseded", done.superseded),
+        ("rescoped", done.rescoped),
     )
-    typer.echo(f"version {done['version']}: {counts or 'restored'}")
+    counts = ", ".join(f"{len(ids)} {kind}" for kind, ids in kinds if ids)
+    typer.echo(f"version {done.version}: {counts or 'restored'}")
 
 
-def _body(reason: str | None) -> dict[str, Any]:
-    return {} if reason is None else {"reason": reason}
-
-
-def _switched(outcome: dict[str, Any], as_json: bool) -> None:
+def _switched(outcome: Switched, as_json: bool) -> None:
     if as_json:
-        print_json(outcome)
+        print_json(outcome.to_dict())
         return
-    edit = outcome["edit"]
-    change = f"version {outcome['version']}" if outcome["changed"] else "nothing to change"
-    typer.echo(f"{change}: edit {edit['id']} is {edit['status']}")
+    change = f"version {outcome.version}" if outcome.changed else "nothing to change"
+    typer.echo(f"{change}: edit {outcome.edit.id} is {outcome.edit.status}")

@@ -31,6 +31,8 @@ def train_default(
     Run the same command again after a kill: each stage resumes at its last checkpoint, and ends
     with the weights of a run that was never killed. Then train the router and the editors with
     `errata train`.
+
+    Example: errata train-default --out checkpoints/mine --processes 8
     """
     from editing_core.heraldry.recipe.assemble import assemble
     from editing_core.heraldry.recipe.captions import train_captions

@@ -34,6 +34,8 @@ def train_questions(
     Topics are split by name: of ten, eight are trained on, one sets the thresholds, and the last
     gives the figures that are reported. Run the same command again after a kill: it goes on at its
     last checkpoint. Then name the folder with --question-encoder (errata serve).
+
+    Example: errata train-questions --out my-questions --threads 8
     """
     import torch
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.client import get
+from app.commands.client import server
 from app.commands.tables import AsJson, print_json, print_table
 
 app = typer.Typer(add_completion=False)
@@ -21,12 +21,16 @@ def version(
     url: Annotated[str | None, typer.Option(help="A running server: what it serves.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the versions of Errata and what it stands on; with --url, those of a server."""
+    """Print the versions of Errata and what it stands on; with --url, those of a server.
+
+    Example: errata version --url http://127.0.0.1:8000 --json
+    """
     if url is None:
         known = {name: importlib.metadata.version(name) for name in _SHOWN}
         known["python"] = platform.python_version()
     else:
-        known = get(url, "/versions")
+        with server(url) as client:
+            known = client.versions().to_dict()
     if as_json:
         print_json(known)
         return

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import COMMANDS, app
-from app.commands import batch, client
+from app.commands import batch
 from tests.integration.conftest import Edit
 from tests.support.server import LiveServer, png
 from tests.support.tiny_model import tiny_image
@@ -54,12 +54,10 @@ def test_edits_are_listed_and_shown(edit: Edit) -> None:
     assert "(edit_not_found)" in errata("edits", "none", status=1).stderr
 
 
-def test_more_edits_than_a_page_holds(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.commands import edits
-
-    ids = [edit()["id"] for _ in range(5)]
-    monkeypatch.setattr(edits, "_PAGE", 2)
-    assert [e["id"] for e in read("edits", "--limit", "5")] == ids[::-1]
+def test_as_many_edits_as_are_wanted(edit: Edit) -> None:
+    ids = [edit()["id"] for _ in range(3)]
+    assert [e["id"] for e in read("edits", "--limit", "3")] == ids[::-1]
+    assert [e["id"] for e in read("edits", "--limit", "2")] == ids[:0:-1]
 
 
 def test_what_is_printed_cannot_move_the_cursor(edit: Edit) -> None:
@@ -130,20 +128,20 @@ def test_a_batch_makes_each_edit_once_however_often_it_is_run(
 def test_a_batch_that_was_killed_goes_on_where_it_stopped(
     server: LiveServer, corrections: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, sent = server.version(), client.send
+    version, made = server.version(), batch.make_once
 
     def dies(*arguments: Any, **more: Any) -> dict[str, Any]:
-        made = sent(*arguments, **more)
-        monkeypatch.setattr(batch, "send", nothing)
-        return made
+        result = made(*arguments, **more)
+        monkeypatch.setattr(batch, "make_once", nothing)
+        return result
 
     def nothing(*_arguments: Any, **_more: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "send", dies)
+    monkeypatch.setattr(batch, "make_once", dies)
     errata("edit", "--batch", str(corrections), status=130)
     assert server.version() == version + 1
-    monkeypatch.setattr(batch, "send", sent)
+    monkeypatch.setattr(batch, "make_once", made)
     errata("edit", "--batch", str(corrections), status=1)
     assert server.version() == version + 3
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.commands import edit as command
+from app.errata import synchronous
 from app.settings import Settings
 from tests.integration.test_edit_jobs import REFUSED
 from tests.support.server import LiveServer, eventually, png
@@ -88,7 +89,7 @@ def test_an_interrupt_asks_whether_to_cancel(
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.setattr(synchronous, "time", SimpleNamespace(sleep=interrupt))
     with server.device_held():
         result = CliRunner().invoke(app, arguments, input=typed)
         newest = server.client.get("/edits?limit=1").json()["data"][0]

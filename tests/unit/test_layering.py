@@ -68,6 +68,8 @@ def test_every_contract_is_kept(copied_tree: Path) -> None:
             "Inside the library, arrows point down",
         ),
         ("app/engine.py", "import app.service", "In the service, arrows point down"),
+        ("app/errata/models.py", "import app.errors", "In the service, arrows point down"),
+        ("app/errata/calls.py", "import editing_core.types", "The client knows no server"),
         (
             "app/service.py",
             "import editing_core.editable_model",
@@ -112,3 +114,11 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
     assert "typer" in loaded
     assert not loaded & {"faiss", "sqlalchemy", "torch", "transformers"}
+
+
+def test_the_client_loads_nothing_of_the_server() -> None:
+    """Nor what only some callers need: pictures may come as arrays, and need not."""
+    loaded = new_modules_of("import app.errata")
+
+    assert {"httpx", "pydantic"} <= loaded
+    assert not loaded & {"editing_core", "fastapi", "numpy", "PIL", "sqlalchemy", "torch", "typer"}

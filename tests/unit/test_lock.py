@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("runtime.lock", "dev.lock")
 PROVING = "proving.txt"
 CLIENTS = "clients.lock"
+MCP = "mcp.lock"
 
 
 def entries(lock: str) -> dict[str, str]:
@@ -28,14 +29,14 @@ def locked_version(entry: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS])
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS, MCP])
 def test_every_entry_is_pinned_and_hashed(lock: str) -> None:
     for name, entry in entries(lock).items():
         assert re.match(r"[a-z0-9-]+==\S+", entry), name
         assert "--hash=sha256:" in entry, name
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS])
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS, MCP])
 def test_no_entry_points_at_a_machine_or_an_index(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
 
@@ -76,8 +77,19 @@ def test_every_client_is_locked() -> None:
         assert requirement.specifier.contains(locked_version(locked[requirement.name]))
 
 
-def test_both_locks_agree() -> None:
-    runtime, dev = entries("runtime.lock"), entries("dev.lock")
+def test_the_extra_for_mcp_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (extra,) = project["project"]["optional-dependencies"]["mcp"]
+    lines = (ROOT / "requirements" / "mcp.in").read_text(encoding="utf-8").splitlines()
 
-    for name in runtime.keys() & dev.keys():
-        assert locked_version(runtime[name]) == locked_version(dev[name])
+    assert [line for line in lines if not line.startswith("#")] == [extra]
+    wanted = Requirement(extra)
+    assert wanted.specifier.contains(locked_version(entries(MCP)[wanted.name]))
+
+
+@pytest.mark.parametrize("lock", ["dev.lock", MCP])
+def test_what_is_installed_together_agrees(lock: str) -> None:
+    runtime, other = entries("runtime.lock"), entries(lock)
+
+    for name in runtime.keys() & other.keys():
+        assert locked_version(runtime[name]) == locked_version(other[name])
