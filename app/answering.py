@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from app.engine import InferenceEngine, OnTokens
 from app.feedback.answers import KeptAnswer, RecentAnswers
+from app.firings import Firings
 from app.history import History
 from app.images import DecodedImage, ImageDecoder
 from app.metrics import Metrics, Pace
@@ -101,8 +102,10 @@ class Answering:
         history: History,
         metrics: Metrics,
         recent: RecentAnswers,
+        firings: Firings,
     ) -> None:
         self._metrics = metrics
+        self._firings = firings
         self._recent = recent
         self._engine = engine
         self._decoder = decoder
@@ -182,6 +185,7 @@ class Answering:
                 candidates=len(result.decision.candidates),
                 applied=len(result.decision.applied),
             )
+            self._firings.fired(each.edit_id for each in result.decision.applied)
         return results
 
     async def _check(self, terms: Terms) -> None:

@@ -31,6 +31,7 @@ from app.errors import (
 )
 from app.feedback.answers import RecentAnswers
 from app.feedback.desk import FeedbackDesk
+from app.firings import Firings
 from app.history import History
 from app.images import ImageDecoder
 from app.locking import InstanceLock
@@ -42,6 +43,7 @@ from app.store.database import Database
 from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
 from app.store.feedback_log import FeedbackLog
+from app.store.firing_log import FiringLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
 from editing_core.config import Placement
@@ -90,7 +92,8 @@ class Runtime:
         self.state: State = "starting"
         self.failure: Exception | None = None
         self._locks = locks
-        self._watch: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        """What goes on beside requests, for as long as the server is open."""
         self._database = database
         self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
@@ -162,13 +165,15 @@ class Runtime:
             job_log=jobs,
             metrics=self.metrics,
             feedback=feedback,
+            firings=Firings(FiringLog(self._database)),
             edit_wait_s=settings.edit_wait_s,
             edit_limit=settings.queue_limit,
         )
         if self.state == "starting":
             if resumes_edits:
                 await self._service.queue.resume()
-            self._watch = asyncio.ensure_future(self._watch_database(self._service.queue))
+            beside = (self._watch_database(self._service.queue), self._service.firings.run())
+            self._beside = [asyncio.ensure_future(each) for each in beside]
             self.state = "ready"
 
     async def _watch_database(self, queue: EditQueue) -> None:
@@ -295,12 +300,15 @@ class Runtime:
 
     async def close(self) -> None:
         self.state = "closed"
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
         if self._service is not None:
             await self._service.queue.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
+        if self._service is not None:
+            await self._service.firings.flush()
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
         self._locks.close()

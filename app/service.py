@@ -23,6 +23,7 @@ from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
 from app.feedback.desk import FeedbackDesk
+from app.firings import Firings
 from app.history import History
 from app.images import DecodedImage, ImageDecoder, data_uri
 from app.metrics import Metrics
@@ -50,6 +51,7 @@ class EditingService:
         job_log: JobLog,
         metrics: Metrics,
         feedback: FeedbackDesk,
+        firings: Firings,
         edit_wait_s: float,
         edit_limit: int,
     ) -> None:
@@ -62,12 +64,14 @@ class EditingService:
         self._decoder = decoder
         self._metrics = metrics
         self.feedback = feedback
+        self.firings = firings
         self.answering = Answering(
             engine=engine,
             decoder=decoder,
             history=history,
             metrics=metrics,
             recent=feedback.answers,
+            firings=firings,
         )
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
