@@ -36,6 +36,7 @@ ROUTES: Mapping[tuple[str, str], Need] = {
     ("POST", "/v1/completions"): "infer",
     ("POST", "/feedback"): "infer",
     ("GET", "/feedback"): "edit",
+    ("POST", "/feedback/import"): "edit",
     ("GET", "/feedback/{id}/image"): "edit",
     ("POST", "/feedback/{id}/resolve"): "edit",
     ("GET", "/edits"): "infer",

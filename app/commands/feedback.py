@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import typer
 
 from app.commands.client import get, post
+from app.commands.feedback_import import import_file
 from app.commands.tables import AsJson, Url, print_json, print_table
 
 app = typer.Typer(
@@ -75,6 +76,9 @@ def resolve(
 def dismiss(feedback_id: FeedbackId, reason: Reason = None, url: Url = None) -> None:
     """Close a report without a change."""
     _close(url, feedback_id, {"by": "dismissal"}, reason)
+
+
+app.command("import")(import_file)
 
 
 def _close(

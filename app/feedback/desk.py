@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from app.errors import AnswerNotFound, FeedbackClosed, FeedbackFull, FeedbackNotFound, MissingField
-from app.feedback.answers import KeptAnswer, RecentAnswers
+from app.feedback.answers import RecentAnswers
 from app.history import Caller, History, now
 from app.images import ImageDecoder, encode_png
 from app.store.feedback_log import Closing, FeedbackLog, Report
@@ -15,6 +16,26 @@ from app.ulid import UlidSequence
 
 MAX_OPEN = 10_000
 """Reports that nobody has looked at. More are refused: each holds a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What somebody says of an answer. `verdict`: right or wrong."""
+
+    verdict: str
+    correction: str | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """An answer that was reported elsewhere. `image` is the request's own field."""
+
+    source: str
+    source_id: str
+    prompt: str
+    answer: str
+    image: str | None
 
 
 class FeedbackDesk:
@@ -31,15 +52,7 @@ class FeedbackDesk:
         self._ids = UlidSequence(after=log.newest_id())
         self._turn = asyncio.Lock()
 
-    async def report(
-        self,
-        answer_id: str,
-        *,
-        verdict: str,
-        correction: str | None,
-        comment: str | None,
-        caller: Caller,
-    ) -> Report:
+    async def report(self, answer_id: str, complaint: Complaint, *, caller: Caller) -> Report:
         """Keep what somebody says of an answer, with all that it takes to correct it.
 
         Raises `AnswerNotFound` for one that is no longer known, `FeedbackFull`, and
@@ -50,36 +63,78 @@ class FeedbackDesk:
             raise AnswerNotFound(
                 f"There is no answer {answer_id!r}, or it is too old.", param="answer_id"
             )
-        png, digest = await self._picture(answer)
+        png, digest = await self._picture(answer.image)
         async with self._turn:
-            if await asyncio.to_thread(self._log.count_open) >= MAX_OPEN:
-                raise FeedbackFull(
-                    f"{MAX_OPEN:,} reports wait for somebody to look at them.", retry_after_s=60
-                )
-            report = Report(
-                id=self._ids.next(),
-                status="open",
-                answer_id=answer.id,
-                verdict=verdict,
-                correction=correction,
-                comment=comment,
+            report = self._report(
+                complaint,
+                digest,
+                caller=caller,
                 prompt=answer.prompt,
                 answer=answer.text,
-                image_digest=digest,
+                answer_id=answer.id,
                 version=answer.version,
                 applied=json.dumps(answer.applied),
-                created_at=now(),
-                created_by=caller.actor,
             )
-            await asyncio.to_thread(self._log.add, report, png)
+            return await self._add(report, png)
+
+    async def take_in(
+        self, foreign: Foreign, complaint: Complaint, *, caller: Caller
+    ) -> tuple[Report, bool]:
+        """Keep a report from elsewhere; and whether it was here already, then unchanged.
+
+        Raises what decoding its picture raises, `FeedbackFull`, and `StoreUnavailable`.
+        """
+        # Known ones are not decoded again; what came meanwhile is noticed below.
+        if (known := await self._known(foreign)) is not None:
+            return known, True
+        png, digest = await self._picture(foreign.image)
+        async with self._turn:
+            if (known := await self._known(foreign)) is not None:
+                return known, True
+            report = self._report(
+                complaint,
+                digest,
+                caller=caller,
+                prompt=foreign.prompt,
+                answer=foreign.answer,
+                source=foreign.source,
+                source_id=foreign.source_id,
+            )
+            return await self._add(report, png), False
+
+    async def _known(self, foreign: Foreign) -> Report | None:
+        return await asyncio.to_thread(self._log.by_source, foreign.source, foreign.source_id)
+
+    def _report(
+        self, complaint: Complaint, digest: str | None, *, caller: Caller, **subject: Any
+    ) -> Report:
+        """`subject` are the fields that say what is complained of."""
+        return Report(
+            id=self._ids.next(),
+            status="open",
+            verdict=complaint.verdict,
+            correction=complaint.correction,
+            comment=complaint.comment,
+            image_digest=digest,
+            created_at=now(),
+            created_by=caller.actor,
+            **subject,
+        )
+
+    async def _add(self, report: Report, png: bytes | None) -> Report:
+        if await asyncio.to_thread(self._log.count_open) >= MAX_OPEN:
+            raise FeedbackFull(
+                f"{MAX_OPEN:,} reports wait for somebody to look at them.", retry_after_s=60
+            )
+        await asyncio.to_thread(self._log.add, report, png)
         return report
 
-    async def _picture(self, answer: KeptAnswer) -> tuple[bytes | None, str | None]:
-        """The answer's picture as it is stored, and its digest."""
-        if answer.image is None:
+    async def _picture(self, image: str | None) -> tuple[bytes | None, str | None]:
+        """The picture of a request's field as it is stored, and its digest."""
+        if image is None:
             return None, None
-        async with self._decoder.open(answer.image) as image:
-            return await asyncio.to_thread(encode_png, image.pixels), image.digest
+        async with self._decoder.open(image) as decoded:
+            return await asyncio.to_thread(encode_png, decoded.pixels), decoded.digest
 
     async def page(
         self, *, status: str | None, after: str | None, limit: int
