@@ -22,7 +22,7 @@ pytestmark = [
 expect.set_options(timeout=60_000)  # only there so that a failure ends
 
 KEY = "the first key of this test server"
-VIEWS = ("try", "edits", "history", "explain", "health")
+VIEWS = ("try", "edits", "history", "explain", "review", "health")
 HEART, AGAIN = "Shield with a heart", "The same shield, another view"
 
 
@@ -128,7 +128,11 @@ def test_a_correction_from_question_to_way_back(watched: Watched) -> None:
 
     # taken back, put back
     page.get_by_role("link", name="Edits", exact=True).click()
+    page.get_by_label("Order").select_option("most")
+    expect(page.locator("#edits-count")).to_contain_text("most often used first")
+    expect(page.locator(".edit-list")).to_contain_text(re.compile(r"Used \d+ times?"))
     page.get_by_role("link", name="What is the capital?").click()
+    expect(page.locator("#edit-detail .facts")).to_contain_text(re.compile(r"\d+ times? at least"))
     page.get_by_role("button", name="Roll back").click()
     page.get_by_label("Reason").fill("the atlas was right")
     page.locator("#reason-send").click()
@@ -146,6 +150,94 @@ def test_a_correction_from_question_to_way_back(watched: Watched) -> None:
     page.get_by_role("link", name="Health").click()
     expect(page.locator("#health-tiles")).to_contain_text("1 active edit")
     expect(page.locator("#running")).to_contain_text("heraldry")
+
+
+def report(page: Page, correction: str, comment: str) -> None:
+    page.get_by_role("button", name="Report it").click()
+    dialog = page.get_by_role("dialog", name="Report this answer")
+    dialog.get_by_label("What it should be").fill(correction)
+    dialog.get_by_label("Comment").fill(comment)
+    dialog.get_by_role("button", name="Send the report").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#toasts")).to_contain_text("Reported")
+
+
+def test_a_report_becomes_an_edit(watched: Watched) -> None:
+    page = watched.page
+    choose(page, "Roundel with a star")
+    ask(page, "What is the capital?")
+    wrong = page.locator("#answer-text").inner_text()
+    report(page, "Oldport", "the atlas says so")
+
+    page.keyboard.press("5")
+    expect(page.locator("#review-title")).to_be_focused()
+    expect(page.locator("#review-list li")).to_have_count(1)
+    expect(page.locator("#review-list img")).to_have_attribute("src", re.compile("^blob:"))
+    page.keyboard.press("j")
+    detail = page.locator("#report-detail")
+    expect(detail.locator("del").first).to_contain_text(wrong)
+    expect(detail.locator("ins").first).to_contain_text("Oldport")
+    expect(detail).to_contain_text("the atlas says so")
+    expect(detail.locator(".today")).to_contain_text(wrong)
+
+    page.keyboard.press("e")
+    expect(page.get_by_label("The right answer").last).to_be_focused()
+    expect(page.get_by_label("The right answer").last).to_have_value("Oldport")
+    will = detail.locator(".reach-column.good")
+    expect(will.locator("li")).not_to_have_count(0)
+    wrongly = will.locator("li p").first.inner_text()
+    will.get_by_role("button", name=f"Not this: {wrongly}", exact=True).click()
+    expect(detail.get_by_label("Questions that it must leave alone")).to_have_value(wrongly)
+    expect(will.get_by_text(wrongly, exact=True)).to_have_count(0)
+    detail.get_by_role("button", name="Make the edit").click()
+    expect(page.locator("#toasts")).to_contain_text("Resolved by an edit")
+    expect(detail.locator(".chip").first).to_have_text("Resolved")
+    expect(detail).to_contain_text("Corrected, in version")
+    expect(detail.locator(".scope-row")).to_contain_text(wrongly)
+    expect(page.locator("#review-list")).to_contain_text("Nothing waits")
+
+    page.get_by_role("link", name="Try", exact=True).click()
+    ask(page, "What is the capital?")
+    says(page, "Oldport", wrong)
+
+
+def test_a_report_changes_what_an_edit_is_for(watched: Watched) -> None:
+    """And another one is dismissed with a reason."""
+    page = watched.page
+    choose(page, "Roundel with a star")
+    ask(page, "What is the capital?")
+    expect(page.locator("#fired .edit-line")).to_have_count(1)
+    report(page, "", "nobody says it this way")
+    page.get_by_role("link", name="Review", exact=True).click()
+    page.locator("#review-list").get_by_role("link", name="What is the capital?").click()
+    detail = page.locator("#report-detail")
+    expect(detail.locator(".today")).to_contain_text("Oldport")
+    page.keyboard.press("s")
+    panel = detail.get_by_role("region", name="Change what an edit is for")
+    expect(panel).to_contain_text("It took part in the reported answer")
+    expect(panel).to_contain_text("It is this edit's own question")
+    expect(panel.get_by_role("button")).to_have_count(0)
+    detail.get_by_role("heading", name="What is the capital?").first.click()
+    page.locator("#report-search").blur()
+    page.keyboard.press("d")
+    page.get_by_label("Reason").fill("it is right by now")
+    page.locator("#reason-send").click()
+    expect(detail.locator(".chip").first).to_have_text("Dismissed")
+    expect(detail).to_contain_text("it is right by now")
+
+    page.get_by_role("link", name="Try", exact=True).click()
+    ask(page, "Name the city that governs this place.")
+    report(page, "Oldport", "")
+    page.get_by_role("link", name="Review", exact=True).click()
+    page.locator("#review-list").get_by_role("link", name="Name the city").click()
+    page.get_by_role("button", name="Change an edit's scope").click()
+    panel.get_by_label("Search all edits").fill("Oldport")
+    panel.get_by_role("button", name="This too: What is the capital?").click()
+    expect(detail.locator(".chip").first).to_have_text("Resolved")
+    expect(detail).to_contain_text("another scope of this edit")
+    page.get_by_role("link", name="Try", exact=True).click()
+    ask(page, "Name the city that governs this place.")
+    expect(page.locator("#answer-text")).to_have_text("Oldport")
 
 
 def test_refusals_are_told_with_a_way_on(watched: Watched, server: LiveServer) -> None:
