@@ -82,6 +82,11 @@ class Metrics:
         self._verified = self._counter(
             "errata_verifications", "What verification said of committed edits.", "outcome"
         )
+        self._webhook = self._counter(
+            "errata_webhook_deliveries", "Attempts to tell the webhook's receiver.", "outcome"
+        )
+        for outcome in ("delivered", "retried", "given_up", "dropped"):
+            self._webhook.labels(outcome)
         self._store_s = self._histogram(
             "errata_store_seconds", "One transaction of the database.", _QUICK_S, "operation"
         )
@@ -123,6 +128,10 @@ class Metrics:
             said = {True: "verified", False: "damaged", None: "off"}[verified]
             self._verified.labels(said).inc()
 
+    def told(self, outcome: str) -> None:
+        """`outcome`: delivered, retried, given_up, or dropped before it was tried."""
+        self._webhook.labels(outcome).inc()
+
     def stored(self, operation: str, seconds: float) -> None:
         """Called on worker threads. `operation`: read or write."""
         self._store_s.labels(operation).observe(seconds)
@@ -150,6 +159,7 @@ GAUGES: Mapping[str, str] = {
     "errata_edits_pending": "Edits that wait or are being made.",
     "errata_requests_waiting": "Requests that wait for the device or have it.",
     "errata_jobs_waiting": "Jobs in the queue of the device.",
+    "errata_webhook_behind": "Messages that the webhook's receiver has not been told, at least.",
 }
 """What the state is read for, by name."""
 

@@ -46,6 +46,9 @@ from app.store.feedback_log import FeedbackLog
 from app.store.firing_log import FiringLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
+from app.store.webhook_log import WebhookLog
+from app.webhook.outbox import Outbox
+from app.webhook.sender import WebhookSender
 from editing_core.config import Placement
 from editing_core.editable_model import EditableModel
 from editing_core.types import Notify
@@ -135,7 +138,7 @@ class Runtime:
         raised.
         """
         try:
-            model, history, jobs, feedback = await asyncio.to_thread(self._load)
+            model, history, jobs, feedback, webhook = await asyncio.to_thread(self._load)
         except _Stopped:
             logger.info("stopped during the first start; the next one goes on with what is missing")
             return
@@ -166,13 +169,16 @@ class Runtime:
             metrics=self.metrics,
             feedback=feedback,
             firings=Firings(FiringLog(self._database)),
+            webhook=webhook,
             edit_wait_s=settings.edit_wait_s,
             edit_limit=settings.queue_limit,
         )
         if self.state == "starting":
             if resumes_edits:
                 await self._service.queue.resume()
-            beside = (self._watch_database(self._service.queue), self._service.firings.run())
+            beside = [self._watch_database(self._service.queue), self._service.firings.run()]
+            if webhook is not None and resumes_edits:
+                beside.append(webhook.run())
             self._beside = [asyncio.ensure_future(each) for each in beside]
             self.state = "ready"
 
@@ -188,7 +194,9 @@ class Runtime:
             except (StoreUnavailable, StoreDamaged):  # logged there; whoever writes is told
                 continue
 
-    def _load(self) -> tuple[EditableModel, History, JobLog, FeedbackDesk]:
+    def _load(
+        self,
+    ) -> tuple[EditableModel, History, JobLog, FeedbackDesk, WebhookSender | None]:
         model = self._model
         if model is None:
             model = load_model(self.settings, notify=self._progress)
@@ -203,7 +211,20 @@ class Runtime:
             decoder=self._decoder,
             history=history,
         )
-        return model, history, jobs, feedback
+        return model, history, jobs, feedback, self._webhook(history, feedback)
+
+    def _webhook(self, history: History, desk: FeedbackDesk) -> WebhookSender | None:
+        url = self.settings.webhook_url
+        if url is None:
+            return None
+        told = self.metrics.told
+        outbox = Outbox.open(
+            WebhookLog(self._database, url),
+            history=history,
+            desk=desk,
+            on_dropped=lambda: told("dropped"),
+        )
+        return WebhookSender(url, self.settings.webhook_key, outbox, on_attempt=told)
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Of the first start, on the loading thread: minutes of it must not hold up an exit."""
@@ -241,7 +262,7 @@ class Runtime:
         refusal = self.refusal()
         if self._service is None or self._engine is None:
             return {"errata_ready": 0}
-        history = self._service.history
+        history, webhook = self._service.history, self._service.webhook
         return {
             "errata_ready": float(refusal is None),
             "errata_version": history.head,
@@ -250,6 +271,7 @@ class Runtime:
             "errata_edits_pending": self._service.queue.under_way,
             "errata_requests_waiting": self._engine.overload_status().waiting,
             "errata_jobs_waiting": self._engine.queued,
+            "errata_webhook_behind": 0 if webhook is None else webhook.outbox.behind,
         }
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 from app.answering import Answering
 from app.edits.catalogue import Catalogue
@@ -22,9 +23,10 @@ from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
+from app.errors import as_service_error
 from app.feedback.desk import FeedbackDesk
 from app.firings import Firings
-from app.history import History
+from app.history import History, now
 from app.images import DecodedImage, ImageDecoder, data_uri
 from app.metrics import Metrics
 from app.schemas.attributions import AttributionRequest, AttributionView
@@ -32,6 +34,7 @@ from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
 from app.store.records import Event
 from app.verification import StoryTeller
+from app.webhook.sender import WebhookSender
 from editing_core.attribution.attribute import Attribution
 from editing_core.errors import RequestError
 
@@ -52,6 +55,7 @@ class EditingService:
         metrics: Metrics,
         feedback: FeedbackDesk,
         firings: Firings,
+        webhook: WebhookSender | None,
         edit_wait_s: float,
         edit_limit: int,
     ) -> None:
@@ -65,6 +69,7 @@ class EditingService:
         self._metrics = metrics
         self.feedback = feedback
         self.firings = firings
+        self.webhook = webhook
         self.answering = Answering(
             engine=engine,
             decoder=decoder,
@@ -140,6 +145,8 @@ class EditingService:
         else:
             outcome, verified = "committed", ended.result().found.verified
         self._metrics.edit_ended(outcome, work.watch.read(), verified=verified)
+        if self.webhook is not None and outcome in ("refused", "failed"):
+            self.webhook.outbox.refused(f"refusal-{work.edit.id}", _refusal(work, ended))
 
     # --- read -------------------------------------------------------------------------------
 
@@ -152,6 +159,23 @@ class EditingService:
         """One page, oldest first, and whether there are more."""
         events = await asyncio.to_thread(self.history.log.events, after=after, limit=limit + 1)
         return events[:limit], len(events) > limit
+
+
+def _refusal(work: Work, ended: asyncio.Task[Edit]) -> dict[str, Any]:
+    """What is told of an edit that was not made."""
+    error = ended.exception()
+    assert isinstance(error, Exception)
+    told = as_service_error(error)
+    names = ("message", "code", "hint")
+    return {
+        "at": now(),
+        "edit_id": work.edit.id,
+        "actor": work.caller.actor,
+        "request_id": work.caller.request_id,
+        "prompt": work.order.prompt,
+        "target": work.order.target,
+        "error": {name: getattr(told, name) for name in names},
+    }
 
 
 def _draw(found: Attribution, image: DecodedImage, prompt: str) -> bytes:

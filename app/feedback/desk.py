@@ -10,7 +10,7 @@ from typing import Any
 from app.errors import AnswerNotFound, FeedbackClosed, FeedbackFull, FeedbackNotFound, MissingField
 from app.feedback.answers import RecentAnswers
 from app.history import Caller, History, now
-from app.images import ImageDecoder, encode_png
+from app.images import ImageDecoder, encode_png, thumbnail_of
 from app.store.feedback_log import Closing, FeedbackLog, Report
 from app.ulid import UlidSequence
 
@@ -49,7 +49,9 @@ class FeedbackDesk:
         self._log = log
         self._decoder = decoder
         self._history = history
-        self._ids = UlidSequence(after=log.newest_id())
+        self.newest = log.newest_id()
+        """The id of the newest report."""
+        self._ids = UlidSequence(after=self.newest)
         self._turn = asyncio.Lock()
 
     async def report(self, answer_id: str, complaint: Complaint, *, caller: Caller) -> Report:
@@ -127,6 +129,7 @@ class FeedbackDesk:
                 f"{MAX_OPEN:,} reports wait for somebody to look at them.", retry_after_s=60
             )
         await asyncio.to_thread(self._log.add, report, png)
+        self.newest = report.id
         return report
 
     async def _picture(self, image: str | None) -> tuple[bytes | None, str | None]:
@@ -144,6 +147,24 @@ class FeedbackDesk:
             self._log.page, status=status, below=after, limit=limit + 1
         )
         return reports[:limit], len(reports) > limit
+
+    async def next_after(self, feedback_id: str | None) -> Report | None:
+        """The oldest report newer than `feedback_id`, or of all."""
+        return await asyncio.to_thread(self._log.next_after, feedback_id or "")
+
+    async def one(self, feedback_id: str) -> Report:
+        """Raises `FeedbackNotFound`."""
+        report = await asyncio.to_thread(self._log.one, feedback_id)
+        if report is None:
+            raise FeedbackNotFound(f"There is no feedback {feedback_id!r}.", param="id")
+        return report
+
+    async def thumbnail(self, feedback_id: str) -> bytes:
+        """Its picture, small, as WebP. Raises what `picture` raises, and `StoreDamaged`."""
+        digest = (await self.one(feedback_id)).image_digest
+        png = await self.picture(feedback_id)
+        async with self._decoder.reopen(png, digest or "") as pixels:
+            return await asyncio.to_thread(thumbnail_of, pixels)
 
     async def picture(self, feedback_id: str) -> bytes:
         """The PNG of a reported answer. Raises `FeedbackNotFound`, also where there was none."""
@@ -163,9 +184,7 @@ class FeedbackDesk:
         elif closing.by != "dismissal":
             raise MissingField("edit_id names the edit that mends it.", param="edit_id")
         async with self._turn:
-            report = await asyncio.to_thread(self._log.one, feedback_id)
-            if report is None:
-                raise FeedbackNotFound(f"There is no feedback {feedback_id!r}.", param="id")
+            report = await self.one(feedback_id)
             if report.status != "open":
                 if report.closing == closing:
                     return report

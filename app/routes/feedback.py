@@ -77,6 +77,12 @@ async def list_feedback(
     )
 
 
+@router.get("/{id}", summary="Read one report", dependencies=[Depends(query_of(NoQuery))])
+async def read_feedback(service: CurrentService, id: str) -> FeedbackView:  # noqa: A002
+    """As it is listed."""
+    return FeedbackView.of(await service.feedback.one(id))
+
+
 @router.get(
     "/{id}/image",
     summary="The picture of a reported answer",
@@ -87,6 +93,18 @@ async def list_feedback(
 async def read_picture(service: CurrentService, id: str) -> Response:  # noqa: A002
     """As PNG. Gone once the report is closed: an edit keeps its own."""
     return Response(await service.feedback.picture(id), media_type="image/png")
+
+
+@router.get(
+    "/{id}/thumbnail",
+    summary="The picture of a reported answer, small",
+    response_class=Response,
+    responses={200: {"content": {"image/webp": {}}}},
+    dependencies=[Depends(query_of(NoQuery))],
+)
+async def read_thumbnail(service: CurrentService, id: str) -> Response:  # noqa: A002
+    """At most 192 pixels wide and high, as WebP. Gone once the report is closed."""
+    return Response(await service.feedback.thumbnail(id), media_type="image/webp")
 
 
 @router.post(

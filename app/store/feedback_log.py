@@ -96,6 +96,12 @@ class FeedbackLog:
             row = connection.execute(query).mappings().first()
         return None if row is None else _of_row(row)
 
+    def next_after(self, feedback_id: str) -> Report | None:
+        query = _REPORT.where(_table.id > feedback_id).order_by(_table.id).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _of_row(row)
+
     def page(self, *, status: str | None, below: str | None, limit: int) -> list[Report]:
         """Up to `limit` reports, newest first, older than the id `below`."""
         query = _REPORT.order_by(_table.id.desc()).limit(limit)

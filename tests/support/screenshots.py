@@ -79,7 +79,7 @@ def corrected(page: Page) -> None:
     page.get_by_role("radio", name="Roundel with a star").check(force=True)
     page.get_by_role("button", name="What is the capital?").click()
     page.get_by_role("button", name="Correct this").click()
-    page.get_by_label("The right answer").fill("Oldport")
+    page.locator("#correct-form").get_by_label("The right answer").fill("Oldport")
     page.get_by_role("button", name="Correct it").click()
     page.locator(".reach-list").first.wait_for()
 
