@@ -135,3 +135,4 @@ lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) pyproject.toml requirements/torch-needs.in -o requirements/runtime.lock
 	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
 	$(LOCK) $(ARGS) requirements/clients.in -o requirements/clients.lock
+	$(LOCK) $(ARGS) -c requirements/runtime.lock requirements/otel.in -o requirements/otel.lock

@@ -24,6 +24,7 @@ from app.admission import Admission, OverloadStatus
 from app.device.facts import ModelFacts
 from app.device.messages import (
     Attribute,
+    Begun,
     Cancel,
     Done,
     Encode,
@@ -59,6 +60,7 @@ from editing_core.types import (
 logger = logging.getLogger(__name__)
 
 OnTokens = Callable[[int, str], None]
+OnBegin = Callable[[int], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,7 @@ class _Pending:
 
     on_tokens: OnTokens | None
     on_progress: OnProgress | None
+    on_begin: OnBegin | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -156,11 +159,21 @@ class InferenceEngine:
         return key
 
     async def generate(
-        self, rows: Sequence[GenerationRow], *, on_tokens: OnTokens | None = None
+        self,
+        rows: Sequence[GenerationRow],
+        *,
+        on_tokens: OnTokens | None = None,
+        on_begin: OnBegin | None = None,
     ) -> list[GenerationResult]:
-        """Answer every row. `on_tokens(row, text)` is called on the device thread."""
+        """Answer every row.
+
+        On the device thread, `on_begin(row)` is called when one is taken up, `on_tokens(row, text)`
+        as its text comes.
+        """
         message = Generate(next(self._ids), tuple(rows))
-        results: list[GenerationResult] = await self._send(message, on_tokens=on_tokens)
+        results: list[GenerationResult] = await self._send(
+            message, on_tokens=on_tokens, on_begin=on_begin
+        )
         return results
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
@@ -204,9 +217,10 @@ class InferenceEngine:
         *,
         on_tokens: OnTokens | None = None,
         on_progress: OnProgress | None = None,
+        on_begin: OnBegin | None = None,
     ) -> Any:
         """The result of one request. Whoever stops waiting for it calls it off."""
-        pending = _Pending(on_tokens, on_progress)
+        pending = _Pending(on_tokens, on_progress, on_begin)
         # So that whoever gives up waiting leaves it to the device to end it.
         pending.future.set_running_or_notify_cancel()
         self._pending[message.id] = pending
@@ -235,6 +249,10 @@ class InferenceEngine:
             if isinstance(reply, Text):
                 if pending.on_tokens is not None:
                     pending.on_tokens(reply.row, reply.text)
+                return
+            if isinstance(reply, Begun):
+                if pending.on_begin is not None:
+                    pending.on_begin(reply.row)
                 return
             if isinstance(reply, Progress):
                 if pending.on_progress is not None:

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.timing import Lap
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -28,9 +30,25 @@ class Pace:
     """When the pieces of one answer came. Called on the device thread, read after the end."""
 
     began: float = field(default_factory=time.perf_counter)
+    entered: float | None = None
+    """When the device took it up."""
     first_s: float | None = None
     gaps_s: list[float] = field(default_factory=list)
     _last: float = 0.0
+
+    def enters(self) -> None:
+        self.entered = time.perf_counter()
+
+    def laps(self) -> list[Lap]:
+        """Waiting; reading and routing, up to the first piece; writing, up to now."""
+        now = time.perf_counter()
+        entered = self.began if self.entered is None else self.entered
+        first = now if self.first_s is None else max(entered, self.began + self.first_s)
+        return [
+            Lap("queue", self.began, entered),
+            Lap("prefill", entered, first),
+            Lap("decode", first, now),
+        ]
 
     def piece(self) -> None:
         now = time.perf_counter()
@@ -60,6 +78,9 @@ class Metrics:
         )
         self._answer_s = self._histogram(
             "errata_answer_seconds", "One answer on the device, waiting included.", _LONG_S
+        )
+        self._queue_s = self._histogram(
+            "errata_queue_seconds", "Until the device takes a question up.", _LONG_S
         )
         self._first_s = self._histogram(
             "errata_time_to_first_token_seconds", "Until the first piece of text.", _LONG_S
@@ -108,6 +129,8 @@ class Metrics:
     ) -> None:
         self._answers.labels("true" if applied else "false", finish_reason).inc()
         self._answer_s.observe(time.perf_counter() - pace.began)
+        if pace.entered is not None:
+            self._queue_s.observe(pace.entered - pace.began)
         if pace.first_s is not None:
             self._first_s.observe(pace.first_s)
         for gap in pace.gaps_s:

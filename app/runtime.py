@@ -47,6 +47,7 @@ from app.store.firing_log import FiringLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
 from app.store.webhook_log import WebhookLog
+from app.tracing import Tracing
 from app.webhook.outbox import Outbox
 from app.webhook.sender import WebhookSender
 from editing_core.config import Placement
@@ -90,6 +91,7 @@ class Runtime:
         self.settings = settings
         self.keyring = keyring
         self.metrics = metrics
+        self.tracing = Tracing.of_environment()
         metrics.watch(self._measures)
         self._model = model
         self.state: State = "starting"
@@ -170,6 +172,7 @@ class Runtime:
             feedback=feedback,
             firings=Firings(FiringLog(self._database)),
             webhook=webhook,
+            tracing=self.tracing,
             edit_wait_s=settings.edit_wait_s,
             edit_limit=settings.queue_limit,
         )
@@ -333,6 +336,7 @@ class Runtime:
             await self._service.firings.flush()
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(self.tracing.close)
         self._locks.close()
 
 

@@ -33,6 +33,7 @@ from app.schemas.attributions import AttributionRequest, AttributionView
 from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
 from app.store.records import Event
+from app.tracing import Tracing
 from app.verification import StoryTeller
 from app.webhook.sender import WebhookSender
 from editing_core.attribution.attribute import Attribution
@@ -56,6 +57,7 @@ class EditingService:
         feedback: FeedbackDesk,
         firings: Firings,
         webhook: WebhookSender | None,
+        tracing: Tracing,
         edit_wait_s: float,
         edit_limit: int,
     ) -> None:
@@ -70,6 +72,7 @@ class EditingService:
         self.feedback = feedback
         self.firings = firings
         self.webhook = webhook
+        self._tracing = tracing
         self.answering = Answering(
             engine=engine,
             decoder=decoder,
@@ -77,6 +80,7 @@ class EditingService:
             metrics=metrics,
             recent=feedback.answers,
             firings=firings,
+            tracing=tracing,
         )
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
@@ -145,6 +149,7 @@ class EditingService:
         else:
             outcome, verified = "committed", ended.result().found.verified
         self._metrics.edit_ended(outcome, work.watch.read(), verified=verified)
+        self._tracing.record("errata.edit", work.watch.laps, {"errata.outcome": outcome})
         if self.webhook is not None and outcome in ("refused", "failed"):
             self.webhook.outbox.refused(f"refusal-{work.edit.id}", _refusal(work, ended))
 

@@ -92,6 +92,14 @@ Request: TypeAlias = Generate | Task
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """One row is taken up: it waits no more."""
+
+    id: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """Text of one row that can no longer change."""
 
@@ -126,4 +134,4 @@ class Failed:
     error: Exception
 
 
-Reply: TypeAlias = Text | Progress | Done | Failed
+Reply: TypeAlias = Begun | Text | Progress | Done | Failed

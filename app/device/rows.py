@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.device.messages import Done, Failed, Generate, Reply, Text
+from app.device.messages import Begun, Done, Failed, Generate, Reply, Text
 from editing_core.backbones.batch import PreparedRow
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.rows import RowNews
@@ -137,6 +137,7 @@ class RowScheduler:
                 self._queue.remove(answer)
             chosen[answer.id, number] = prepared
             self._room[answer.id, number] = needed
+            self._reply(Begun(answer.id, number))
         return chosen
 
     def _begin(self, entering: Mapping[Key, PreparedRow]) -> None:
