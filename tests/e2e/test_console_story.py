@@ -20,7 +20,7 @@ pytestmark = [
     ),
 ]
 
-expect.set_options(timeout=60_000)  # only there so that a failure ends
+expect.set_options(timeout=180_000)  # only there so that a failure ends
 
 KEY = "the first key of this test server"
 VIEWS = ("try", "edits", "history", "explain", "review", "health")
@@ -50,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def watched(browser: Browser, server: LiveServer) -> Iterator[Watched]:
     """A page that holds the key. Nothing may go wrong on it, or leave it."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     watched = Watched(page, server.url)
     page.add_init_script(f"sessionStorage.setItem('errata.key', {KEY!r})")
     page.goto(server.url)

@@ -39,8 +39,8 @@ def receiver() -> Iterator[Receiver]:
 def start(tiny_checkpoint: Path, tmp_path: Path, receiver: Receiver) -> Start:
     def begin(**fields: Any) -> LiveServer:
         known: dict[str, Any] = {"webhook_url": receiver.url, "webhook_secret": SECRET}
-        place = {"model": str(tiny_checkpoint), "device": "cpu", "data_dir": tmp_path / "data"}
-        return LiveServer(Settings.load(**place | known | fields))
+        known |= {"model": str(tiny_checkpoint), "device": "cpu", "data_dir": tmp_path / "data"}
+        return LiveServer(Settings.load(**{"refine_steps": 0} | known | fields))
 
     return begin
 
@@ -182,7 +182,7 @@ def test_refusals_that_wait_are_bounded(
     monkeypatch.setattr(sender, "LONGEST_WAIT_S", 60.0)
     monkeypatch.setattr(sender, "FIRST_WAIT_S", 60.0)
     receiver.statuses = [500]
-    with start(refine_steps=0) as server:
+    with start() as server:
         edit(server, 1)  # not taken, and all others wait behind it
         eventually(lambda: len(receiver.all) == 1)
         refused, seeds = 0, itertools.count(2)
