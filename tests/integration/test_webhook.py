@@ -179,8 +179,8 @@ def test_refusals_that_wait_are_bounded(
     start: Start, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "MOST_WAITING", 2)
-    monkeypatch.setattr(sender, "LONGEST_WAIT_S", 60.0)
-    monkeypatch.setattr(sender, "FIRST_WAIT_S", 60.0)
+    monkeypatch.setattr(sender, "LONGEST_WAIT_S", 7200.0)
+    monkeypatch.setattr(sender, "FIRST_WAIT_S", 7200.0)
     receiver.statuses = [500]
     with start() as server:
         edit(server, 1)  # not taken, and all others wait behind it
