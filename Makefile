@@ -143,3 +143,4 @@ lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) requirements/postgres.in -c requirements/runtime.lock -o requirements/postgres.lock
 	$(LOCK) $(ARGS) requirements/clients.in -o requirements/clients.lock
 	$(LOCK) $(ARGS) -c requirements/runtime.lock requirements/mcp.in -o requirements/mcp.lock
+	$(LOCK) $(ARGS) -c requirements/runtime.lock requirements/otel.in -o requirements/otel.lock

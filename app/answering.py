@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from app.engine import InferenceEngine, OnTokens
 from app.feedback.answers import KeptAnswer, RecentAnswers
+from app.firings import Firings
 from app.history import History
 from app.images import DecodedImage, ImageDecoder
 from app.metrics import Metrics, Pace
 from app.timing import Stopwatch
+from app.tracing import Tracing
 from app.ulid import new_ulid
 from editing_core.experts.memory import Snapshot
 from editing_core.generation import GenerationRow
@@ -101,8 +103,12 @@ class Answering:
         history: History,
         metrics: Metrics,
         recent: RecentAnswers,
+        firings: Firings,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._metrics = metrics
+        self._firings = firings
         self._recent = recent
         self._engine = engine
         self._decoder = decoder
@@ -172,7 +178,9 @@ class Answering:
             if on_tokens is not None:
                 on_tokens(row, text)
 
-        results = await self._engine.generate(rows, on_tokens=piece)
+        results = await self._engine.generate(
+            rows, on_tokens=piece, on_begin=lambda row: paces[row].enters()
+        )
         for pace, result in zip(paces, results, strict=True):
             self._metrics.answered(
                 pace,
@@ -182,6 +190,8 @@ class Answering:
                 candidates=len(result.decision.candidates),
                 applied=len(result.decision.applied),
             )
+            self._tracing.record("errata.answer", pace.laps(), _facts(result))
+            self._firings.fired(each.edit_id for each in result.decision.applied)
         return results
 
     async def _check(self, terms: Terms) -> None:
@@ -216,6 +226,17 @@ class Answering:
             near = self._history.inactive_near(key, tau, row.snapshot)
             found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]
         return tuple(found)
+
+
+def _facts(result: GenerationResult) -> dict[str, str | int]:
+    """What a trace says of an answer."""
+    return {
+        "gen_ai.usage.input_tokens": result.prompt_tokens,
+        "gen_ai.usage.output_tokens": result.completion_tokens,
+        "errata.finish_reason": result.finish_reason,
+        "errata.routing.candidates": len(result.decision.candidates),
+        "errata.experts_applied": len(result.decision.applied),
+    }
 
 
 def _kept(question: Question, answer: Answer) -> KeptAnswer:

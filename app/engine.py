@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OnTokens = Callable[[int, str], None]
+OnBegin = Callable[[int], None]
 
 
 class Device(Protocol):
@@ -106,6 +107,7 @@ class _Pending:
     on_progress: OnProgress | None
     waits: bool
     """For its turn on the device."""
+    on_begin: OnBegin | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -216,14 +218,18 @@ class InferenceEngine:
         rows: Sequence[GenerationRow],
         *,
         on_tokens: OnTokens | None = None,
+        on_begin: OnBegin | None = None,
         for_edit: bool = False,
     ) -> list[GenerationResult]:
-        """Answer every row. `on_tokens(row, text)` is called on the device thread.
+        """Answer every row.
 
-        Rows `for_edit` come behind those of people.
+        On the device thread, `on_begin(row)` is called when one is taken up, `on_tokens(row, text)`
+        as its text comes. Rows `for_edit` come behind those of people.
         """
         message = Generate(next(self._ids), tuple(rows), for_edit)
-        results: list[GenerationResult] = await self._send(message, on_tokens=on_tokens)
+        results: list[GenerationResult] = await self._send(
+            message, on_tokens=on_tokens, on_begin=on_begin
+        )
         return results
 
     async def decide(self, rows: Sequence[GenerationRow]) -> list[RoutingDecision]:
@@ -280,10 +286,13 @@ class InferenceEngine:
         *,
         on_tokens: OnTokens | None = None,
         on_progress: OnProgress | None = None,
+        on_begin: OnBegin | None = None,
     ) -> Any:
         """The result of one request. Whoever stops waiting for it calls it off."""
         self._require_device()
-        pending = _Pending(on_tokens, on_progress, waits=not isinstance(message, Aside))
+        pending = _Pending(
+            on_tokens, on_progress, waits=not isinstance(message, Aside), on_begin=on_begin
+        )
         # So that whoever gives up waiting leaves it to the device to end it.
         pending.future.set_running_or_notify_cancel()
         self._pending[message.id] = pending
@@ -308,13 +317,15 @@ class InferenceEngine:
         pending = self._pending.get(reply.id)
         if pending is None:  # nobody waits for it any more
             return
-        if isinstance(reply, Begun):
-            pending.waits = False
-            return
         try:
             if isinstance(reply, Text):
                 if pending.on_tokens is not None:
                     pending.on_tokens(reply.row, reply.text)
+                return
+            if isinstance(reply, Begun):
+                pending.waits = False
+                if pending.on_begin is not None:
+                    pending.on_begin(reply.row)
                 return
             if isinstance(reply, Progress):
                 if pending.on_progress is not None:

@@ -95,6 +95,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> FastAPI
     app.add_middleware(
         RequestContext,
         metrics=current.metrics,
+        tracing=current.tracing,
         on_begin=current.request_began,
         on_end=current.request_ended,
         is_ending=lambda: current.state in ("draining", "closed"),

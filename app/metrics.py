@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.timing import Lap
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -28,9 +30,25 @@ class Pace:
     """When the pieces of one answer came. Called on the device thread, read after the end."""
 
     began: float = field(default_factory=time.perf_counter)
+    entered: float | None = None
+    """When the device took it up."""
     first_s: float | None = None
     gaps_s: list[float] = field(default_factory=list)
     _last: float = 0.0
+
+    def enters(self) -> None:
+        self.entered = time.perf_counter()
+
+    def laps(self) -> list[Lap]:
+        """Waiting; reading and routing, up to the first piece; writing, up to now."""
+        now = time.perf_counter()
+        entered = self.began if self.entered is None else self.entered
+        first = now if self.first_s is None else max(entered, self.began + self.first_s)
+        return [
+            Lap("queue", self.began, entered),
+            Lap("prefill", entered, first),
+            Lap("decode", first, now),
+        ]
 
     def piece(self) -> None:
         now = time.perf_counter()
@@ -61,6 +79,9 @@ class Metrics:
         self._answer_s = self._histogram(
             "errata_answer_seconds", "One answer on the device, waiting included.", _LONG_S
         )
+        self._queue_s = self._histogram(
+            "errata_queue_seconds", "Until the device takes a question up.", _LONG_S
+        )
         self._first_s = self._histogram(
             "errata_time_to_first_token_seconds", "Until the first piece of text.", _LONG_S
         )
@@ -85,6 +106,11 @@ class Metrics:
         self._restarts = self._counter(
             "errata_engine_restarts", "How often the model's process was started again."
         )
+        self._webhook = self._counter(
+            "errata_webhook_deliveries", "Attempts to tell the webhook's receiver.", "outcome"
+        )
+        for outcome in ("delivered", "retried", "given_up", "dropped"):
+            self._webhook.labels(outcome)
         self._store_s = self._histogram(
             "errata_store_seconds", "One transaction of the database.", _QUICK_S, "operation"
         )
@@ -106,6 +132,8 @@ class Metrics:
     ) -> None:
         self._answers.labels("true" if applied else "false", finish_reason).inc()
         self._answer_s.observe(time.perf_counter() - pace.began)
+        if pace.entered is not None:
+            self._queue_s.observe(pace.entered - pace.began)
         if pace.first_s is not None:
             self._first_s.observe(pace.first_s)
         for gap in pace.gaps_s:
@@ -125,6 +153,10 @@ class Metrics:
         if outcome == "committed":
             said = {True: "verified", False: "damaged", None: "off"}[verified]
             self._verified.labels(said).inc()
+
+    def told(self, outcome: str) -> None:
+        """`outcome`: delivered, retried, given_up, or dropped before it was tried."""
+        self._webhook.labels(outcome).inc()
 
     def stored(self, operation: str, seconds: float) -> None:
         """Called on worker threads. `operation`: read or write."""
@@ -158,6 +190,7 @@ GAUGES: Mapping[str, str] = {
     "errata_edits_pending": "Edits that wait or are being made.",
     "errata_requests_waiting": "Requests that wait for the device or have it.",
     "errata_jobs_waiting": "Jobs in the queue of the device.",
+    "errata_webhook_behind": "Messages that the webhook's receiver has not been told, at least.",
 }
 """What the state is read for, by name."""
 

@@ -22,6 +22,7 @@ from app.errors import HostNotAllowed, InvalidField
 from app.handlers import as_service_error, error_response, request_id_of
 from app.metrics import Metrics
 from app.observability import access_log
+from app.tracing import Tracing
 from app.ulid import new_ulid
 
 MAX_QUERY_FIELDS = 64
@@ -40,12 +41,14 @@ class RequestContext:
         app: ASGIApp,
         *,
         metrics: Metrics,
+        tracing: Tracing,
         on_begin: Callable[[], None],
         on_end: Callable[[], None],
         is_ending: Callable[[], bool],
     ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._on_begin = on_begin
         self._on_end = on_end
         self._is_ending = is_ending
@@ -69,26 +72,28 @@ class RequestContext:
 
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         self._on_begin()
-        try:
-            await self._app(inner, receive, send_with_id)
-        except ClientDisconnect:
-            logger.debug("the client went away")
-        except asyncio.CancelledError:
-            if not self._is_ending():
-                raise
-            if status == 0:
-                await error_response(draining(), request_id)(scope, receive, send_with_id)
-        except Exception as error:  # noqa: BLE001 - the last resort: logged in full, told in general
-            told = as_service_error(error)
-            if status == 0:
-                await error_response(told, request_id)(scope, receive, send_with_id)
-        finally:
-            self._on_end()
-            scope["route"] = inner.get("route")
-            seconds = time.perf_counter() - began
-            path = getattr(scope["route"], "path", None)
-            self._metrics.request_ended(path, scope["method"], status, seconds)
-            access_log(scope, request_id, status, seconds, state["log"])
+        with self._tracing.request(scope["method"], Headers(scope=scope)) as span:
+            try:
+                await self._app(inner, receive, send_with_id)
+            except ClientDisconnect:
+                logger.debug("the client went away")
+            except asyncio.CancelledError:
+                if not self._is_ending():
+                    raise
+                if status == 0:
+                    await error_response(draining(), request_id)(scope, receive, send_with_id)
+            except Exception as error:  # noqa: BLE001 - the last resort: logged in full, told in general
+                told = as_service_error(error)
+                if status == 0:
+                    await error_response(told, request_id)(scope, receive, send_with_id)
+            finally:
+                self._on_end()
+                scope["route"] = inner.get("route")
+                seconds = time.perf_counter() - began
+                path = getattr(scope["route"], "path", None)
+                self._metrics.request_ended(path, scope["method"], status, seconds)
+                span.route, span.status = path, status
+                access_log(scope, request_id, status, seconds, state["log"])
 
 
 class SafeInBrowsers:

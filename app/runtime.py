@@ -34,6 +34,7 @@ from app.errors import (
 )
 from app.feedback.answers import RecentAnswers
 from app.feedback.desk import FeedbackDesk
+from app.firings import Firings
 from app.history import History
 from app.images import ImageDecoder
 from app.locking import InstanceLock
@@ -45,8 +46,13 @@ from app.store.database import Database
 from app.store.dialects import dialect_of
 from app.store.edit_log import EditLog
 from app.store.feedback_log import FeedbackLog
+from app.store.firing_log import FiringLog
 from app.store.job_log import JobLog
 from app.store.key_log import KeyLog
+from app.store.webhook_log import WebhookLog
+from app.tracing import Tracing
+from app.webhook.outbox import Outbox
+from app.webhook.sender import WebhookSender
 from editing_core.types import ImageArray
 
 if TYPE_CHECKING:
@@ -85,12 +91,14 @@ class Runtime:
         self.settings = settings
         self.keyring = keyring
         self.metrics = metrics
+        self.tracing = Tracing.of_environment()
         metrics.watch(self._measures)
         self._model = model
         self.state: State = "starting"
         self.failure: Exception | None = None
         self._locks = locks
-        self._watch: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        """What goes on beside requests, for as long as the server is open."""
         self._database = database
         self._decoder = ImageDecoder(settings.decode_workers, limit_s=settings.decode_timeout_s)
         self._engine: InferenceEngine | None = None
@@ -133,7 +141,7 @@ class Runtime:
         raised.
         """
         try:
-            history, jobs, feedback = await self._load()
+            history, jobs, feedback, webhook = await self._load()
         except _Stopped:
             logger.info("stopped during the first start; the next one goes on with what is missing")
             return
@@ -152,13 +160,19 @@ class Runtime:
             job_log=jobs,
             metrics=self.metrics,
             feedback=feedback,
+            firings=Firings(FiringLog(self._database)),
+            webhook=webhook,
+            tracing=self.tracing,
             edit_wait_s=settings.edit_wait_s,
             edit_limit=settings.queue_limit,
         )
         if self.state == "starting":
             if resumes_edits:
                 await self._service.queue.resume()
-            self._watch = asyncio.ensure_future(self._watch_database(self._service.queue))
+            beside = [self._watch_database(self._service.queue), self._service.firings.run()]
+            if webhook is not None and resumes_edits:
+                beside.append(webhook.run())
+            self._beside = [asyncio.ensure_future(each) for each in beside]
             self.state = "ready"
 
     async def _watch_database(self, queue: EditQueue) -> None:
@@ -173,7 +187,7 @@ class Runtime:
             except (StoreUnavailable, StoreDamaged):  # logged there; whoever writes is told
                 continue
 
-    async def _load(self) -> tuple[History, JobLog, FeedbackDesk]:
+    async def _load(self) -> tuple[History, JobLog, FeedbackDesk, WebhookSender | None]:
         """The engine first: what is stored may need its eyes."""
         settings = self.settings
         facts, device = await asyncio.to_thread(
@@ -202,7 +216,21 @@ class Runtime:
             decoder=self._decoder,
             history=history,
         )
-        return history, jobs, feedback
+        webhook = await asyncio.to_thread(self._webhook, history, feedback)
+        return history, jobs, feedback, webhook
+
+    def _webhook(self, history: History, desk: FeedbackDesk) -> WebhookSender | None:
+        url = self.settings.webhook_url
+        if url is None:
+            return None
+        told = self.metrics.told
+        outbox = Outbox.open(
+            WebhookLog(self._database, url),
+            history=history,
+            desk=desk,
+            on_dropped=lambda: told("dropped"),
+        )
+        return WebhookSender(url, self.settings.webhook_key, outbox, on_attempt=told)
 
     def _in_a_thread(self) -> tuple[ModelFacts, MakeDevice]:
         # Imported here: a server whose model is elsewhere does without what runs it.
@@ -273,7 +301,7 @@ class Runtime:
         """The gauges of `app/metrics.py`; while there is no service, only whether it is ready."""
         if self._service is None or self._engine is None:
             return {"errata_ready": 0}
-        history = self._service.history
+        history, webhook = self._service.history, self._service.webhook
         return {
             "errata_ready": float(self.unreadiness() is None),
             "errata_engine_up": float(self._engine.refusal is None),
@@ -283,6 +311,7 @@ class Runtime:
             "errata_edits_pending": self._service.queue.under_way,
             "errata_requests_waiting": self._engine.overload_status().waiting,
             "errata_jobs_waiting": self._engine.queued,
+            "errata_webhook_behind": 0 if webhook is None else webhook.outbox.behind,
         }
 
     @property
@@ -335,14 +364,18 @@ class Runtime:
 
     async def close(self) -> None:
         self.state = "closed"
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
         if self._service is not None:
             await self._service.queue.close()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
+        if self._service is not None:
+            await self._service.firings.flush()
         self._decoder.close()
         await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(self.tracing.close)
         self._locks.close()
 
 

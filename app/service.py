@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.answering import Answering
 from app.edits.catalogue import Catalogue
@@ -23,15 +23,19 @@ from app.edits.scope import Scoping
 from app.edits.switch import Switching
 from app.edits.trial import EditMaker
 from app.engine import InferenceEngine
+from app.errors import as_service_error
 from app.feedback.desk import FeedbackDesk
-from app.history import History
+from app.firings import Firings
+from app.history import History, now
 from app.images import DecodedImage, ImageDecoder, data_uri
 from app.metrics import Metrics
 from app.schemas.attributions import AttributionRequest, AttributionView
 from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
 from app.store.records import Event
+from app.tracing import Tracing
 from app.verification import StoryTeller
+from app.webhook.sender import WebhookSender
 from editing_core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -53,6 +57,9 @@ class EditingService:
         job_log: JobLog,
         metrics: Metrics,
         feedback: FeedbackDesk,
+        firings: Firings,
+        webhook: WebhookSender | None,
+        tracing: Tracing,
         edit_wait_s: float,
         edit_limit: int,
     ) -> None:
@@ -65,12 +72,17 @@ class EditingService:
         self._decoder = decoder
         self._metrics = metrics
         self.feedback = feedback
+        self.firings = firings
+        self.webhook = webhook
+        self._tracing = tracing
         self.answering = Answering(
             engine=engine,
             decoder=decoder,
             history=history,
             metrics=metrics,
             recent=feedback.answers,
+            firings=firings,
+            tracing=tracing,
         )
         teller = StoryTeller(engine, history.log, decoder)
         self.maker = EditMaker(
@@ -139,6 +151,9 @@ class EditingService:
         else:
             outcome, verified = "committed", ended.result().found.verified
         self._metrics.edit_ended(outcome, work.watch.read(), verified=verified)
+        self._tracing.record("errata.edit", work.watch.laps, {"errata.outcome": outcome})
+        if self.webhook is not None and outcome in ("refused", "failed"):
+            self.webhook.outbox.refused(f"refusal-{work.edit.id}", _refusal(work, ended))
 
     # --- read -------------------------------------------------------------------------------
 
@@ -151,6 +166,23 @@ class EditingService:
         """One page, oldest first, and whether there are more."""
         events = await asyncio.to_thread(self.history.log.events, after=after, limit=limit + 1)
         return events[:limit], len(events) > limit
+
+
+def _refusal(work: Work, ended: asyncio.Task[Edit]) -> dict[str, Any]:
+    """What is told of an edit that was not made."""
+    error = ended.exception()
+    assert isinstance(error, Exception)
+    told = as_service_error(error)
+    names = ("message", "code", "hint")
+    return {
+        "at": now(),
+        "edit_id": work.edit.id,
+        "actor": work.caller.actor,
+        "request_id": work.caller.request_id,
+        "prompt": work.order.prompt,
+        "target": work.order.target,
+        "error": {name: getattr(told, name) for name in names},
+    }
 
 
 def _draw(found: Attribution, image: DecodedImage, prompt: str) -> bytes:

@@ -15,9 +15,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -27,11 +28,13 @@ from pydantic_settings import (
 )
 
 from app.errors import StartupError
+from app.signing import key_of
 
 ENV_PREFIX = "ERRATA_"
 SETTINGS_FILE = Path("errata.toml")
 CLIENT_VARIABLES = frozenset({"ERRATA_URL", "ERRATA_API_KEY"})
 MIN_ADMIN_KEY = 24
+MIN_WEBHOOK_SECRET = 24
 ALWAYS_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "testserver")
 
 _OF_KUBERNETES = re.compile(
@@ -129,6 +132,15 @@ class Settings(BaseSettings):
     body_memory_mib: int = Field(
         128, ge=16, description="MiB of request bodies held at one time; more wait, then get 429."
     )
+    webhook_url: str | None = Field(
+        None, description="Told of events and reports: https, or http on a host that is allowed."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="What deliveries are signed with, 24 characters or more."
+    )
+    webhook_allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts, as JSON, beside this machine that may be told over plain http."
+    )
     answer_memory_mib: int = Field(
         64, ge=0, description="MiB of the newest answers, kept for feedback; 0 keeps none."
     )
@@ -155,7 +167,39 @@ class Settings(BaseSettings):
             raise ValueError(f"it must have at least {MIN_ADMIN_KEY} characters, best random ones")
         return key
 
-    @field_validator("allowed_hosts")
+    @model_validator(mode="after")
+    def _told_safely(self) -> Self:
+        if self.webhook_url is None:
+            return self
+        parts = urlsplit(self.webhook_url)
+        host = (parts.hostname or "").lower()
+        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+            raise ValueError(
+                "webhook_url: it must be like https://example.org/path, without a name"
+            )
+        if parts.scheme == "http" and not (is_loopback(host) or host in self.webhook_allowed_hosts):
+            raise ValueError(
+                f"webhook_url: {host} may only be told over https; plain http is for this machine "
+                "and for hosts that ERRATA_WEBHOOK_ALLOWED_HOSTS names"
+            )
+        if self.webhook_secret is None:
+            raise ValueError("webhook_url: ERRATA_WEBHOOK_SECRET must be set to sign deliveries")
+        return self
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(key_of(secret.get_secret_value())) < MIN_WEBHOOK_SECRET:
+            raise ValueError(f"it must have at least {MIN_WEBHOOK_SECRET} bytes, best random ones")
+        return secret
+
+    @property
+    def webhook_key(self) -> bytes:
+        """What deliveries are signed with. Only where there is a URL."""
+        assert self.webhook_secret is not None
+        return key_of(self.webhook_secret.get_secret_value())
+
+    @field_validator("allowed_hosts", "webhook_allowed_hosts")
     @classmethod
     def _names_only(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         """In the form in which `Host` headers are compared: small letters, no port."""
@@ -301,4 +345,6 @@ def _wording(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
         return f"{name}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
-    return f"{name}: {item['msg'].removeprefix('Value error, ')}"
+    # A mistake between several settings names them itself.
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text

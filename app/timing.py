@@ -5,6 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """From when to when something took, in seconds of `time.perf_counter`."""
+
+    name: str
+    began: float
+    ended: float
 
 
 class Stopwatch:
@@ -14,6 +24,7 @@ class Stopwatch:
         self._began = time.perf_counter()
         self._laps: dict[str, float] = {}
         self._running: dict[str, float] = {}
+        self._in_order: list[Lap] = []
         self._stopped: dict[str, float] | None = None
 
     @contextmanager
@@ -23,7 +34,16 @@ class Stopwatch:
             yield
         finally:
             began = self._running.pop(name)
-            self._laps[name] = self._laps.get(name, 0.0) + time.perf_counter() - began
+            ended = time.perf_counter()
+            self._laps[name] = self._laps.get(name, 0.0) + ended - began
+            if self._in_order and self._in_order[-1].name == name:
+                began = self._in_order.pop().began
+            self._in_order.append(Lap(name, began, ended))
+
+    @property
+    def laps(self) -> tuple[Lap, ...]:
+        """Those that are over, in order; several of one name that follow each other are one."""
+        return tuple(self._in_order)
 
     def read(self) -> dict[str, float]:
         """Laps as they stand, running ones too, and the total; or as they stood when it stopped."""

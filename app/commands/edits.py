@@ -47,9 +47,14 @@ def edits(
         print_json(listed)
         return
     print_table(
-        (*_COLUMNS, "by", "at"),
+        (*_COLUMNS, "fired", "by", "at"),
         [
-            (*(edit[name] for name in _COLUMNS), edit["created_by"], edit["created_at"])
+            (
+                *(edit[name] for name in _COLUMNS),
+                edit["fired"]["count"],
+                edit["created_by"],
+                edit["created_at"],
+            )
             for edit in listed
         ],
     )
@@ -61,6 +66,8 @@ def _show(edit: dict[str, Any], as_json: bool) -> None:
         return
     names = ("id", "version", "status", "editor", "prompt", "target", "before", "after", "verified")
     lines = [(name, edit[name]) for name in (*names, "created_at", "created_by", "note")]
+    fired = edit["fired"]
+    lines += [("fired", f"at least {fired['count']} times, last {fired['last_at'] or 'never'}")]
     lines += [("rephrase", wording) for wording in edit["rephrases"]]
     lines += [("not for", wording) for wording in edit["not_for"]]
     print_table(("edit", ""), lines)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.commands.client import server
+from app.commands.feedback_import import import_file
 from app.commands.tables import AsJson, Url, print_json, print_table
 
 app = typer.Typer(
@@ -83,6 +84,9 @@ def dismiss(feedback_id: FeedbackId, reason: Reason = None, url: Url = None) -> 
     Example: errata feedback dismiss 01J9Z3N8Q4T7V5K2M6W0X1Y8B3 --reason "the answer is right"
     """
     _close(url, feedback_id, "dismissal", None, reason)
+
+
+app.command("import")(import_file)
 
 
 def _close(

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,6 +93,13 @@ def serve(
     answer_memory_mib: Annotated[
         int | None, typer.Option(help="MiB of answers kept for feedback. [64]")
     ] = None,
+    webhook_url: Annotated[
+        str | None, typer.Option(help="Told of events and reports; see the operations page.")
+    ] = None,
+    webhook_allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option("--webhook-allowed-host", help="Host that may be told over plain http."),
+    ] = None,
     connection_limit: Annotated[int | None, typer.Option(help="Connections open. [1000]")] = None,
     idle_timeout_s: Annotated[float | None, typer.Option(help="Seconds of idling. [75]")] = None,
     decode_timeout_s: Annotated[
@@ -106,7 +113,9 @@ def serve(
 
     Example: errata serve --model Qwen/Qwen2.5-VL-7B-Instruct --device cuda --port 9000
     """
-    given = {**locals(), "allowed_hosts": tuple(allowed_hosts) if allowed_hosts else None}
+    given: dict[str, Any] = dict(locals())
+    for name in ("allowed_hosts", "webhook_allowed_hosts"):
+        given[name] = tuple(given[name]) if given[name] else None
     try:
         settings = Settings.load(**given)
         configure_logging(settings.log_level)

@@ -166,9 +166,10 @@ Message: TypeAlias = Request | Cancel | Publish
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The device has begun with a request. First of its replies; an `Aside` has none."""
+    """The device has begun with a task, or with a row: it waits no more. An `Aside` has none."""
 
     id: int
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)

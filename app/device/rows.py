@@ -133,14 +133,13 @@ class RowScheduler:
                 break
             widest, answer.prepared = width, None
             answer.waiting.popleft()
-            if not answer.has_begun:
-                answer.has_begun = True
-                self._reply(Begun(answer.id))
+            answer.has_begun = True
             self._queue.rotate(-1)
             if not answer.waiting:
                 self._queue.remove(answer)
             chosen[answer.id, number] = prepared
             self._room[answer.id, number] = needed
+            self._reply(Begun(answer.id, number))
         return chosen
 
     def _begin(self, entering: Mapping[Key, PreparedRow]) -> None:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections import OrderedDict
-
-from PIL import Image
 
 from app.edits.catalogue import Catalogue
 from app.edits.trial import stored_picture
 from app.history import History
-from app.images import ImageDecoder
-from editing_core.types import ImageArray
-
-THUMBNAIL_SIDE = 192
-"""Pixels of the longer side: sharp at half of that on dense screens."""
+from app.images import ImageDecoder, thumbnail_of
 
 _KEPT_THUMBNAILS = 512
 
@@ -42,16 +35,8 @@ class EditPictures:
         """The picture of that digest, small, as WebP."""
         if digest not in self._thumbnails:
             async with self._decoder.reopen(await self.png(edit_id), digest) as pixels:
-                self._thumbnails[digest] = await asyncio.to_thread(_small, pixels)
+                self._thumbnails[digest] = await asyncio.to_thread(thumbnail_of, pixels)
             while len(self._thumbnails) > _KEPT_THUMBNAILS:
                 self._thumbnails.popitem(last=False)
         self._thumbnails.move_to_end(digest)
         return self._thumbnails[digest]
-
-
-def _small(pixels: ImageArray) -> bytes:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), reducing_gap=2.0)
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=85)
-    return buffer.getvalue()

@@ -25,6 +25,7 @@ from .models import (
     Reported,
     Restored,
     Switched,
+    TakenIn,
     Verdict,
     Verify,
     Versions,
@@ -255,9 +256,29 @@ def report(
     return Call("POST", "/feedback", one(Reported), body=body, repeatable=False)
 
 
+def import_feedback(report: Mapping[str, Any]) -> Call[TakenIn]:
+    """Take in a report from elsewhere, once for each `source` and `source_id`.
+
+    `report` has `prompt`, `answer`, `verdict` and those two; it may have `image`, a data URI,
+    `correction` and `comment`.
+    """
+    return Call("POST", "/feedback/import", one(TakenIn), body=dict(report))
+
+
 def feedback(*, status: str = "open", limit: int | None = None) -> Listing[Feedback]:
     """Reports, newest first, read page by page."""
     return Listing("/feedback", Feedback.model_validate, {"status": status}, most=limit)
+
+
+def get_feedback(feedback_id: str) -> Call[Feedback]:
+    """One report, with what came of it."""
+    return Call("GET", f"/feedback/{quote(feedback_id, safe='')}", one(Feedback))
+
+
+def feedback_thumbnail(feedback_id: str) -> Call[bytes]:
+    """The picture of an open report, small: WebP, at most 192 pixels wide and high."""
+    path = f"/feedback/{quote(feedback_id, safe='')}/thumbnail"
+    return Call("GET", path, lambda response: response.content)
 
 
 def feedback_picture(feedback_id: str) -> Call[bytes]:

@@ -77,6 +77,13 @@ class Event(Model):
     digest: str
 
 
+class Fired(Model):
+    """How often an edit took part in an answer, at least, and when it last did."""
+
+    count: int
+    last_at: str | None
+
+
 class Edit(Model):
     """A correction. `version` is the one that it created, None while it is not committed.
 
@@ -109,6 +116,7 @@ class Edit(Model):
     error: dict[str, Any] | None = None
     warnings: list[Warned] = []
     history: list[Event] = []
+    fired: Fired | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -225,19 +233,28 @@ class Reported(Model):
     status: str
 
 
+class TakenIn(Reported):
+    """`known`: that report was here already, and nothing was changed."""
+
+    known: bool
+
+
 class Feedback(Model):
-    """A report of an answer, with what it takes to correct it."""
+    """A report of an answer, with what it takes to correct it.
+
+    One from elsewhere has `source` and `source_id` in place of `answer_id` and `version`.
+    """
 
     id: str
     status: str
-    answer_id: str
+    answer_id: str | None
     verdict: str
     correction: str | None
     comment: str | None
     prompt: str
     answer: str
     image_digest: str | None
-    version: int
+    version: int | None
     applied: list[str]
     created_at: str
     created_by: str
@@ -246,6 +263,8 @@ class Feedback(Model):
     reason: str | None
     closed_at: str | None
     closed_actor: str | None
+    source: str | None = None
+    source_id: str | None = None
 
 
 class Key(Model):
@@ -320,6 +339,19 @@ class Editor(Model):
     default: bool
 
 
+class Webhook(Model):
+    """How far the webhook's receiver has been told. `behind`: messages that wait, at least.
+
+    `failing` says why the last attempt came to nothing.
+    """
+
+    host: str
+    version: int
+    behind: int
+    delivered_at: str | None
+    failing: str | None
+
+
 class Versions(Model):
     """What is running: the newest version, how many edits, and the weights that serve them."""
 
@@ -331,3 +363,4 @@ class Versions(Model):
     question_encoder: QuestionEncoder | None
     eyes: Eyes | None
     editors: dict[str, Editor]
+    webhook: Webhook | None = None

@@ -29,6 +29,7 @@ from app.schemas.edits import (
     EditsQuery,
     EditView,
     EditWithHistory,
+    ListedEdit,
     body_of_answer,
 )
 from app.schemas.events import EventView
@@ -122,8 +123,9 @@ async def list_edits(
 ) -> EditList:
     """Newest first. `after` is the last id of the page before."""
     edits, has_more = await service.catalogue.page(query.search())
+    fired = await service.firings.of([edit.id for edit in edits])
     return EditList(
-        data=[EditView.of(edit) for edit in edits],
+        data=[ListedEdit.listed(edit, fired.get(edit.id)) for edit in edits],
         has_more=has_more,
         last_id=edits[-1].id if edits else None,
     )
@@ -132,9 +134,13 @@ async def list_edits(
 @router.get("/edits/{id}", summary="Read one edit", dependencies=[Depends(query_of(NoQuery))])
 async def read_edit(service: CurrentService, id: str) -> EditWithHistory:  # noqa: A002
     """The edit with the events that touched it, oldest first."""
-    edit = EditView.of(await service.catalogue.view(id))
+    edit = await service.catalogue.view(id)
+    fired = await service.firings.of([id])
     events = await service.edit_events(id)
-    return EditWithHistory(**edit.model_dump(), history=[EventView.of(event) for event in events])
+    return EditWithHistory(
+        **ListedEdit.listed(edit, fired.get(id)).model_dump(),
+        history=[EventView.of(event) for event in events],
+    )
 
 
 @router.post(

@@ -13,6 +13,7 @@ from app.schemas.versions import (
     QuestionEncoderView,
     RouterView,
     Versions,
+    WebhookView,
 )
 
 router = APIRouter(tags=["versions"])
@@ -51,4 +52,7 @@ async def versions(service: CurrentService) -> Versions:
             name: EditorView(fingerprint=fingerprint, default=name == service.default_editor)
             for name, fingerprint in facts.editors.items()
         },
+        webhook=None
+        if service.webhook is None
+        else WebhookView.model_validate(service.webhook.state),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
@@ -15,6 +15,7 @@ from app.edits.wordings import MOST
 from app.schemas.base import Prompt, Query, Request, Text, not_blank
 from app.schemas.errors import ErrorDetail
 from app.schemas.events import EventView
+from app.store.firing_log import Firing
 from app.store.ledger import EditStatus
 from editing_core.identity import nfc
 
@@ -171,12 +172,33 @@ def body_of_answer(answer: Answer) -> str:
     return answer.body or EditView.of(answer.edit).model_dump_json(exclude=set(answer.unknown))
 
 
-class EditWithHistory(EditView):
+class FiredView(BaseModel):
+    """How often an edit took part in an answer, at least, and when last."""
+
+    count: int = 0
+    last_at: str | None = None
+
+    @classmethod
+    def of(cls, firing: Firing | None) -> FiredView:
+        return cls() if firing is None else cls(count=firing.count, last_at=firing.last_at)
+
+
+class ListedEdit(EditView):
+    """An edit, and how often it is of use."""
+
+    fired: FiredView
+
+    @classmethod
+    def listed(cls, edit: Edit, firing: Firing | None) -> Self:
+        return cls(**EditView.of(edit).model_dump(), fired=FiredView.of(firing))
+
+
+class EditWithHistory(ListedEdit):
     history: list[EventView]
 
 
 class EditList(BaseModel):
     object: Literal["list"] = "list"
-    data: list[EditView]
+    data: list[ListedEdit]
     has_more: bool
     last_id: str | None

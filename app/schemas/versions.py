@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class BackboneView(BaseModel):
@@ -40,6 +40,21 @@ class EditorView(BaseModel):
     default: bool
 
 
+class WebhookView(BaseModel):
+    """How far the webhook's receiver has been told. `behind`: messages that wait, at least.
+
+    `failing` says why the last attempt came to nothing.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    host: str
+    version: int
+    behind: int
+    delivered_at: str | None
+    failing: str | None
+
+
 class Versions(BaseModel):
     version: int
     active_edits: int
@@ -49,3 +64,4 @@ class Versions(BaseModel):
     question_encoder: QuestionEncoderView | None
     eyes: EyesView | None
     editors: dict[str, EditorView]
+    webhook: WebhookView | None

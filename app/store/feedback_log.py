@@ -28,19 +28,22 @@ class Closing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One row of `feedback`, all but its picture. `applied` is a JSON list of edit ids."""
+    """One row of `feedback`, all but its picture. `applied` is a JSON list of edit ids.
+
+    One from elsewhere is known by `source` and `source_id`; whose answer it was, nobody can say.
+    """
 
     id: str
     status: str
-    answer_id: str
+    answer_id: str | None = None
     verdict: str
     correction: str | None
     comment: str | None
     prompt: str
     answer: str
     image_digest: str | None
-    version: int
-    applied: str
+    version: int | None = None
+    applied: str = "[]"
     created_at: str
     created_by: str
     closed_by: str | None = None
@@ -48,6 +51,8 @@ class Report:
     reason: str | None = None
     closed_at: str | None = None
     closed_actor: str | None = None
+    source: str | None = None
+    source_id: str | None = None
 
     @property
     def closing(self) -> Closing | None:
@@ -83,6 +88,18 @@ class FeedbackLog:
     def one(self, feedback_id: str) -> Report | None:
         with self._database.read() as connection:
             row = connection.execute(_REPORT.where(_table.id == feedback_id)).mappings().first()
+        return None if row is None else _of_row(row)
+
+    def by_source(self, source: str, source_id: str) -> Report | None:
+        query = _REPORT.where(_table.source == source, _table.source_id == source_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _of_row(row)
+
+    def next_after(self, feedback_id: str) -> Report | None:
+        query = _REPORT.where(_table.id > feedback_id).order_by(_table.id).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
         return None if row is None else _of_row(row)
 
     def page(self, *, status: str | None, below: str | None, limit: int) -> list[Report]:

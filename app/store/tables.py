@@ -216,7 +216,7 @@ feedback = Table(
     metadata,
     Column("id", String, primary_key=True),
     Column("status", String, nullable=False),
-    Column("answer_id", String, nullable=False),
+    Column("answer_id", String),
     Column("verdict", String, nullable=False),
     Column("correction", Text),
     Column("comment", Text),
@@ -224,7 +224,7 @@ feedback = Table(
     Column("answer", Text, nullable=False),
     Column("image_digest", String),
     Column("png", LargeBinary),
-    Column("version", Integer, nullable=False),
+    Column("version", Integer),
     Column("applied", Text, nullable=False),
     Column("created_at", String, nullable=False),
     Column("created_by", String, nullable=False),
@@ -233,10 +233,36 @@ feedback = Table(
     Column("reason", Text),
     Column("closed_at", String),
     Column("closed_actor", String),
+    Column("source", String),
+    Column("source_id", String),
     CheckConstraint("status IN ('open', 'resolved', 'dismissed')", name="known_status"),
     Index("feedback_by_status", "status", "id"),
+    Index("feedback_by_source", "source", "source_id", unique=True),
 )
-"""What people say of answers. No part of history; the picture goes when a report is closed."""
+"""What people say of answers. No part of history; the picture goes when a report is closed.
+
+A report from elsewhere has `source` and `source_id`, and neither `answer_id` nor `version`."""
+
+firings = Table(
+    "firings",
+    metadata,
+    Column("edit_id", String, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("last_at", String, nullable=False),
+)
+"""How often an edit took part in an answer, at least. No part of history."""
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("url_digest", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("feedback_id", String),
+    Column("updated_at", String, nullable=False),
+    CheckConstraint("id = 1", name="one_webhook"),
+)
+"""How far the webhook's receiver has been told: of events, and of reports. No part of history."""
 
 edit_jobs = Table(
     "edit_jobs",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.settings import Settings
 from tests.support.browser import AXE, Watched, chromium, find_chromium
-from tests.support.server import LiveServer
+from tests.support.server import LiveServer, picture
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,10 +20,10 @@ pytestmark = [
     ),
 ]
 
-expect.set_options(timeout=60_000)  # only there so that a failure ends
+expect.set_options(timeout=180_000)  # only there so that a failure ends
 
 KEY = "the first key of this test server"
-VIEWS = ("try", "edits", "history", "explain", "health")
+VIEWS = ("try", "edits", "history", "explain", "review", "health")
 HEART, AGAIN = "Shield with a heart", "The same shield, another view"
 
 
@@ -49,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def watched(browser: Browser, server: LiveServer) -> Iterator[Watched]:
     """A page that holds the key. Nothing may go wrong on it, or leave it."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     watched = Watched(page, server.url)
     page.add_init_script(f"sessionStorage.setItem('errata.key', {KEY!r})")
     page.goto(server.url)
@@ -128,7 +129,11 @@ def test_a_correction_from_question_to_way_back(watched: Watched) -> None:
 
     # taken back, put back
     page.get_by_role("link", name="Edits", exact=True).click()
+    page.get_by_label("Order").select_option("most")
+    expect(page.locator("#edits-count")).to_contain_text("most often used first")
+    expect(page.locator(".edit-list")).to_contain_text(re.compile(r"Used \d+ times?"))
     page.get_by_role("link", name="What is the capital?").click()
+    expect(page.locator("#edit-detail .facts")).to_contain_text(re.compile(r"\d+ times? at least"))
     page.get_by_role("button", name="Roll back").click()
     page.get_by_label("Reason").fill("the atlas was right")
     page.locator("#reason-send").click()
@@ -146,6 +151,96 @@ def test_a_correction_from_question_to_way_back(watched: Watched) -> None:
     page.get_by_role("link", name="Health").click()
     expect(page.locator("#health-tiles")).to_contain_text("1 active edit")
     expect(page.locator("#running")).to_contain_text("heraldry")
+
+
+def report(page: Page, correction: str, comment: str) -> None:
+    page.get_by_role("button", name="Report it").click()
+    dialog = page.get_by_role("dialog", name="Report this answer")
+    dialog.get_by_label("What it should be").fill(correction)
+    dialog.get_by_label("Comment").fill(comment)
+    dialog.get_by_role("button", name="Send the report").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#toasts")).to_contain_text("Reported")
+
+
+def test_a_report_becomes_an_edit(watched: Watched) -> None:
+    page = watched.page
+    choose(page, "Roundel with a star")
+    ask(page, "What is the capital?")
+    wrong = page.locator("#answer-text").inner_text()
+    report(page, "Oldport", "the atlas says so")
+
+    page.keyboard.press("5")
+    expect(page.locator("#review-title")).to_be_focused()
+    expect(page.locator("#review-list li")).to_have_count(1)
+    expect(page.locator("#review-list img")).to_have_attribute("src", re.compile("^blob:"))
+    page.keyboard.press("j")
+    detail = page.locator("#report-detail")
+    expect(detail.locator("del").first).to_contain_text(wrong)
+    expect(detail.locator("ins").first).to_contain_text("Oldport")
+    expect(detail).to_contain_text("the atlas says so")
+    expect(detail.locator(".today")).to_contain_text(wrong)
+
+    page.keyboard.press("e")
+    expect(page.get_by_label("The right answer").last).to_be_focused()
+    expect(page.get_by_label("The right answer").last).to_have_value("Oldport")
+    will = detail.locator(".reach-column.good")
+    expect(will.locator("li")).not_to_have_count(0)
+    if AXE.is_file():
+        assert watched.violations() == []
+    wrongly = will.locator("li p").first.inner_text()
+    will.get_by_role("button", name=f"Not this: {wrongly}", exact=True).click()
+    expect(detail.get_by_label("Questions that it must leave alone")).to_have_value(wrongly)
+    expect(will.get_by_text(wrongly, exact=True)).to_have_count(0)
+    detail.get_by_role("button", name="Make the edit").click()
+    expect(page.locator("#toasts")).to_contain_text("Resolved by an edit")
+    expect(detail.locator(".chip").first).to_have_text("Resolved")
+    expect(detail).to_contain_text("Corrected, in version")
+    expect(detail.locator(".scope-row")).to_contain_text(wrongly)
+    expect(page.locator("#review-list")).to_contain_text("Nothing waits")
+
+    page.get_by_role("link", name="Try", exact=True).click()
+    ask(page, "What is the capital?")
+    says(page, "Oldport", wrong)
+
+
+def test_a_report_changes_what_an_edit_is_for(watched: Watched) -> None:
+    """And another one is dismissed with a reason."""
+    page = watched.page
+    choose(page, "Roundel with a star")
+    ask(page, "What is the capital?")
+    expect(page.locator("#fired .edit-line")).to_have_count(1)
+    report(page, "", "nobody says it this way")
+    page.get_by_role("link", name="Review", exact=True).click()
+    page.locator("#review-list").get_by_role("link", name="What is the capital?").click()
+    detail = page.locator("#report-detail")
+    expect(detail.locator(".today")).to_contain_text("Oldport")
+    page.keyboard.press("s")
+    panel = detail.get_by_role("region", name="Change what an edit is for")
+    expect(panel).to_contain_text("It took part in the reported answer")
+    expect(panel).to_contain_text("It is this edit's own question")
+    expect(panel.get_by_role("button")).to_have_count(0)
+    detail.get_by_role("heading", name="What is the capital?").first.click()
+    page.locator("#report-search").blur()
+    page.keyboard.press("d")
+    page.get_by_label("Reason").fill("it is right by now")
+    page.locator("#reason-send").click()
+    expect(detail.locator(".chip").first).to_have_text("Dismissed")
+    expect(detail).to_contain_text("it is right by now")
+
+    page.get_by_role("link", name="Try", exact=True).click()
+    ask(page, "Name the city that governs this place.")
+    report(page, "Oldport", "")
+    page.get_by_role("link", name="Review", exact=True).click()
+    page.locator("#review-list").get_by_role("link", name="Name the city").click()
+    page.get_by_role("button", name="Change an edit's scope").click()
+    panel.get_by_label("Search all edits").fill("Oldport")
+    panel.get_by_role("button", name="This too: What is the capital?").click()
+    expect(detail.locator(".chip").first).to_have_text("Resolved")
+    expect(detail).to_contain_text("another scope of this edit")
+    page.get_by_role("link", name="Try", exact=True).click()
+    ask(page, "Name the city that governs this place.")
+    expect(page.locator("#answer-text")).to_have_text("Oldport")
 
 
 def test_refusals_are_told_with_a_way_on(watched: Watched, server: LiveServer) -> None:
@@ -205,7 +300,11 @@ def test_every_view_fits_and_can_be_read(
     choose(page, HEART)
     ask(page, "What is the capital?")
     edits = server.client.get("/edits", headers={"Authorization": f"Bearer {KEY}"}).json()["data"]
-    for view in (*VIEWS, *(f"edits/{edit['id']}" for edit in edits[:1])):
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        answer = client.post("/generate", json={"prompt": "q", "image": picture(1)}).json()
+        wrong = {"answer_id": answer["id"], "verdict": "wrong", "correction": "long " * 40}
+        made = client.post("/feedback", json=wrong).json()["id"]
+    for view in (*VIEWS, f"review/{made}", *(f"edits/{edit['id']}" for edit in edits[:1])):
         page.evaluate(f"location.hash = '#/{view}'")
         expect(page.locator(f"#view-{view.partition('/')[0]}")).to_be_visible()
         expect(page.locator(".loading")).to_have_count(0)

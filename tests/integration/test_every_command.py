@@ -155,6 +155,13 @@ def keys(world: World) -> None:
     assert "(key_not_found)" in world.run("keys", "revoke", "none", status=1).stderr
 
 
+def feedback_import(world: World) -> None:
+    lines = "prompt,answer,verdict\nWhat is the capital?,Oslo,wrong\n"
+    (world.folder / "reports.csv").write_text(lines, "utf-8")
+    (told,) = map(json.loads, world.run("feedback", "import", "reports.csv").stdout.splitlines())
+    assert told["status"] == "imported"
+
+
 def moving(world: World) -> None:
     world.edit()
     assert "edits, " in world.run("export", "all.zip").stdout
@@ -245,6 +252,7 @@ EXERCISES: dict[str, Callable[[World], None]] = {
     "feedback list": feedback,
     "feedback resolve": feedback,
     "feedback dismiss": feedback,
+    "feedback import": feedback_import,
     "keys create": keys,
     "keys list": keys,
     "keys revoke": keys,
@@ -316,7 +324,7 @@ def test_each_is_documented() -> None:
 def test_what_servers_answer_can_be_had_as_json() -> None:
     """Of commands that show what a server says. Those that print one id or token have no need."""
     plain = {"feedback report", "feedback resolve", "feedback dismiss", "keys create"}
-    plain |= {"keys revoke", "mcp"}
+    plain |= {"feedback import", "keys revoke", "mcp"}
     lacking = [
         name
         for name, command in commands()

@@ -40,8 +40,11 @@ def test_a_wrong_answer_becomes_an_edit(client: httpx.Client, image: str) -> Non
     assert (seen["id"], seen["verdict"]) == (made.json()["id"], "wrong")
     assert (seen["prompt"], seen["answer"], seen["correction"]) == ("q", wrong["text"], "blue")
     assert (seen["version"], seen["applied"]) == (wrong["version"], [])
+    assert client.get(f"/feedback/{seen['id']}").json() == seen
     png = client.get(f"/feedback/{seen['id']}/image")
     assert png.headers["content-type"] == "image/png"
+    small = client.get(f"/feedback/{seen['id']}/thumbnail")
+    assert (small.headers["content-type"], small.content[8:12]) == ("image/webp", b"WEBP")
 
     body = {
         "image": base64.b64encode(png.content).decode(),
@@ -62,6 +65,8 @@ def test_a_wrong_answer_becomes_an_edit(client: httpx.Client, image: str) -> Non
     assert code(other) == (409, "feedback_closed", "id")
     gone = client.get(f"/feedback/{seen['id']}/image")
     assert code(gone) == (404, "feedback_not_found", "id")
+    assert code(client.get("/feedback/none")) == (404, "feedback_not_found", "id")
+    assert code(client.get(f"/feedback/{seen['id']}/thumbnail"))[1] == "feedback_not_found"
 
 
 def test_which_edits_were_in_it(client: httpx.Client, edit: Edit, image: str) -> None:

@@ -94,3 +94,38 @@ def test_an_edit_that_was_pending_under_an_older_schema_is_made(data: Data) -> N
         assert server.client.get(made).json()["created_at"] == asked["created_at"]
         replay = server.client.post("/edits", json=BODY, headers=KEY)
         assert (replay.status_code, replay.json()["version"]) == (201, 1)
+
+
+def test_reports_of_an_older_schema_stay_as_they_are(data: Data) -> None:
+    """Their table is copied by the newest migration, with what it checks."""
+    report = {
+        "id": "01JA0000000000000000000000",
+        "status": "open",
+        "answer_id": "a",
+        "verdict": "wrong",
+        "prompt": "q",
+        "answer": "red",
+        "version": 0,
+        "applied": "[]",
+        "created_at": "2026-11-27T09:00:00.000Z",
+        "created_by": "local",
+    }
+    with data.start():
+        pass
+    data.put_back("0008")
+    file = data.folder / "errata.db"
+    row = f"INSERT INTO feedback ({', '.join(report)}) VALUES ({', '.join('?' * len(report))})"
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(row, list(report.values()))
+
+    with data.start() as server:
+        (kept,) = server.client.get("/feedback").json()["data"]
+        assert {name: kept[name] for name in report if name != "applied"} == {
+            name: value for name, value in report.items() if name != "applied"
+        }
+    odd = list({**report, "id": "b", "status": "odd"}.values())
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        with pytest.raises(sqlite3.IntegrityError, match="known_status"):
+            connection.execute(row, odd)
+        indexes = [found[1] for found in connection.execute("PRAGMA index_list(feedback)")]
+    assert {"feedback_by_status", "feedback_by_source"} <= set(indexes)

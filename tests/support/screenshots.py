@@ -57,6 +57,14 @@ def prepare(client: httpx.Client) -> str:
     correct("heart", "What colour is the border?", "green", verify="report")
     capital = correct("heart", "What is the capital?", "Newhaven", tags=["places"])
     post(f"/edits/{capital}/scope", rephrases=["Capital city?"], reason="From the log.")
+    for name, question, fields in (
+        ("pennant", "What is the capital?", {"correction": "Oldport", "comment": "By the atlas."}),
+        ("star", "Who governs this place?", {"comment": "It does not know."}),
+        ("ring", "What colour is the ring?", {"verdict": "right"}),
+        ("heart", "What is the capital?", {"correction": "Newhaven upon the river"}),
+    ):
+        answer = post("/generate", prompt=question, image=sample(name))
+        post("/feedback", answer_id=answer["id"], **{"verdict": "wrong"} | fields)
     return capital
 
 
@@ -71,7 +79,7 @@ def corrected(page: Page) -> None:
     page.get_by_role("radio", name="Roundel with a star").check(force=True)
     page.get_by_role("button", name="What is the capital?").click()
     page.get_by_role("button", name="Correct this").click()
-    page.get_by_label("The right answer").fill("Oldport")
+    page.locator("#correct-form").get_by_label("The right answer").fill("Oldport")
     page.get_by_role("button", name="Correct it").click()
     page.locator(".reach-list").first.wait_for()
 
@@ -108,10 +116,19 @@ def photograph(
             ("history", "#/history", ".timeline img[src]"),
             ("health", "#/health", "#load-chart svg"),
         ]
+        report = page.request.get(f"{url}/feedback?limit=1").json()["data"][0]["id"]
+        steps[3:3] = [
+            ("review", "#/review", "#review-list img[src]"),
+            ("report", f"#/review/{report}", "#report-detail .today"),
+        ]
         for name, path, wanted in steps:
             page.goto(f"{url}/{path}")
             page.locator(wanted).first.wait_for()
             shot(name)
+            if name == "report":
+                page.get_by_role("button", name="Make it an edit").click()
+                page.locator("#report-detail .reach-list").first.wait_for()
+                shot("report-edit")
         if kind == "light":
             page.goto(f"{url}/#/try")
             corrected(page)

@@ -9,13 +9,13 @@ import { onUpdate } from "./state.js";
 
 export function startAnswers() {
   let running = new AbortController();
-  const current = { text: null };
+  const current = { text: null, id: null };
 
   async function ask({ request, isCompared, events }) {
     running.abort();
     running = new AbortController();
     const { signal } = running;
-    current.text = null;
+    current.text = current.id = null;
     begin(isCompared);
     try {
       const edited = answer(events("generate", request, { signal }), "answer");
@@ -24,7 +24,9 @@ export function startAnswers() {
         : null;
       const [tail] = await Promise.all([edited, base]);
       current.text = byId("answer-text").textContent;
-      byId("correct-row").hidden = !request.image;
+      current.id = tail.id;
+      byId("correct-row").hidden = false;
+      byId("correct-button").hidden = !request.image;
       await showFired(tail, Boolean(request.image));
     } catch (error) {
       if (error.name === "AbortError") return;

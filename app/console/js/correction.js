@@ -1,8 +1,7 @@
 // "Correct this": the form, the edit being made, and what came of it.
 
 import { byId, busy, fill, h } from "./dom.js";
-import { cancel, create } from "./edits_api.js";
-import { beforeAfter, damages, errorBox, statusChip, verification } from "./parts.js";
+import { committed, makeEdit } from "./edit_making.js";
 import { suggestedAnswer } from "./picture_input.js";
 import { reachPanel } from "./reach.js";
 import { onUpdate, state } from "./state.js";
@@ -61,68 +60,19 @@ function order() {
   };
 }
 
-async function send(wanted, around) {
-  const outcome = byId("correct-outcome");
+async function send(order, { form, askAgain }) {
   const { question, picture } = state;
-  fill(outcome, h("p", { class: "loading", role: "status" }, "Making the edit, and trying it"));
-  try {
-    const made = await create(wanted, (edit) => fill(outcome, pending(edit)));
-    if (question !== state.question || picture !== state.picture) return;
-    if (made.version === null) {
-      fill(outcome, failed(made.error ?? { message: `The edit is ${made.status}.` }, wanted, around));
-      return;
-    }
-    around.form.hidden = true;
-    for (const id of ["rephrases", "not-for", "tags", "note"]) document.getElementById(id).value = "";
-    await askAgainAndShow(made, around.askAgain);
-  } catch (error) {
-    fill(outcome, failed(error.details ?? error, wanted, around, error));
-  }
-}
-
-// Asking clears what is below, so the outcome is put there afterwards.
-async function askAgainAndShow(made, askAgain) {
-  await askAgain();
-  fill(byId("correct-outcome"), committed(made));
-  fill(byId("try-reach"), reachPanel(made.id));
-}
-
-function committed(edit) {
-  return h("section", { class: "card stack done", "aria-labelledby": "corrected-title" },
-    h("div", { class: "row spread" },
-      h("h2", { class: "card-title", id: "corrected-title" }, `Corrected, in version ${edit.version}`),
-      statusChip(edit.status)),
-    beforeAfter(edit.before, edit.after ?? edit.target),
-    verification(edit),
-    (edit.warnings ?? []).map((warning) => h("p", { class: "notice warn" }, warning.message)),
-    h("p", { class: "row" }, h("a", { class: "button", href: `#/edits/${edit.id}` }, "See the edit"),
-      h("span", { class: "muted small" }, "There it can be taken back.")));
-}
-
-function pending(edit) {
-  const names = { queue: "It waits for others", fit: "The expert is being made", verify: "It is being tried" };
-  const { stage, done, total } = edit.progress ?? { stage: "queue", done: 0, total: null };
-  const progress = h("progress", { "aria-label": names[stage] });
-  if (total) Object.assign(progress, { max: total, value: done });
-  return h("div", { class: "card stack" },
-    h("p", {}, names[stage], total ? `: ${done} of ${total}` : ""),
-    progress,
-    h("p", {}, h("button", { type: "button", onclick: (event) => busy(event.target, () => cancel(edit.id)) }, "Cancel it")));
-}
-
-function failed(told, wanted, around, error) {
-  const again = (changes) => (event) => busy(event.target, () => send({ ...wanted, ...changes }, around));
-  const ways = [];
-  if (told.conflicts_with) {
-    ways.push(h("button", { type: "button", onclick: again({ supersedes: told.conflicts_with }) }, "Replace the other edits"));
-  }
-  if (["edit_not_effective", "edit_conflicts"].includes(told.code)) {
-    ways.push(h("button", { type: "button", onclick: again({ verify: "report" }) }, "Keep it all the same"));
-  }
-  return errorBox(error ?? told,
-    told.after !== undefined && told.after !== null ? beforeAfter(told.before, told.after) : null,
-    damages(told.damaged),
-    ways.length ? h("p", { class: "row" }, ways) : null);
+  await makeEdit(order, {
+    place: byId("correct-outcome"),
+    isCurrent: () => question === state.question && picture === state.picture,
+    onCommitted: async (made) => {
+      form.hidden = true;
+      for (const id of ["rephrases", "not-for", "tags", "note"]) document.getElementById(id).value = "";
+      await askAgain(); // it clears what is below, so the outcome is put there afterwards
+      fill(byId("correct-outcome"), committed(made));
+      fill(byId("try-reach"), reachPanel(made.id));
+    },
+  });
 }
 
 function offerEditors(editors) {

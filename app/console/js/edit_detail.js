@@ -4,7 +4,7 @@ import { busy, fill, h, icon } from "./dom.js";
 import { askReason, toast } from "./dialogs.js";
 import { cancel, edit as editById, reinstate, rollBack } from "./edits_api.js";
 import { eventText } from "./event_text.js";
-import { short, whole } from "./format.js";
+import { short, usedText, whole } from "./format.js";
 import { beforeAfter, errorBox, loading, statusChip, verification, when } from "./parts.js";
 import { wholePicture } from "./pictures.js";
 import { reachPanel } from "./reach.js";
@@ -64,6 +64,7 @@ function facts(edit) {
   const rows = [
     ["Made", h("span", {}, whole(edit.created_at), " by ", h("strong", {}, edit.created_by))],
     ["Version", edit.version ?? "none"],
+    ["Used", usedText(edit.fired)],
     ["Editor", edit.editor],
     ["Note", edit.note],
     ["Tags", edit.tags.join(", ")],

@@ -21,6 +21,9 @@ export function edit(id) {
   return known.get(id);
 }
 
+// Those that a search finds, newest first.
+export const find = async (query) => (await get(`edits?${new URLSearchParams(query)}`)).data;
+
 // Whatever changes an edit goes through here, so that what is shown elsewhere follows.
 async function changing(work) {
   const answer = await work();

@@ -24,3 +24,9 @@ export const count = (number, one, many = `${one}s`) => `${number} ${number === 
 export const millis = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 export const short = (digest) => (digest ? digest.replace("sha256:", "").slice(0, 10) : "–");
 export const said = (text) => (text === "" ? "(nothing)" : text);
+
+// How often an edit took part in an answer: a lower bound, for it is counted beside answers.
+export function usedText(fired) {
+  if (!fired?.count) return "not yet";
+  return `${count(fired.count, "time")} at least, last ${ago(fired.last_at)}`;
+}

@@ -10,10 +10,13 @@ import { editsView } from "./views/edits.js";
 import { explainView } from "./views/explain.js";
 import { healthView } from "./views/health.js";
 import { historyView } from "./views/history.js";
+import { reviewView } from "./views/review.js";
 import { tryView } from "./views/try.js";
 
 const POLL_MS = 5000;
-const VIEWS = { try: tryView, edits: editsView, history: historyView, explain: explainView, health: healthView };
+const VIEWS = {
+  try: tryView, edits: editsView, history: historyView, explain: explainView, review: reviewView, health: healthView,
+};
 const FIELDS = { try: "question", edits: "edits-search", explain: "explain-question" };
 
 let shown = null;
@@ -61,6 +64,7 @@ function onKey(event) {
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   const view = Object.keys(VIEWS)[Number(event.key) - 1];
   if (view) window.location.hash = `#/${view}`;
+  VIEWS[shown].key?.(event);
   if (event.key === "/" && FIELDS[shown]) {
     event.preventDefault();
     document.getElementById(FIELDS[shown]).focus();

@@ -22,6 +22,21 @@ export function statusChip(status) {
 
 export const statusName = (status) => (STATUS[status]?.[0] ?? status ?? "New").toLowerCase();
 
+const REPORT = { open: ["Open", "accent"], resolved: ["Resolved", "good"], dismissed: ["Dismissed", "neutral"] };
+
+// How a report stands; an open one says what its reporter thinks of the answer.
+export function reportChip(report) {
+  const [name, tone] = REPORT[report.status];
+  if (report.status !== "open") return h("span", { class: `chip ${tone}` }, name);
+  return h("span", { class: `chip ${report.verdict === "wrong" ? "bad" : "good"}` }, report.verdict === "wrong" ? "Wrong" : "Right");
+}
+
+// What was answered, and what its reporter wants instead, if he said.
+export function reportTexts(report) {
+  if (report.correction !== null) return beforeAfter(report.answer, report.correction);
+  return h("p", { class: "before-after" }, h("span", { class: "muted small" }, "Answered"), said(report.answer));
+}
+
 export const when = (at) => h("time", { datetime: at, title: whole(at) }, ago(at));
 
 export function errorBox(error, ...more) {

@@ -80,7 +80,7 @@ export function suggestedAnswer(question) {
   return answers[questions.indexOf(question)];
 }
 
-function asDataUri(file) {
+export function asDataUri(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);

@@ -29,12 +29,28 @@ export function wholePicture(edit) {
   return picture(edit, "image", "whole-picture");
 }
 
+// Of a report: its own while it is open, afterwards that of the edit which mended it, if one did.
+export function reportPicture(report, kind = "thumbnail") {
+  const className = kind === "thumbnail" ? "thumb" : "whole-picture";
+  const alt = `Picture of the report "${report.prompt}"`;
+  if (report.image_digest && report.status === "open") return shown(`feedback/${report.id}/${kind}`, className, alt);
+  if (report.image_digest && report.edit_id && report.closed_by === "edit") {
+    return shown(`edits/${report.edit_id}/${kind}`, className, alt);
+  }
+  const why = report.image_digest ? "The picture of a closed report is not kept" : "Asked without a picture";
+  return h("span", { class: `${className} none`, role: "img", "aria-label": why, title: why });
+}
+
 function picture(edit, kind, className) {
-  const image = h("img", { class: className, alt: `Picture of the edit "${edit.prompt}"` });
   if (edit.version === null) {
     return h("span", { class: `${className} none`, role: "img", "aria-label": "No picture yet" });
   }
-  const loaded = urlOf(`edits/${edit.id}/${kind}`);
+  return shown(`edits/${edit.id}/${kind}`, className, `Picture of the edit "${edit.prompt}"`);
+}
+
+function shown(path, className, alt) {
+  const image = h("img", { class: className, alt });
+  const loaded = urlOf(path);
   loaded.then(
     (url) => image.setAttribute("src", url),
     () => image.replaceWith(h("span", { class: `${className} none`, role: "img", "aria-label": "The picture cannot be shown" })),

@@ -99,7 +99,8 @@ function askedList(reach, change) {
     reach.asked.map((each) => questionLine(each, reach.rho, change)));
 }
 
-function columns(reach, change) {
+// What will get the answer beside what will not; `change(button, scope, told)` says otherwise.
+export function columns(reach, change) {
   const column = (title, tone, list, none) => h("div", { class: `reach-column ${tone}` },
     h("h3", {}, icon(tone === "good" ? "check" : "cross"), title),
     list.length

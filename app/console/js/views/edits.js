@@ -3,10 +3,18 @@
 import { get } from "../api.js";
 import { byId, fill, h } from "../dom.js";
 import { showEdit } from "../edit_detail.js";
+import { ago, count } from "../format.js";
 import { emptyBox, editLine, errorBox, loading, statusChip, when } from "../parts.js";
 import { onUpdate } from "../state.js";
 
 const PAGE = 20;
+const PAGE_SORTED = 200; // to sort by use, all must be here: they are listed by age
+const MOST_SORTED = 1000;
+const ORDERS = {
+  most: (a, b) => b.fired.count - a.fired.count,
+  least: (a, b) => a.fired.count - b.fired.count,
+  last: (a, b) => (b.fired.last_at ?? "").localeCompare(a.fired.last_at ?? ""),
+};
 const PAUSE_MS = 250;
 
 let asked = 0; // which request is the newest: answers of older ones are not shown
@@ -41,25 +49,45 @@ export const editsView = {
 
 async function load({ isMore = false } = {}) {
   const request = ++asked;
-  const query = new URLSearchParams({ limit: PAGE, status: byId("edits-status").value });
-  if (byId("edits-search").value.trim()) query.set("q", byId("edits-search").value.trim());
-  if (byId("edits-tag").value.trim()) query.set("tag", byId("edits-tag").value.trim());
-  if (isMore) query.set("after", last);
+  const order = byId("edits-order").value;
   const list = byId("edits-list");
   if (!list.childNodes.length) fill(list, loading());
   try {
-    const page = await get(`edits?${query}`);
+    const page = order === "newest" ? await read({ limit: PAGE, ...(isMore && { after: last }) }) : await sorted(order);
     if (request !== asked) return;
     last = page.last_id;
-    byId("edits-more").hidden = !page.has_more;
+    byId("edits-more").hidden = !page.has_more || order !== "newest";
     const lines = page.data.map(line);
     if (isMore) list.firstChild.append(...lines);
     else fill(list, lines.length ? h("ul", { class: "edit-list" }, lines) : nothing());
     const shown = list.querySelectorAll(".edit-list > li").length;
-    byId("edits-count").textContent = shown ? `${shown}${page.has_more ? " of more" : ""}, newest first` : "";
+    byId("edits-count").textContent = shown ? counted(shown, page.has_more, order) : "";
   } catch (error) {
     if (request === asked) fill(list, errorBox(error));
   }
+}
+
+function read(more) {
+  const query = new URLSearchParams({ status: byId("edits-status").value, ...more });
+  if (byId("edits-search").value.trim()) query.set("q", byId("edits-search").value.trim());
+  if (byId("edits-tag").value.trim()) query.set("tag", byId("edits-tag").value.trim());
+  return get(`edits?${query}`);
+}
+
+async function sorted(order) {
+  let page = await read({ limit: PAGE_SORTED });
+  const edits = [...page.data];
+  while (page.has_more && edits.length < MOST_SORTED) {
+    page = await read({ limit: PAGE_SORTED, after: page.last_id });
+    edits.push(...page.data);
+  }
+  return { ...page, data: edits.sort(ORDERS[order]) };
+}
+
+function counted(shown, hasMore, order) {
+  const names = { newest: "newest first", most: "most often used first", last: "last used first", least: "least often used first" };
+  if (order !== "newest" && hasMore) return `The newest ${shown} of more, ${names[order]}`;
+  return `${shown}${hasMore ? " of more" : ""}, ${names[order]}`;
 }
 
 function line(edit) {
@@ -71,6 +99,7 @@ function line(edit) {
   const item = h("li", {}, editLine(edit,
     h("div", { class: "row meta" }, statusChip(edit.status),
       h("span", { class: "muted small" }, edit.version === null ? "No version · " : `Version ${edit.version} · `, edit.created_by, " · ", when(edit.created_at)),
+      edit.fired.count ? h("span", { class: "muted small", title: `Last ${ago(edit.fired.last_at)}` }, `Used ${count(edit.fired.count, "time")}`) : null,
       edit.tags.map(tag))));
   if (edit.id === chosen) {
     item.classList.add("chosen");

@@ -5,6 +5,7 @@ import { startAnswers } from "../answers.js";
 import { startCorrection } from "../correction.js";
 import { byId, fill, h } from "../dom.js";
 import { startPicture } from "../picture_input.js";
+import { startReporting } from "../reporting.js";
 import { onUpdate, state, update } from "../state.js";
 
 export const tryView = {
@@ -12,6 +13,7 @@ export const tryView = {
     const answers = startAnswers();
     const ask = (question) => askNow(answers, question);
     startCorrection({ answers, askAgain: () => ask(state.question) });
+    startReporting({ answers });
     startPicture({ isShown: () => !byId("view-try").hidden });
     byId("ask-form").onsubmit = (event) => {
       event.preventDefault();
