@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ PATHS = (
     "/v1/completions",
     "/v1/responses",
 )
-SHOWN = {
+SHOWN: dict[str, Callable[[str], dict[str, Any]]] = {
     "/generate": lambda image: {"image": image, "prompt": "q"},
     "/attributions": lambda image: {"image": image, "prompt": "q"},
     "/edits": lambda image: {"image": image, "prompt": "q", "target": "t"},
