@@ -108,6 +108,8 @@ def _check(value: Any) -> None:
 
 
 def _refuse_lone_surrogates(text: str) -> None:
+    if text.isascii():  # told without reading it, and pictures are
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

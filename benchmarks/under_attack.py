@@ -102,7 +102,7 @@ def pictures(server: ServerProcess, files: Sequence[bytes], report: Report) -> N
         report.add(f"{name}: statuses", attackers.told(), "no 5xx", is_within=is_fine)
         report.at_most(f"{name}: slowest answer", attackers.slowest, ANSWER_S, "s")
         report.at_most(f"{name}: memory above idle", memory.peak_mib - idle, limit, "MiB")
-        report.add(f"{name}: liveness", alive.total.line())
+        report.add(f"{name}: liveness", alive.line())
         report.at_most(f"{name}: liveness, p99", alive.percentile(99), LIVE_MS, "ms")
         report.add(f"{name}: questions in between", quiet.line())
         report.add(f"{name}: questions", asked.line())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,21 @@ import pytest
 from pydantic import BaseModel
 
 import app.main  # noqa: F401 - so that every model of a request is known
+from app.deps import validate
+from app.errors import ServiceError
+from app.openai.chat import ChatRequest
+from app.openai.completions import CompletionRequest
 from app.openai.fields import Lenient
 from app.openai.messages import WireMessage, conversation
+from app.openai.responses import ResponsesRequest
 from app.schemas.base import Request
+from app.schemas.generation import GenerateRequest
 from app.settings import Settings
 from tests.integration.test_errors_table import check
 from tests.integration.test_hostile_input import Raw
 from tests.support.hostile import costly
 from tests.support.server import LiveServer, data_uri
+from tests.support.steps import steps
 
 PATHS = (
     "/admin/edits/{id}/reinstate",
@@ -41,7 +48,7 @@ PATHS = (
     "/v1/completions",
     "/v1/responses",
 )
-SHOWN = {
+SHOWN: dict[str, Callable[[str], dict[str, Any]]] = {
     "/generate": lambda image: {"image": image, "prompt": "q"},
     "/attributions": lambda image: {"image": image, "prompt": "q"},
     "/edits": lambda image: {"image": image, "prompt": "q", "target": "t"},
@@ -182,6 +189,27 @@ def test_no_list_of_a_request_makes_an_error_of_each_item() -> None:
         is_bounded = each.get("fail_fast") or each.get("max_length", 10**9) <= 100
         is_passed_on = each["items_schema"]["type"] == "any"
         assert is_bounded or is_passed_on, f"{model.__name__}: {each}"
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (GenerateRequest, {f"x{i}": 0 for i in range(40_000)}),
+        (ChatRequest, {"model": "x", "messages": [{}] * 900}),
+        (ChatRequest, {"model": "x", "messages": [{"role": "user", "content": [{}] * 40_000}]}),
+        (CompletionRequest, {"model": "x", "prompt": [{}] * 40_000}),
+        (ResponsesRequest, {"model": "x", "input": [{"content": [{}] * 40_000}]}),
+    ],
+    ids=["fields", "messages", "parts", "prompts", "items"],
+)
+def test_of_thousands_of_mistakes_a_few_are_looked_at(
+    model: type[BaseModel], body: dict[str, Any]
+) -> None:
+    def refused() -> None:
+        with pytest.raises(ServiceError):
+            validate(model, body)
+
+    assert steps(refused) < 2000
 
 
 def test_a_conversation_of_many_messages_is_copied_once() -> None:

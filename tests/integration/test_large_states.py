@@ -81,7 +81,9 @@ def test_an_edit_of_such_a_model_holds_after_a_restart_and_is_taken_back_whole(
         assert before["text"] != "blue"
         assert after["text"] == "blue"
     log = EditLog(Database.open(f"sqlite:///{data / 'errata.db'}"))
-    expert = decode_artifact(log.artifact(made["id"]).data).payload
+    stored = log.artifact(made["id"]).data
+    assert stored is not None
+    expert = decode_artifact(stored).payload
     assert float(expert["up"].abs().max()) > LARGEST
 
     with start() as server:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from app.store.records import (
     digest_of,
 )
 from tests.support.server import png
+from tests.support.steps import steps
 from tests.support.tiny_model import tiny_image
 
 IMAGES = [StoredImage(f"sha256:{n}", png(tiny_image(n)), 48, 48) for n in range(2)]
@@ -310,22 +309,6 @@ def test_a_ledger_refuses_what_does_not_follow() -> None:
         ledger.apply(2, [])
     with pytest.raises(ValueError, match="was None"):
         ledger.apply(1, [Change("nobody", "active", "rolled_back")])
-
-
-def steps(call: Callable[[], object]) -> int:
-    """How many functions of Python a call enters: what it takes, on any machine."""
-    count = 0
-
-    def counted(_frame: object, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(counted)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_the_two_thousandth_edit_of_one_slot_takes_no_more_steps_than_the_tenth() -> None:
