@@ -12,7 +12,7 @@ Nothing of a picture or a model is read, so a query that means no edit never mee
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +54,15 @@ class TextMatch:
     def passes(self) -> Tensor:
         """Edits that the question may mean, bool `[edits]`."""
         return (self.scores.sigmoid() >= self.rho) & ~self.excluded
+
+    def of(self, edits: Sequence[int]) -> TextMatch:
+        """Of these edits alone, by their places."""
+        return replace(
+            self,
+            scores=self.scores[edits],
+            excluded=self.excluded[edits],
+            matched=tuple(self.matched[i] for i in edits),
+        )
 
 
 def match(
