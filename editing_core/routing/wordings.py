@@ -75,15 +75,16 @@ def match(
     """
     query = encoder.query_keys(question)
     columns: dict[str, int] = {}
-    own = _Texts.of(columns, [edit.wordings for edit in edits])
+    wordings = [edit.wordings for edit in edits]
+    own = _Texts.of(columns, wordings)
     others = _Texts.of(columns, [edit.not_for for edit in edits])
     keys = encoder.keys(list(columns))
     cosines = (keys @ query.T).max(1)
     best = own.best(cosines)
     excluded = others.best(cosines) > best
     matched = tuple(
-        edit.wordings[0 if len(edit.wordings) == 1 else int(cosines[own.of_edit(i)].argmax())]
-        for i, edit in enumerate(edits)
+        texts[0] if len(texts) == 1 else texts[int(cosines[own.of_edit(i)].argmax())]
+        for i, texts in enumerate(wordings)
     )
     if encoder.known is not None:
         prompts, which = np.unique(own.firsts, return_inverse=True)
