@@ -267,7 +267,11 @@ def main() -> None:
     told = report(found)
     print(told)
     if not options.quick:
-        write("steps-beside-edits", "Tokens of a stream while edits are made", [("", told)])
+        write(
+            "steps-beside-edits",
+            "Tokens of a stream while edits are made",
+            [("Side by side", told)],
+        )
         kept = {
             "machine": facts(),
             "rounds": [

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -363,14 +364,15 @@ class EditableModel:
     ) -> dict[Key, GenerationResult]:
         """Results of those `rows` whose guesses are right, in one pass; the others are to begin.
 
-        `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.
+        `prepared` are they, in their order. Decisions name no edit whose words do not fit. Raises
+        `StaleArtifact` naming the edit.
         """
         return confirmed(
             prepared,
             rows,
             backbone=self.backbone,
             encode_target=self._encode_target,
-            make_pass=self.edited_pass,
+            make_pass=partial(self.edited_pass, names_all=False),
         )
 
     @torch.no_grad()
@@ -382,6 +384,8 @@ class EditableModel:
         is_cancelled: IsCancelled | None = None,
     ) -> list[RoutingDecision]:
         """Which edits would act on each row, and how strongly, without an answer.
+
+        Where texts are compared apart from pictures, edits whose words do not fit are not named.
 
         The blocks up to the router's layer are run, on as many rows at once as have so many tokens,
         padding counted; a row that has more is run alone, as all are of models whose rows cannot
@@ -396,7 +400,8 @@ class EditableModel:
         for some in in_pieces([len(each.ids) for each in prepared], most):
             raise_if(is_cancelled)
             batch = self.backbone.collate(prepared[some])
-            edited = self.edited_pass(batch, [row.snapshot for row in rows[some]])
+            snapshots = [row.snapshot for row in rows[some]]
+            edited = self.edited_pass(batch, snapshots, names_all=False)
             if not edited.is_decided:
                 edited.decide(self.backbone.lower(batch, self.router.layer))
             decisions += edited.decisions
@@ -528,8 +533,17 @@ class EditableModel:
             refined = replace(refined, steps=1)
         return refined
 
-    def edited_pass(self, batch: PreparedBatch, snapshots: Sequence[Snapshot | None]) -> EditedPass:
-        """One batch's way through this model, row b with the edits of `snapshots[b]`."""
+    def edited_pass(
+        self,
+        batch: PreparedBatch,
+        snapshots: Sequence[Snapshot | None],
+        *,
+        names_all: bool = True,
+    ) -> EditedPass:
+        """One batch's way through this model, row b with the edits of `snapshots[b]`.
+
+        `names_all` is `EditedPass`'s.
+        """
         return EditedPass(
             batch,
             snapshots,
@@ -539,6 +553,7 @@ class EditableModel:
             compare=None if self.questions is None else self._compare,
             editors=self.editors,
             check=self.check_current,
+            names_all=names_all or self.router.thresholds.rule == "paper",
         )
 
     def _compare(self, question: str, edits: Sequence[Worded]) -> TextMatch:

@@ -62,7 +62,8 @@ class EditedPass:
     `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
     whose picture finds anything; so does `read_pictures`, for those of conversations: they are
     routed as if asked alone. `check` is called with the id and the artifact of each edit that is
-    about to act and may refuse it.
+    about to act and may refuse it. Without `names_all`, decisions name no edit whose words do not
+    fit: among a thousand look-alikes most of the routing is about those.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class EditedPass:
         compare: CompareTexts | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
+        names_all: bool = True,
     ) -> None:
         self._batch = batch
         self._snapshots = snapshots
         self._router = router
         self._editors = editors
         self._check = check
+        self._names_all = names_all
         self.fused: dict[int, Fused] = {}
         self._decode_taps: DecodeTaps | None = None
         self.decisions = [RoutingDecision()] * len(batch.rows)
@@ -153,8 +156,12 @@ class EditedPass:
             entries = self._entries(b)
             found = compare(self._batch.rows[b].prompt, [entries[i] for i, _ in survivors])
             decision = self._router.refuse(survivors, found)
-            if decision is None:
+            if decision is None and self._names_all:
                 self._matches[b] = found
+            elif decision is None:
+                kept = found.passes.nonzero().flatten().tolist()
+                self._survivors[b] = [survivors[i] for i in kept]
+                self._matches[b] = found.of(kept)
             else:
                 self.decisions[b] = decision
                 del self._survivors[b]

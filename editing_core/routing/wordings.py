@@ -12,7 +12,7 @@ Nothing of a picture or a model is read, so a query that means no edit never mee
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -57,6 +57,15 @@ class TextMatch:
         """Edits that the question may mean, bool `[edits]`."""
         return (self.scores.sigmoid() >= self.rho) & ~self.excluded
 
+    def of(self, edits: Sequence[int]) -> TextMatch:
+        """Of these edits alone, by their places."""
+        return replace(
+            self,
+            scores=self.scores[edits],
+            excluded=self.excluded[edits],
+            matched=tuple(self.matched[i] for i in edits),
+        )
+
 
 def match(
     encoder: QuestionEncoder, question: str, edits: Sequence[Worded], *, prefer: Preference
@@ -68,15 +77,16 @@ def match(
     """
     query = encoder.query_keys(question)
     columns: dict[str, int] = {}
-    own = _Texts.of(columns, [edit.wordings for edit in edits])
+    wordings = [edit.wordings for edit in edits]
+    own = _Texts.of(columns, wordings)
     others = _Texts.of(columns, [edit.not_for for edit in edits])
     keys = encoder.keys(list(columns))
     cosines = (keys @ query.T).max(1)
     best = own.best(cosines)
     excluded = others.best(cosines) > best
     matched = tuple(
-        edit.wordings[0 if len(edit.wordings) == 1 else int(cosines[own.of_edit(i)].argmax())]
-        for i, edit in enumerate(edits)
+        texts[0] if len(texts) == 1 else texts[int(cosines[own.of_edit(i)].argmax())]
+        for i, texts in enumerate(wordings)
     )
     if encoder.known is not None:
         prompts, which = np.unique(own.firsts, return_inverse=True)

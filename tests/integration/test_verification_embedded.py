@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.editing import EditOutcome, EditSession
 from editing_core.heraldry.sample import draw_sample
@@ -91,3 +93,8 @@ def test_edits_that_words_rule_out_do_not_act(embedded_model: EditableModel) -> 
             acting += acts
             assert is_possible or not acts
     assert acting
+    # What is left out of a decision that nobody reads in full changes nothing of who acts.
+    for decision, result in zip(decisions[:6], embedded_model.generate(rows[:6]), strict=True):
+        weights = {c.edit_id: c.weight for c in decision.applied}
+        assert weights == pytest.approx({c.edit_id: c.weight for c in result.decision.applied})
+        assert len(decision.candidates) <= len(result.decision.candidates)
