@@ -37,7 +37,7 @@ class DeviceProcess:
     """A device, see `app/engine.py`. `load` it before it belongs to an engine."""
 
     def __init__(self, settings: Settings, *, on_restart: Callable[[], None]) -> None:
-        """`on_restart` is called, on a thread of its own, when it is up again."""
+        """`on_restart` is called, on the supervising thread, when it is up again."""
         self._settings = settings
         self._on_restart = on_restart
         self._facts: ModelFacts | None = None
@@ -79,7 +79,8 @@ class DeviceProcess:
         return self
 
     def start(self) -> None:
-        self._thread.start()
+        if not self._stops.is_set():
+            self._thread.start()
 
     def stop(self) -> None:
         """Finish what it was sent, then end it; one that loads is ended at once. Blocking."""
@@ -172,14 +173,24 @@ class DeviceProcess:
                 process.end()
                 self._fail("what it loads is another model than before")
                 break
-            with self._lock:
-                if self._newest is not None:
-                    process.post(Publish(self._newest))
-                self._process = process
+            if not self._is_wanted(process):
+                process.kill()
+                process.end()
+                break
             logger.info("the engine is up again after %.1f s", self._load_s)
             self._on_restart()
             return process
         return None
+
+    def _is_wanted(self, process: EngineProcess) -> bool:
+        """Let it be the one that is up, unless it was told to stop meanwhile."""
+        with self._lock:
+            if self._stops.is_set():
+                return False
+            if self._newest is not None:
+                process.post(Publish(self._newest))
+            self._process = process
+            return True
 
     def _begin(self) -> tuple[EngineProcess, ModelFacts]:
         """A process with its model; what is sent to it is received."""

@@ -41,6 +41,10 @@ def made(client: httpx.Client, image: str, **fields: Any) -> str:
     return edit_id
 
 
+def applied(client: httpx.Client, image: str, **fields: Any) -> list[str]:
+    return [each["edit_id"] for each in answer(client, image, **fields)["applied"]]
+
+
 def status(client: httpx.Client, edit_id: str) -> str:
     found: str = client.get(f"/edits/{edit_id}").json()["status"]
     return found
@@ -129,6 +133,30 @@ def test_a_stream_that_is_cut_says_so(server: LiveServer, client: httpx.Client, 
     assert lines[-1] != "data: [DONE]"
     assert "engine_restarting" in lines[-1]
     eventually(lambda: is_ready(client))
+
+
+def test_every_door_is_open(client: httpx.Client, image: str) -> None:
+    eventually(lambda: is_ready(client))
+    edit = made(client, image)
+    body = {"rephrases": ["in other words"], "verify": "off"}
+    changed = client.post(f"/edits/{edit}/scope", json=body)
+    assert changed.status_code == 200, changed.text
+    assert client.get(f"/edits/{edit}").json()["rephrases"] == ["in other words"]
+    candidates = answer(client, image, explain=True)["candidates"]
+    assert [each["edit_id"] for each in candidates] == [edit]
+
+    undone = client.post(f"/admin/edits/{edit}/rollback")
+    assert undone.status_code == 200
+    assert applied(client, image) == []
+    assert answer(client, image, explain=True)["candidates"][0]["outcome"] == "inactive"
+    again = client.post(f"/admin/edits/{edit}/reinstate", json={"force": True})
+    assert again.status_code == 200, again.text
+    assert applied(client, image) == [edit]
+
+    attributed = client.post("/attributions", json={"prompt": "q", "image": image})
+    assert attributed.status_code == 200, attributed.text
+    reported = {"answer_id": answer(client, image)["id"], "verdict": "wrong", "correction": "red"}
+    assert client.post("/feedback", json=reported).status_code in (200, 201)
 
 
 def test_what_the_engine_refuses_is_refused_as_ever(client: httpx.Client, image: str) -> None:
