@@ -129,6 +129,11 @@ class QuestionEncoder:
             self._kept.popitem(last=False)
         return made
 
+    def forget(self) -> None:
+        """Drop the keys that are kept, so that every text is read again."""
+        with self._lock:
+            self._kept.clear()
+
     def query_keys(self, question: str) -> NDArray[np.float32]:
         """What a question is looked up with, float32 `[1 or 2, dim]`: all of it, and where it has
         several sentences, the one that asks. The better match counts, so that a remark in front of
