@@ -27,7 +27,7 @@ from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
 from editing_core.routing.base import Query
 from editing_core.routing.wordings import TextMatch
-from editing_core.states import RoutingStates
+from editing_core.states import Intervention, RoutingStates
 from editing_core.types import EditArtifact, RoutingDecision
 
 
@@ -58,7 +58,8 @@ CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
-    `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran.
+    `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran;
+    `running` holds them ready for decoding.
     `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
     whose picture finds anything; so does `read_pictures`, for those of conversations: they are
     routed as if asked alone. `check` is called with the id and the artifact of each edit that is
@@ -83,7 +84,7 @@ class EditedPass:
         self._editors = editors
         self._check = check
         self.fused: dict[int, Fused] = {}
-        self._decode_taps: DecodeTaps | None = None
+        self.running = DecodeTaps(device=batch.input_ids.device)
         self.decisions = [RoutingDecision()] * len(batch.rows)
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
         self._matches: dict[int, TextMatch] = {}
@@ -113,10 +114,7 @@ class EditedPass:
 
     def decode_taps(self, step: int) -> dict[int, Tap] | None:
         """Taps for one new token a row, whose step is `step` (2 for the first generated one)."""
-        if self._decode_taps is None:
-            self._decode_taps = DecodeTaps(self.fused, device=self._batch.input_ids.device)
-        ids = self._batch.input_ids
-        return self._decode_taps.at(ids.new_full((len(ids),), step))
+        return self.running.at([step] * len(self._batch.rows))
 
     def _tap(self, layer: int, first_steps: Mapping[int, int]) -> Tap:
         def tap(hidden: Tensor) -> Tensor | None:
@@ -125,6 +123,11 @@ class EditedPass:
             rows = {b: fused[layer] for b, fused in self.fused.items() if layer in fused}
             if not rows:
                 return None
+            if self._acts_on_last_column(rows):
+                steps = self._batch.input_ids.new_ones(len(hidden))
+                # In place: a block's output is nobody else's, and a copy is as long as the prompt.
+                hidden[:, -1] = self.running.added(layer, hidden[:, -1], steps)
+                return hidden
             return apply(
                 hidden,
                 rows,
@@ -134,6 +137,15 @@ class EditedPass:
             )
 
         return tap
+
+    def _acts_on_last_column(self, acting: Mapping[int, Sequence[Intervention]]) -> bool:
+        """Whether these change the last prompt token alone, and nothing comes after it."""
+        return all(
+            each.positions == "from_last_prompt_token"
+            and self._batch.rows[b].spans.last_prompt == len(self._batch.rows[b].ids) - 1
+            for b, interventions in acting.items()
+            for each in interventions
+        )
 
     def _filter(self, b: int) -> list[tuple[str, float]]:
         row, snapshot = self._batch.rows[b], self._snapshots[b]
@@ -171,6 +183,7 @@ class EditedPass:
             self.decisions[b] = decision
             if decision.applied:
                 self.fused[b] = self._fuse(b, decision)
+                self.running.add(b, self.fused[b])
         self._survivors = {}
 
     def _fuse(self, b: int, decision: RoutingDecision) -> Fused:

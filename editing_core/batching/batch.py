@@ -37,11 +37,12 @@ class DecodeBatch(Generic[Key]):
         rows: Sequence[RunningRow[Key]],
         logits: Tensor,
         state: DecodeState,
+        experts: DecodeTaps,
     ) -> None:
         self._backbone = backbone
         self._rows = list(rows)
         self._state = state
-        self._taps: DecodeTaps | None = None
+        self._experts = experts
         self.news = self._take(logits)
         """What prefill brought."""
 
@@ -62,13 +63,12 @@ class DecodeBatch(Generic[Key]):
                 key,
                 Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids)),
                 decision,
-                edited.fused.get(b, {}),
             )
-            for b, (key, sampling, row, decision) in enumerate(
-                zip(keys, samplings, batch.rows, edited.decisions, strict=True)
+            for key, sampling, row, decision in zip(
+                keys, samplings, batch.rows, edited.decisions, strict=True
             )
         ]
-        return cls(backbone, rows, logits, state)
+        return cls(backbone, rows, logits, state, edited.running)
 
     @property
     def keys(self) -> list[Key]:
@@ -79,8 +79,8 @@ class DecodeBatch(Generic[Key]):
         """Take over the rows of `other`, which is used up. For models whose rows `can_join`."""
         if other._rows:
             self._state = cache.join([self._state, other._state]) if self._rows else other._state
+            self._experts.join(other._experts, len(self._rows))
             self._rows += other._rows
-            self._taps = None
 
     def drop(self, keys: Collection[Key]) -> None:
         """Let these rows go, as far as they are here."""
@@ -89,13 +89,9 @@ class DecodeBatch(Generic[Key]):
     @torch.no_grad()
     def step(self) -> list[RowNews[Key]]:
         """One new token for every row. What fails as a whole leaves no row usable."""
-        device = self._backbone.device
-        if self._taps is None:
-            fused = {b: row.fused for b, row in enumerate(self._rows) if row.fused}
-            self._taps = DecodeTaps(fused, device=device)
-        steps = torch.tensor([row.step for row in self._rows], device=device)
-        tokens = torch.tensor([row.token for row in self._rows], device=device)
-        logits = self._backbone.decode(tokens, self._state, taps=self._taps.at(steps))
+        taps = self._experts.at([row.step for row in self._rows])
+        tokens = torch.tensor([row.token for row in self._rows], device=self._backbone.device)
+        logits = self._backbone.decode(tokens, self._state, taps=taps)
         return self._take(logits)
 
     def _take(self, logits: Tensor) -> list[RowNews[Key]]:
@@ -113,7 +109,7 @@ class DecodeBatch(Generic[Key]):
         if len(kept) == len(self._rows):
             return
         self._rows = [self._rows[b] for b in kept]
-        self._taps = None
+        self._experts.keep(kept)
         if kept:
             self._state = cache.select(self._state, kept)
 
