@@ -39,7 +39,9 @@ class EditedRows:
     entries: Sequence[MemoryEntry]
 
     @classmethod
-    def make(cls, model: EditableModel, *, rows: int, edits: int, first: int = 50_000) -> EditedRows:
+    def make(
+        cls, model: EditableModel, *, rows: int, edits: int, first: int = 50_000
+    ) -> EditedRows:
         """`rows` of them, of pictures from `first` on, among `edits` edits."""
         plain: list[GenerationRow] = []
         entries: list[MemoryEntry] = []
@@ -62,11 +64,9 @@ def snapshot_of(model: EditableModel, entries: Sequence[MemoryEntry]) -> Snapsho
 
 def forget_questions(model: EditableModel, rows: EditedRows) -> None:
     """As if none of them was ever asked; what the edits say of themselves stays known."""
-    encoder = model.questions
-    assert encoder is not None
-    encoder.forget()
-    encoder.keys(list(dict.fromkeys(text for e in rows.entries for text in e.wordings)))
-    getattr(model, "forget_words", lambda: None)()
+    model.forget_questions()
+    assert model.questions is not None
+    model.questions.keys(list(dict.fromkeys(text for e in rows.entries for text in e.wordings)))
 
 
 def _edit_of(model: EditableModel, row: GenerationRow, name: str) -> MemoryEntry | None:

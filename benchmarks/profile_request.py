@@ -35,6 +35,7 @@ from editing_core.generation import GenerationRow, Writer
 from editing_core.questions.encoder import QuestionEncoder
 from editing_core.questions.known import KnownQuestions
 from editing_core.routing.base import RouterBase
+from editing_core.routing.wordings import Comparer
 
 PARTS: Sequence[tuple[type, str, str]] = (
     (StockBackbone, "compute_features", "look at the picture"),
@@ -42,7 +43,7 @@ PARTS: Sequence[tuple[type, str, str]] = (
     (Snapshot, "image_candidates", "filter"),
     (QuestionEncoder, "_encode", "read the question"),
     (KnownQuestions, "judge", "judge it"),
-    (EditableModel, "_compare", "compare it"),
+    (Comparer, "__call__", "compare it"),
     (Backbone, "word_states", "its words without the picture"),
     (DecoderPasses, "prefill", "prefill"),
     (RouterBase, "route_each", "decide"),
@@ -90,9 +91,7 @@ def watching() -> Iterator[Stopwatch]:
     watch = Stopwatch()
     with ExitStack() as stack:
         for owner, name, label in PARTS:
-            stack.enter_context(
-                patch.object(owner, name, watch.timed(label, getattr(owner, name)))
-            )
+            stack.enter_context(patch.object(owner, name, watch.timed(label, getattr(owner, name))))
         watch.lap()
         watch.seconds.clear()
         yield watch

@@ -40,7 +40,7 @@ from editing_core.errors import (
     StaleArtifact,
     TargetTooLong,
 )
-from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.experts.memory import Snapshot
 from editing_core.eyes.eyes import Eyes, load_eyes
 from editing_core.fitting import EditRows, half
 from editing_core.generation import (
@@ -65,7 +65,7 @@ from editing_core.refinement import (
 )
 from editing_core.registry import EDITORS, OBJECTIVES
 from editing_core.routing.base import RouterBase
-from editing_core.routing.wordings import TextMatch, match
+from editing_core.routing.wordings import Comparer
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
@@ -104,6 +104,9 @@ class EditableModel:
         self.router = router
         self.editors = dict(editors)
         self.questions = questions
+        self._compare = (
+            None if questions is None else Comparer(questions, prefer=router.thresholds.prefer)
+        )
         self.rows_join = can_join(backbone.new_cache())
         """Whether a row may decode beside others that came before it; else it decodes alone."""
 
@@ -457,14 +460,17 @@ class EditableModel:
             router=self.router,
             read_words=self.backbone.word_states,
             read_pictures=self.backbone.picture_states,
-            compare=None if self.questions is None else self._compare,
+            compare=self._compare,
             editors=self.editors,
             check=self.check_current,
         )
 
-    def _compare(self, question: str, edits: Sequence[MemoryEntry]) -> TextMatch:
-        assert self.questions is not None
-        return match(self.questions, question, edits, prefer=self.router.thresholds.prefer)
+    def forget_questions(self) -> None:
+        """Read and compare every question again, as if it were new. For measurements."""
+        self.backbone.forget_words()
+        if self.questions is not None and self._compare is not None:
+            self.questions.forget()
+            self._compare.forget()
 
     def check_current(self, edit_id: str, artifact: EditArtifact) -> None:
         """Raise `StaleArtifact`, naming the edit, when other weights than these made it."""

@@ -51,8 +51,8 @@ class Routes(Protocol):
 ReadStates = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
 """`Backbone.word_states`, `Backbone.picture_states`."""
 
-CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
-"""How a question fits the wordings of some edits: `routing.wordings.match`."""
+CompareTexts = Callable[[Sequence[tuple[str, Sequence[MemoryEntry]]]], Sequence[TextMatch]]
+"""How each question fits the wordings of some edits: `routing.wordings.Comparer`."""
 
 
 class EditedPass:
@@ -156,9 +156,12 @@ class EditedPass:
 
     def _compare(self, compare: CompareTexts) -> None:
         """By text alone: rows that mean none of their survivors are decided here and now."""
-        for b, survivors in list(self._survivors.items()):
+        pairs = []
+        for b, survivors in self._survivors.items():
             entries = self._entries(b)
-            found = compare(self._batch.rows[b].prompt, [entries[i] for i, _ in survivors])
+            pairs.append((self._batch.rows[b].prompt, [entries[i] for i, _ in survivors]))
+        found_each = compare(pairs) if pairs else ()
+        for (b, survivors), found in zip(list(self._survivors.items()), found_each, strict=True):
             decision = self._router.refuse(survivors, found)
             if decision is None:
                 self._matches[b] = found
