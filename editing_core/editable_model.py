@@ -25,12 +25,14 @@ from editing_core.backbones.batch import PreparedBatch, PreparedRow, PromptRow
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.beginnings import Beginnings
 from editing_core.batching.cache import can_join
+from editing_core.batching.entering import Entering, Entrance
 from editing_core.batching.rows import Key
 from editing_core.checkpoint import EMBEDDED
 from editing_core.choosing import logprobs_of
 from editing_core.config import MAX_TARGET_TOKENS, Placement
-from editing_core.edited_pass import EditedPass
+from editing_core.edited_pass import EditedPass, ReadStates
 from editing_core.editors.base import Editor
 from editing_core.errors import (
     ArtifactCorrupt,
@@ -109,6 +111,8 @@ class EditableModel:
         )
         self.rows_join = can_join(backbone.new_cache())
         """Whether a row may decode beside others that came before it; else it decodes alone."""
+        self.beginnings_are_shared = self.rows_join and backbone.continues_anywhere
+        """Whether rows that begin alike are run on from one beginning."""
 
     @classmethod
     def load(
@@ -335,18 +339,23 @@ class EditableModel:
         self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
         return self.backbone.prepare_row(row.as_prompt)
 
-    @torch.no_grad()
     def begin(
-        self, prepared: Sequence[PreparedRow], rows: Mapping[Key, GenerationRow]
+        self,
+        prepared: Sequence[PreparedRow],
+        rows: Mapping[Key, GenerationRow],
+        *,
+        beginnings: Beginnings | None = None,
     ) -> DecodeBatch[Key]:
         """Prefill `rows`, by the caller's names for them, and hand them on for decoding.
 
-        `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.
+        `prepared` are they, in their order. `beginnings` are used and added to, where the family's
+        rows may be run on from one. Raises `StaleArtifact` naming the edit.
         """
-        batch = self.backbone.collate(prepared)
-        edited = self.edited_pass(batch, [row.snapshot for row in rows.values()])
-        samplings = [row.sampling for row in rows.values()]
-        return DecodeBatch.begin(self.backbone, batch, edited, list(rows), samplings)
+        entrance = Entrance(
+            self.backbone, self.edited_pass, beginnings if self.beginnings_are_shared else None
+        )
+        pairs = zip(rows.items(), prepared, strict=True)
+        return entrance.enter([Entering(key, each, row) for (key, row), each in pairs])
 
     @torch.no_grad()
     def token_logits(self, row: GenerationRow, token_ids: Sequence[int]) -> Tensor:
@@ -452,14 +461,23 @@ class EditableModel:
             refined = replace(refined, steps=1)
         return refined
 
-    def edited_pass(self, batch: PreparedBatch, snapshots: Sequence[Snapshot | None]) -> EditedPass:
-        """One batch's way through this model, row b with the edits of `snapshots[b]`."""
+    def edited_pass(
+        self,
+        batch: PreparedBatch,
+        snapshots: Sequence[Snapshot | None],
+        read_kept: ReadStates | None = None,
+    ) -> EditedPass:
+        """One batch's way through this model, row b with the edits of `snapshots[b]`.
+
+        `read_kept` as `EditedPass` takes it.
+        """
         return EditedPass(
             batch,
             snapshots,
             router=self.router,
             read_words=self.backbone.word_states,
             read_pictures=self.backbone.picture_states,
+            read_kept=read_kept,
             compare=self._compare,
             editors=self.editors,
             check=self.check_current,

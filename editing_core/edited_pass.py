@@ -62,8 +62,9 @@ class EditedPass:
     `running` holds them ready for decoding.
     `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
     whose picture finds anything; so does `read_pictures`, for those of conversations: they are
-    routed as if asked alone. `check` is called with the id and the artifact of each edit that is
-    about to act and may refuse it.
+    routed as if asked alone. With `read_kept`, which knows the pictures of all other rows, all is
+    decided at once; without it, when prefill has come to the router's layer. `check` is called with
+    the id and the artifact of each edit that is about to act and may refuse it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class EditedPass:
         router: Routes,
         read_words: ReadStates,
         read_pictures: ReadStates,
+        read_kept: ReadStates | None = None,
         compare: CompareTexts | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
@@ -97,18 +99,27 @@ class EditedPass:
         alone = {b: row for b in self._survivors if (row := batch.rows[b].alone) is not None}
         seen = read_pictures(list(alone.values()), router.layer)
         self._pictures = dict(zip(alone, seen, strict=True))
+        self.pictures_read: dict[int, Tensor] = {}
+        """Picture states that prefill brought by."""
+        if read_kept is not None:
+            others = [b for b in self._survivors if b not in alone]
+            kept = read_kept([batch.rows[b] for b in others], router.layer)
+            self._pictures.update(zip(others, kept, strict=True))
+            self._route(None)
 
     def prefill_taps(self) -> dict[int, Tap] | None:
         """Taps that route and apply; None when no row can select anything."""
-        if not self._survivors:
+        layers = {layer for by_layer in self.fused.values() for layer in by_layer}
+        if self._survivors:
+            layers.add(self._router.layer)
+        if not layers:
             return None
-        layers = {self._router.layer}
         for b, survivors in self._survivors.items():
             entries = self._entries(b)
             layers.update(entries[edit_id].artifact.edit_layer for edit_id, _ in survivors)
         first_steps = {
             b: 1 - self._batch.padding[b] - self._batch.rows[b].spans.last_prompt
-            for b in self._survivors
+            for b in (*self._survivors, *self.fused)
         }
         return {layer: self._tap(layer, first_steps) for layer in layers}
 
@@ -137,6 +148,14 @@ class EditedPass:
             )
 
         return tap
+
+    def acts_early(self, b: int) -> bool:
+        """Whether row b's experts change anything before its last prompt token."""
+        return any(
+            each.positions != "from_last_prompt_token"
+            for interventions in self.fused.get(b, {}).values()
+            for each in interventions
+        )
 
     def _acts_on_last_column(self, acting: Mapping[int, Sequence[Intervention]]) -> bool:
         """Whether these change the last prompt token alone, and nothing comes after it."""
@@ -169,7 +188,7 @@ class EditedPass:
                 self.decisions[b] = decision
                 del self._survivors[b]
 
-    def _route(self, hidden: Tensor) -> None:
+    def _route(self, hidden: Tensor | None) -> None:
         """Decide for every row with survivors; then there is nothing left to decide."""
         columns = self._batch.pictures
         queries: dict[int, Query] = {}
@@ -178,7 +197,8 @@ class EditedPass:
             assert snapshot is not None
             seen = self._pictures.get(b)
             if seen is None:
-                seen = hidden[b, columns[b]].float()
+                assert hidden is not None
+                seen = self.pictures_read[b] = hidden[b, columns[b]].float()
             states = RoutingStates(image=seen, words=self._words[b])
             queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
         decisions = self._router.route_each(list(queries.values()))

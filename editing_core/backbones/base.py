@@ -47,6 +47,11 @@ class Backbone(DecoderPasses):
 
     architecture: str
     prefix_is_causal: bool = True
+    continues_anywhere: bool = True
+    """Whether a row whose first tokens were run may be run on from any of them.
+
+    Not where tokens see later ones: a picture's, or all of a prompt.
+    """
     has_plain_prefix: bool = False
     """Whether `training.frozen` may keep prefixes as keys and values that any answer may follow.
 
@@ -349,11 +354,13 @@ class Backbone(DecoderPasses):
     def _side_by_side(self, features: Sequence[ImageFeatures]) -> ImageFeatures:
         """Several pictures as one row shows them; the first one's key is the row's."""
         names = features[0].extras
+        all_known = all(each.content for each in features)
         return ImageFeatures(
             torch.cat([each.patches for each in features]),
             features[0].key,
             tuple(p for each in features for p in each.pictures or (self.usual_picture,)),
             {name: torch.cat([each.extras[name] for each in features]) for name in names},
+            b"".join(each.content for each in features) if all_known else b"",
         )
 
     def _cached_features(self, image: ImageArray) -> ImageFeatures:
@@ -362,7 +369,7 @@ class Backbone(DecoderPasses):
         key = digest.digest()
         found = self._features.get(key)
         if found is None:
-            found = self.compute_features(image)
+            found = replace(self.compute_features(image), content=key)
             tensors = (found.patches, *found.extras.values())
             size = sum(tensor.nbytes for tensor in tensors)
             # The newest is kept, however large it is.

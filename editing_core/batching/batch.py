@@ -1,9 +1,9 @@
 """Rows that decode together and come and go between steps, each with experts and sampling its own.
 
-    batch = DecodeBatch.begin(backbone, prepared, edited, keys, samplings)   # prefill
-    batch.join(another)            # where `cache.can_join`
-    for news in batch.step(): ...  # one new token a row; rows that end leave
-    batch.drop({key})              # and so do rows that nobody waits for
+    batch = Entrance(...).enter(rows)                # prefill, see `entering.py`
+    batch.join(another)                              # where `cache.can_join`
+    for news in batch.step(): ...                    # one new token a row; rows that end leave
+    batch.drop({key})                                # and so do rows that nobody waits for
 
 Greedy tokens of a row are those it has alone; its logits differ by rounding only, since other
 shapes add up in another order.
@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import DecodeState
 from editing_core.batching import cache
 from editing_core.batching.rows import Key, RowNews, RunningRow
 from editing_core.decode_taps import DecodeTaps
-from editing_core.edited_pass import EditedPass
-from editing_core.generation import Writer, are_finite, not_finite
-from editing_core.types import Sampling
+from editing_core.generation import are_finite, not_finite
 
 
 class DecodeBatch(Generic[Key]):
-    """See the module's docstring. Build with `begin`; belongs on the thread that runs the model."""
+    """See the module's docstring. Belongs on the thread that runs the model.
+
+    `logits` float32 `[rows, vocab]`, `state` and `experts` are what prefilling the rows left.
+    """
 
     def __init__(
         self,
@@ -46,30 +46,6 @@ class DecodeBatch(Generic[Key]):
         self.news = self._take(logits)
         """What prefill brought."""
 
-    @classmethod
-    @torch.no_grad()
-    def begin(
-        cls,
-        backbone: Backbone,
-        batch: PreparedBatch,
-        edited: EditedPass,
-        keys: Sequence[Key],
-        samplings: Sequence[Sampling],
-    ) -> DecodeBatch[Key]:
-        """Prefill `batch` and choose the first tokens. Raises what routing raises."""
-        logits, state = backbone.prefill(batch, taps=edited.prefill_taps())
-        rows = [
-            RunningRow(
-                key,
-                Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids)),
-                decision,
-            )
-            for key, sampling, row, decision in zip(
-                keys, samplings, batch.rows, edited.decisions, strict=True
-            )
-        ]
-        return cls(backbone, rows, logits, state, edited.running)
-
     @property
     def keys(self) -> list[Key]:
         """Of the rows that are not at their ends."""
@@ -81,6 +57,11 @@ class DecodeBatch(Generic[Key]):
             self._state = cache.join([self._state, other._state]) if self._rows else other._state
             self._experts.join(other._experts, len(self._rows))
             self._rows += other._rows
+
+    def take_in(self, other: DecodeBatch[Key]) -> None:
+        """`join`, with the news of its prefill."""
+        self.join(other)
+        self.news += other.news
 
     def drop(self, keys: Collection[Key]) -> None:
         """Let these rows go, as far as they are here."""
