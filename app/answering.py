@@ -181,6 +181,7 @@ class Answering:
                 new_tokens=result.completion_tokens,
                 candidates=len(result.decision.candidates),
                 applied=len(result.decision.applied),
+                cached_tokens=result.cached_tokens,
             )
         return results
 

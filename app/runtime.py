@@ -147,6 +147,7 @@ class Runtime:
                 model,
                 rows_at_once=settings.batch_rows,
                 tokens_at_once=settings.batch_tokens,
+                beginnings_bytes=settings.prefix_cache_mib * 2**20,
             ),
             admission=Admission(requests=settings.queue_limit, tokens=settings.queue_tokens),
             refine_objective=settings.refine_objective,
