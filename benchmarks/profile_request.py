@@ -21,9 +21,9 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.batching import together
 from benchmarks.edited_rows import EditedRows, forget_questions
 from benchmarks.report import table, write
+from benchmarks.side_by_side import together
 from editing_core.backbones.base import Backbone
 from editing_core.backbones.passes import DecoderPasses
 from editing_core.backbones.stock import StockBackbone
