@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ def compare(
             rates.append((first, second))
     ratios = [first / second for first, second in rates]
     first, second = (statistics.median(each) for each in zip(*rates, strict=True))
-    return Ratio(what, first, second, statistics.median(ratios), min(ratios), max(ratios))
+    found = Ratio(what, first, second, statistics.median(ratios), min(ratios), max(ratios))
+    print(found, file=sys.stderr)
+    return found
 
 
 def _rate(side: Side, rows: Rows) -> float:
