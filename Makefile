@@ -58,6 +58,7 @@ format: $(INSTALLED_DEV)  ## Put the code into shape
 bench: $(INSTALLED)  ## Measure edited against unedited serving, and how long an edit takes
 	@$(BIN)/python -m benchmarks.serving_ratios
 	@$(BIN)/python -m benchmarks.edit_latency
+	@$(BIN)/python -m benchmarks.batching --quick
 
 fuzz: $(INSTALLED)  ## Ask every operation what its schema allows, and what not (minutes)
 	@$(BIN)/python -m venv $(VENV)/fuzz

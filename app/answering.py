@@ -189,6 +189,7 @@ class Answering:
                 new_tokens=result.completion_tokens,
                 candidates=len(result.decision.candidates),
                 applied=len(result.decision.applied),
+                cached_tokens=result.cached_tokens,
             )
             self._tracing.record("errata.answer", pace.laps(), _facts(result))
             self._firings.fired(each.edit_id for each in result.decision.applied)

@@ -90,6 +90,12 @@ class Metrics:
         )
         self._prompt_tokens = self._counter("errata_prompt_tokens", "Tokens read.")
         self._new_tokens = self._counter("errata_generated_tokens", "Tokens written.")
+        self._prefix_hits = self._counter(
+            "errata_prefix_cache_hits", "Answers whose prompt began with what was kept."
+        )
+        self._prefix_tokens = self._counter(
+            "errata_prefix_cache_tokens", "Tokens read that were not run again."
+        )
         self._candidates = self._histogram(
             "errata_routing_candidates", "Edits that passed the image filter, by answer.", _COUNTS
         )
@@ -129,6 +135,7 @@ class Metrics:
         new_tokens: int,
         candidates: int,
         applied: int,
+        cached_tokens: int = 0,
     ) -> None:
         self._answers.labels("true" if applied else "false", finish_reason).inc()
         self._answer_s.observe(time.perf_counter() - pace.began)
@@ -140,6 +147,9 @@ class Metrics:
             self._gap_s.observe(gap)
         self._prompt_tokens.inc(prompt_tokens)
         self._new_tokens.inc(new_tokens)
+        if cached_tokens:
+            self._prefix_hits.inc()
+            self._prefix_tokens.inc(cached_tokens)
         self._candidates.observe(candidates)
         self._applied.observe(applied)
 

@@ -240,8 +240,13 @@ class Runtime:
         model = self._model
         if model is None:
             model = load_model(self.settings, notify=self._progress)
-        rows, tokens = self.settings.batch_rows, self.settings.batch_tokens
-        make = partial(DeviceThread, model, rows_at_once=rows, tokens_at_once=tokens)
+        make = partial(
+            DeviceThread,
+            model,
+            rows_at_once=self.settings.batch_rows,
+            tokens_at_once=self.settings.batch_tokens,
+            beginnings_bytes=self.settings.prefix_cache_mib * 2**20,
+        )
         return ModelFacts.of(model), make
 
     def _in_a_process(self) -> tuple[ModelFacts, MakeDevice]:

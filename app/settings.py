@@ -126,6 +126,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Tokens that those may come to, kept as keys and values.",
     )
+    prefix_cache_mib: int = Field(
+        256, ge=0, description="MiB of keys and values kept of what prompts begin with; 0: none."
+    )
     body_timeout_s: float = Field(
         30.0, gt=0, description="How long a request's body may take to arrive before 408."
     )

@@ -1,106 +1,49 @@
 """What one running batch buys, and what edits cost in it: ratios side by side in one run.
 
-    python -m benchmarks.batching [--repeats 5] [--quick]
+    python -m benchmarks.batching [--repeats 5] [--edits 1000] [--quick]
 
-1. Sixteen questions in flight against the same sixteen one by one: in this server, and in a loop
-   of transformers' `generate()`. Every side sees pictures that it has not seen before.
-2. Edited against unedited rows at batch 1, 8 and 32. An edit's target is the model's own answer, so
-   both sides generate the same tokens.
-3. Thirty-two rows with an expert each against thirty-two with one and the same.
+R1  unedited rows beside 0 and 1,000 edits, against rows without any
+R2  edited against unedited rows at batch 1, 8 and 32, among 1,000 edits: questions that were asked
+    before, and questions that are all new
+R3  thirty-two experts against one and the same expert on the same thirty-two rows
+R4  four experts fused against one
+R5  sixteen questions in flight against the same one by one, and against a loop of transformers'
+    `generate()`; and one at a time against that loop. Pictures are new to every side.
+R9  five questions about one picture against one question about it, prefill alone, with what prompts
+    begin with kept and not; pictures are new to every side
 
 The sides take turns within each repeat; a ratio is the median over repeats, beside its extremes.
-Requests go through the scheduler that serves (`app/device/rows.py`), on this thread. Time is the
-processor's, on one thread: what else the machine does is no part of it.
+An edit's target is the model's own answer, so that edited and unedited rows generate the same
+tokens (`edited_rows.py`). Requests go through the scheduler that serves (`app/device/rows.py`), on
+this thread. Time is the processor's, on one thread: what else the machine does is no part of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from app.device.messages import Done, Generate, Reply
-from app.device.rows import RowScheduler
-from benchmarks.report import RESULTS, table, write
-from benchmarks.serving_ratios import DESCRIBE, entry, picture, remember
+from benchmarks.edited_rows import WORDINGS, EditedRows, forget_questions, snapshot_of
+from benchmarks.report import RESULTS, write
+from benchmarks.serving_ratios import DESCRIBE, picture
+from benchmarks.side_by_side import Answers, Ratio, Rows, Side, compare, report, together, tokens
 from editing_core.backbones.images import to_pil
 from editing_core.backbones.loading import find_checkpoint
 from editing_core.editable_model import EditableModel
 from editing_core.evaluation.machine import facts
+from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.generation import GenerationRow
-from editing_core.types import GenerationResult
+from editing_core.types import Sampling
 
 IN_FLIGHT = 16
 SHORT = "What colour is the field?"
-Rows = Sequence[GenerationRow]
-Side = Callable[[Rows], int]
-"""Answers rows, and returns how many tokens it made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Tokens a second of one side against another; more than 1 where the first is faster."""
-
-    what: str
-    first: float
-    second: float
-    ratio: float
-    least: float
-    most: float
-
-
-def compare(
-    what: str,
-    sides: tuple[Side, Side],
-    rows: Callable[[int, int], Rows],
-    *,
-    repeats: int,
-) -> Ratio:
-    """Take turns on the rows of each repeat and side; a first repeat warms up and is dropped."""
-    rates: list[tuple[float, float]] = []
-    for repeat in range(repeats + 1):
-        first, second = (_rate(side, rows(repeat, i)) for i, side in enumerate(sides))
-        if repeat:
-            rates.append((first, second))
-    ratios = [first / second for first, second in rates]
-    first, second = (statistics.median(each) for each in zip(*rates, strict=True))
-    return Ratio(what, first, second, statistics.median(ratios), min(ratios), max(ratios))
-
-
-def _rate(side: Side, rows: Rows) -> float:
-    start = time.process_time()
-    tokens = side(rows)
-    return tokens / (time.process_time() - start)
-
-
-def together(model: EditableModel, rows: Sequence[GenerationRow]) -> list[GenerationResult]:
-    """A request for each row, all of them in flight at once."""
-    ended: dict[int, GenerationResult] = {}
-
-    def hear(reply: Reply) -> None:
-        if isinstance(reply, Done):
-            assert isinstance(reply.result, list)
-            ended[reply.id] = reply.result[0]
-
-    scheduler = RowScheduler(model, hear, rows_at_once=32, tokens_at_once=1_000_000)
-    for number, row in enumerate(rows):
-        scheduler.add(Generate(number, (row,)))
-    while scheduler.is_busy:
-        scheduler.turn()
-    return [ended[number] for number in range(len(rows))]
-
-
-def tokens(results: Sequence[GenerationResult]) -> int:
-    return sum(result.completion_tokens for result in results)
 
 
 def questions(place: int, repeat: int, side: int) -> list[GenerationRow]:
@@ -142,9 +85,9 @@ def in_flight(model: EditableModel, repeats: int) -> list[Ratio]:
         return sum(tokens(together(model, [row])) for row in rows)
 
     named = {
-        f"{IN_FLIGHT} in flight / one by one": (at_once, one_by_one),
-        f"{IN_FLIGHT} in flight / a loop of transformers' generate()": (at_once, stock),
-        "one by one / a loop of transformers' generate()": (one_by_one, stock),
+        f"R5 {IN_FLIGHT} in flight / one by one": (at_once, one_by_one),
+        f"R5 {IN_FLIGHT} in flight / a loop of transformers' generate()": (at_once, stock),
+        "R5 one by one / a loop of transformers' generate()": (one_by_one, stock),
     }
     return [
         compare(what, sides, partial(questions, place), repeats=repeats)
@@ -152,53 +95,132 @@ def in_flight(model: EditableModel, repeats: int) -> list[Ratio]:
     ]
 
 
-def edited(model: EditableModel, repeats: int, batches: Sequence[int]) -> list[Ratio]:
-    seeds = range(50_000, 50_000 + max(batches))
-    plain = [GenerationRow(DESCRIBE, picture(seed)) for seed in seeds]
-    answers = together(model, plain)
-    entries = [
-        entry(model, seed, DESCRIBE, result.text)
-        for seed, result in zip(seeds, answers, strict=True)
-    ]
-    pinned = remember(model, entries)
-    rows = [GenerationRow(row.prompt, row.image, snapshot=pinned) for row in plain]
-    acting = sum(bool(result.decision.applied) for result in together(model, rows))
-    print(f"{acting} of {len(rows)} edited rows have an edit that acts", file=sys.stderr)
+def in_batches(model: EditableModel, size: int) -> Side:
+    """The rows, `size` in flight at one time."""
 
-    def at_once(rows: Rows) -> int:
-        return tokens(together(model, rows))
+    def answer(rows: Rows) -> int:
+        batches = (rows[i : i + size] for i in range(0, len(rows), size))
+        return sum(tokens(together(model, batch)) for batch in batches)
 
-    pairs = {f"edited / unedited, batch {n}": (rows[:n], plain[:n]) for n in batches}
-    pairs[f"{len(rows)} experts / {len(rows)} times one"] = (rows, [rows[0]] * len(rows))
+    return answer
+
+
+def taxes(
+    model: EditableModel, made: EditedRows, repeats: int, batches: Sequence[int]
+) -> list[Ratio]:
+    """R1 to R4."""
+    plain, acts = made.plain, made.edited
+    none_near = snapshot_of(model, made.entries[len(plain) :])
+    empty = model.empty_snapshot()
+    several = snapshot_of(model, _times(made, 4))
+    one_alone = snapshot_of(model, made.entries[: len(plain)])
+    one_for_all = snapshot_of(model, _with_the_payload_of_the_first(made.entries[: len(plain)]))
+
+    def with_(snapshot: Snapshot) -> Rows:
+        return [replace(row, snapshot=snapshot) for row in plain]
+
+    def sides_of(first: Rows, second: Rows, is_new: bool, _repeat: int, side: int) -> Rows:
+        if is_new and side == 0:
+            forget_questions(model, made)
+        return (first, second)[side]
+
+    found = []
+    for size in batches:
+        side, count = in_batches(model, size), 8 if size == 1 else len(plain)
+        pairs: list[tuple[str, Rows, Rows]] = [
+            (f"R1 unedited beside no edit / plain, batch {size}", with_(empty), plain),
+            (f"R1 unedited beside many / plain, batch {size}", with_(none_near), plain),
+            (f"R2 edited / unedited, asked before, batch {size}", acts, plain),
+            (f"R2 edited / unedited, new questions, batch {size}", acts, plain),
+            (f"R4 four experts / one, batch {size}", with_(several), with_(one_alone)),
+        ]
+        if size == max(batches):
+            what = f"R3 {size} experts / {size} times one"
+            pairs.append((what, with_(one_alone), with_(one_for_all)))
+        for what, first, second in pairs:
+            rows = partial(sides_of, first[:count], second[:count], "new" in what)
+            found.append(compare(what, (side, side), rows, repeats=repeats))
+    return found
+
+
+def _times(made: EditedRows, times: int) -> list[MemoryEntry]:
+    """Each row's own edit so many times over."""
+    own = made.entries[: len(made.plain)]
+    return [replace(entry, edit_id=f"{entry.edit_id}-{i}") for entry in own for i in range(times)]
+
+
+def _with_the_payload_of_the_first(entries: Sequence[MemoryEntry]) -> list[MemoryEntry]:
+    """The same keys, and one expert behind all of them."""
+    first = entries[0].artifact
     return [
-        compare(what, (at_once, at_once), partial(_side_of, pair), repeats=repeats)
-        for what, pair in pairs.items()
+        replace(entry, artifact=replace(first, key=entry.artifact.key), target=entries[0].target)
+        for entry in entries
     ]
 
 
-def _side_of(pair: tuple[Rows, Rows], _repeat: int, side: int) -> Rows:
-    return pair[side]
+def beginnings(model: EditableModel, repeats: int) -> list[Ratio]:
+    """R9, in questions a second: five that cost as much as one make a ratio of 5."""
+
+    def ask(rows: Rows, *, size: int, kept: int) -> int:
+        """All of them about one picture; prefill alone."""
+        short = [replace(row, sampling=Sampling(max_new_tokens=1)) for row in rows]
+        ended = 0
+        answer = Answers(model, kept)
+        for i in range(0, len(short), size):
+            ended += len(answer(short[i : i + size]))
+        return ended
+
+    def rows(place: int, repeat: int, side: int) -> Rows:
+        image = picture(95_000 + repeat).copy()
+        image[0, 0, 0] = 2 * place + side
+        return [GenerationRow(text, image) for text in WORDINGS[:5]]
+
+    kept = 2**28
+    named: dict[str, tuple[Side, Side]] = {}
+    for size, how in ((5, "at once"), (1, "one after another")):
+        named[f"R9 five questions {how}, kept / not kept"] = (
+            partial(ask, size=size, kept=kept),
+            partial(ask, size=size, kept=0),
+        )
+        named[f"R9 five questions {how}, kept / one"] = (
+            partial(ask, size=size, kept=kept),
+            lambda all_of_them: ask(all_of_them[:1], size=1, kept=0),
+        )
+    return [
+        compare(what, sides, partial(rows, place), repeats=repeats)
+        for place, (what, sides) in enumerate(named.items())
+    ]
 
 
-def same_tokens(model: EditableModel, rows: Sequence[GenerationRow]) -> str:
+def mixed(model: EditableModel, made: EditedRows, count: int) -> list[GenerationRow]:
+    """Edited, unedited and text-only rows, of new pictures, of shared ones, and of many lengths."""
+    rows: list[GenerationRow] = []
+    for i in range(count):
+        other = made.plain[(7 * i) % len(made.plain)]
+        rows.append(
+            (
+                made.edited[i % len(made.edited)],
+                replace(made.plain[i % len(made.plain)], prompt=SHORT),
+                replace(other, image=picture(97_000 + i)),
+                replace(made.edited[i % len(made.edited)], prompt=other.prompt),
+                GenerationRow(other.prompt, None),
+            )[i % 5]
+        )
+    return rows
+
+
+def same_tokens(model: EditableModel, rows: Rows) -> str:
     """Greedy tokens of rows in mixed batches against each of them alone."""
-    mixed = together(model, rows)
+    found = together(model, rows, beginnings_bytes=2**28)
     same = sum(
         result.token_ids == model.generate([row])[0].token_ids
-        for row, result in zip(rows, mixed, strict=True)
+        for row, result in zip(rows, found, strict=True)
     )
-    return f"Greedy tokens in mixed batches are those of each row alone: {same} of {len(rows)}."
-
-
-def report(ratios: Sequence[Ratio]) -> str:
-    header = ["", "first, tokens/s", "second, tokens/s", "ratio", "least", "most"]
-    return table(
-        header,
-        [
-            [r.what, f"{r.first:.0f}", f"{r.second:.0f}"]
-            + [f"{value:.3f}" for value in (r.ratio, r.least, r.most)]
-            for r in ratios
-        ],
+    shared = sum(bool(result.cached_tokens) for result in found)
+    acting = sum(bool(result.decision.applied) for result in found)
+    return (
+        f"Greedy tokens in mixed batches are those of each row alone: {same} of {len(rows)}, "
+        f"{acting} of them edited, {shared} run on from a beginning that was kept."
     )
 
 
@@ -206,19 +228,32 @@ def main() -> None:
     """Measure and print; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="one repeat, to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    repeats = 1 if options.quick else options.repeats
+    quick = options.quick
+    repeats = 1 if quick else options.repeats
     model = EditableModel.load()
-    ratios = in_flight(model, repeats)
-    ratios += edited(model, repeats, (1, 4) if options.quick else (1, 8, 32))
-    rows = [row for repeat in range(2 if options.quick else 12) for row in questions(9, repeat, 0)]
-    told = [report(ratios), same_tokens(model, rows)]
-    print("\n\n".join(told))
-    if not options.quick:
-        write("batching", "One running batch", [("Side by side", "\n\n".join(told))])
-        _keep(ratios, told[1], repeats=repeats)
+    made = EditedRows.make(model, rows=8 if quick else 32, edits=options.edits)
+    ratios = taxes(model, made, repeats, (1, 8) if quick else (1, 8, 32))
+    ratios += in_flight(model, repeats) + beginnings(model, repeats)
+    same = same_tokens(model, mixed(model, made, 20 if quick else 200))
+    told = f"{report(ratios)}\n\n{_price(ratios)}\n\n{same}"
+    print(told)
+    if not quick:
+        write("batching", "One running batch", [("Side by side", told)])
+        _keep(ratios, same, repeats=repeats)
+
+
+def _price(ratios: Sequence[Ratio]) -> str:
+    """Of five questions about one picture, in prefills of one."""
+    prices = [
+        f"{ratio.what.removeprefix('R9 ').removesuffix(', kept / one')} {5 / ratio.ratio:.2f}"
+        for ratio in ratios
+        if ratio.what.endswith("kept / one")
+    ]
+    return f"R9: in prefills of one question about a picture, {' and '.join(prices)}."
 
 
 def _keep(ratios: Sequence[Ratio], told: str, *, repeats: int) -> None:

@@ -26,12 +26,14 @@ from editing_core.backbones.batch import PreparedBatch, PreparedRow, PromptRow, 
 from editing_core.backbones.chat import normalise
 from editing_core.backbones.loading import find_checkpoint, load_backbone
 from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.beginnings import Beginnings
 from editing_core.batching.cache import can_join
+from editing_core.batching.entering import Entering, Entrance
 from editing_core.batching.rows import Key
 from editing_core.checkpoint import EMBEDDED
 from editing_core.choosing import logprobs_of
 from editing_core.config import MAX_TARGET_TOKENS, Placement
-from editing_core.edited_pass import EditedPass
+from editing_core.edited_pass import EditedPass, ReadStates
 from editing_core.editors.base import Editor
 from editing_core.errors import (
     ArtifactCorrupt,
@@ -68,7 +70,7 @@ from editing_core.refinement import (
 )
 from editing_core.registry import EDITORS, OBJECTIVES
 from editing_core.routing.base import RouterBase
-from editing_core.routing.wordings import TextMatch, Worded, match
+from editing_core.routing.wordings import Comparer, Worded
 from editing_core.states import RoutingStates
 from editing_core.stock_questions import StockQuestion, default_questions, questions_of
 from editing_core.types import (
@@ -109,8 +111,13 @@ class EditableModel:
         self.router = router
         self.editors = dict(editors)
         self.questions = questions
+        self._compare = (
+            None if questions is None else Comparer(questions, prefer=router.thresholds.prefer)
+        )
         self.rows_join = can_join(backbone.new_cache())
         """Whether a row may decode beside others that came before it; else it decodes alone."""
+        self.beginnings_are_shared = self.rows_join and backbone.continues_anywhere
+        """Whether rows that begin alike are run on from one beginning."""
 
     @classmethod
     def load(
@@ -345,18 +352,23 @@ class EditableModel:
         self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
         return self.backbone.prepare_row(row.as_prompt)
 
-    @torch.no_grad()
     def begin(
-        self, prepared: Sequence[PreparedRow], rows: Mapping[Key, GenerationRow]
+        self,
+        prepared: Sequence[PreparedRow],
+        rows: Mapping[Key, GenerationRow],
+        *,
+        beginnings: Beginnings | None = None,
     ) -> DecodeBatch[Key]:
         """Prefill `rows`, by the caller's names for them, and hand them on for decoding.
 
-        `prepared` are they, in their order. Raises `StaleArtifact` naming the edit.
+        `prepared` are they, in their order. `beginnings` are used and added to, where the family's
+        rows may be run on from one. Raises `StaleArtifact` naming the edit.
         """
-        batch = self.backbone.collate(prepared)
-        edited = self.edited_pass(batch, [row.snapshot for row in rows.values()])
-        samplings = [row.sampling for row in rows.values()]
-        return DecodeBatch.begin(self.backbone, batch, edited, list(rows), samplings)
+        entrance = Entrance(
+            self.backbone, self.edited_pass, beginnings if self.beginnings_are_shared else None
+        )
+        pairs = zip(rows.items(), prepared, strict=True)
+        return entrance.enter([Entering(key, each, row) for (key, row), each in pairs])
 
     @torch.no_grad()
     def confirm(
@@ -419,14 +431,14 @@ class EditableModel:
         What is False here, no picture changes. Where texts are not compared apart from pictures,
         all may. Raises `GenerationCancelled`.
         """
-        if self.questions is None or self.router.thresholds.rule == "paper" or not edits:
+        if self._compare is None or self.router.thresholds.rule == "paper" or not edits:
             return [bool(edits)] * len(questions)
         may: list[bool] = []
         for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
             raise_if(is_cancelled)
             some = questions[start : start + _QUESTIONS_AT_ONCE]
-            self.questions.keys(some)  # together, which is faster; they are kept
-            may += [bool(self._compare(question, edits).passes.any()) for question in some]
+            matches = self._compare([(question, edits) for question in some])
+            may += [bool(match.passes.any()) for match in matches]
         return may
 
     @torch.no_grad()
@@ -538,11 +550,12 @@ class EditableModel:
         batch: PreparedBatch,
         snapshots: Sequence[Snapshot | None],
         *,
+        read_kept: ReadStates | None = None,
         names_all: bool = True,
     ) -> EditedPass:
         """One batch's way through this model, row b with the edits of `snapshots[b]`.
 
-        `names_all` is `EditedPass`'s.
+        `read_kept` and `names_all` as `EditedPass` takes them.
         """
         return EditedPass(
             batch,
@@ -550,15 +563,19 @@ class EditableModel:
             router=self.router,
             read_words=self.backbone.word_states,
             read_pictures=self.backbone.picture_states,
-            compare=None if self.questions is None else self._compare,
+            read_kept=read_kept,
+            compare=self._compare,
             editors=self.editors,
             check=self.check_current,
             names_all=names_all or self.router.thresholds.rule == "paper",
         )
 
-    def _compare(self, question: str, edits: Sequence[Worded]) -> TextMatch:
-        assert self.questions is not None
-        return match(self.questions, question, edits, prefer=self.router.thresholds.prefer)
+    def forget_questions(self) -> None:
+        """Read and compare every question again, as if it were new. For measurements."""
+        self.backbone.forget_words()
+        if self.questions is not None and self._compare is not None:
+            self.questions.forget()
+            self._compare.forget()
 
     def check_current(self, edit_id: str, artifact: EditArtifact) -> None:
         """Raise `StaleArtifact`, naming the edit, when other weights than these made it."""

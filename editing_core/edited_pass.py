@@ -27,7 +27,7 @@ from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.intervention import Fused, FusesExperts, apply, fuse
 from editing_core.routing.base import Query
 from editing_core.routing.wordings import TextMatch
-from editing_core.states import RoutingStates
+from editing_core.states import Intervention, RoutingStates
 from editing_core.types import EditArtifact, RoutingDecision
 
 
@@ -51,19 +51,22 @@ class Routes(Protocol):
 ReadStates = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
 """`Backbone.word_states`, `Backbone.picture_states`."""
 
-CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
-"""How a question fits the wordings of some edits: `routing.wordings.match`."""
+CompareTexts = Callable[[Sequence[tuple[str, Sequence[MemoryEntry]]]], Sequence[TextMatch]]
+"""How each question fits the wordings of some edits: `routing.wordings.Comparer`."""
 
 
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
-    `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran.
+    `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran;
+    `running` holds them ready for decoding.
     `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
     whose picture finds anything; so does `read_pictures`, for those of conversations: they are
-    routed as if asked alone. `check` is called with the id and the artifact of each edit that is
-    about to act and may refuse it. Without `names_all`, decisions name no edit whose words do not
-    fit: among a thousand look-alikes most of the routing is about those.
+    routed as if asked alone. With `read_kept`, which knows the pictures of all other rows, all is
+    decided at once; without it, when prefill has come to the router's layer. `check` is called with
+    the id and the artifact of each edit that is about to act and may refuse it. Without
+    `names_all`, decisions name no edit whose words do not fit: among a thousand look-alikes most of
+    the routing is about those.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class EditedPass:
         router: Routes,
         read_words: ReadStates,
         read_pictures: ReadStates,
+        read_kept: ReadStates | None = None,
         compare: CompareTexts | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
@@ -86,7 +90,7 @@ class EditedPass:
         self._check = check
         self._names_all = names_all
         self.fused: dict[int, Fused] = {}
-        self._decode_taps: DecodeTaps | None = None
+        self.running = DecodeTaps(device=batch.input_ids.device)
         self.decisions = [RoutingDecision()] * len(batch.rows)
         self._found: dict[tuple[int, int], list[tuple[str, float]]] = {}
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
@@ -100,27 +104,33 @@ class EditedPass:
         alone = {b: row for b in self._survivors if (row := batch.rows[b].alone) is not None}
         seen = read_pictures(list(alone.values()), router.layer)
         self._pictures = dict(zip(alone, seen, strict=True))
+        self.pictures_read: dict[int, Tensor] = {}
+        """Picture states that prefill brought by."""
+        if read_kept is not None:
+            others = [b for b in self._survivors if b not in alone]
+            kept = read_kept([batch.rows[b] for b in others], router.layer)
+            self._pictures.update(zip(others, kept, strict=True))
+            self._route(None)
 
     def prefill_taps(self) -> dict[int, Tap] | None:
         """Taps that route and apply; None when no row can select anything."""
-        if not self._survivors:
+        layers = {layer for by_layer in self.fused.values() for layer in by_layer}
+        if self._survivors:
+            layers.add(self._router.layer)
+        if not layers:
             return None
-        layers = {self._router.layer}
         for b, survivors in self._survivors.items():
             entries = self._entries(b)
             layers.update(entries[edit_id].artifact.edit_layer for edit_id, _ in survivors)
         first_steps = {
             b: 1 - self._batch.padding[b] - self._batch.rows[b].spans.last_prompt
-            for b in self._survivors
+            for b in (*self._survivors, *self.fused)
         }
         return {layer: self._tap(layer, first_steps) for layer in layers}
 
     def decode_taps(self, step: int) -> dict[int, Tap] | None:
         """Taps for one new token a row, whose step is `step` (2 for the first generated one)."""
-        if self._decode_taps is None:
-            self._decode_taps = DecodeTaps(self.fused, device=self._batch.input_ids.device)
-        ids = self._batch.input_ids
-        return self._decode_taps.at(ids.new_full((len(ids),), step))
+        return self.running.at([step] * len(self._batch.rows))
 
     def _tap(self, layer: int, first_steps: Mapping[int, int]) -> Tap:
         def tap(hidden: Tensor) -> Tensor | None:
@@ -129,6 +139,11 @@ class EditedPass:
             rows = {b: fused[layer] for b, fused in self.fused.items() if layer in fused}
             if not rows:
                 return None
+            if self._acts_on_last_column(rows):
+                steps = self._batch.input_ids.new_ones(len(hidden))
+                # In place: a block's output is nobody else's, and a copy is as long as the prompt.
+                hidden[:, -1] = self.running.added(layer, hidden[:, -1], steps)
+                return hidden
             return apply(
                 hidden,
                 rows,
@@ -138,6 +153,23 @@ class EditedPass:
             )
 
         return tap
+
+    def acts_early(self, b: int) -> bool:
+        """Whether row b's experts change anything before its last prompt token."""
+        return any(
+            each.positions != "from_last_prompt_token"
+            for interventions in self.fused.get(b, {}).values()
+            for each in interventions
+        )
+
+    def _acts_on_last_column(self, acting: Mapping[int, Sequence[Intervention]]) -> bool:
+        """Whether these change the last prompt token alone, and nothing comes after it."""
+        return all(
+            each.positions == "from_last_prompt_token"
+            and self._batch.rows[b].spans.last_prompt == len(self._batch.rows[b].ids) - 1
+            for b, interventions in acting.items()
+            for each in interventions
+        )
 
     def _filter(self, b: int) -> list[tuple[str, float]]:
         row, snapshot = self._batch.rows[b], self._snapshots[b]
@@ -152,9 +184,12 @@ class EditedPass:
 
     def _compare(self, compare: CompareTexts) -> None:
         """By text alone: rows that mean none of their survivors are decided here and now."""
-        for b, survivors in list(self._survivors.items()):
+        pairs = []
+        for b, survivors in self._survivors.items():
             entries = self._entries(b)
-            found = compare(self._batch.rows[b].prompt, [entries[i] for i, _ in survivors])
+            pairs.append((self._batch.rows[b].prompt, [entries[i] for i, _ in survivors]))
+        found_each = compare(pairs) if pairs else ()
+        for (b, survivors), found in zip(list(self._survivors.items()), found_each, strict=True):
             decision = self._router.refuse(survivors, found)
             if decision is None and self._names_all:
                 self._matches[b] = found
@@ -171,10 +206,11 @@ class EditedPass:
         """Whether no row's decision waits for states of the model."""
         return not self._survivors
 
-    def decide(self, hidden: Tensor) -> None:
+    def decide(self, hidden: Tensor | None) -> None:
         """Decide for every row that is not decided, from the router's layer `[batch, T, hidden]`.
 
-        Nothing is fused: for whoever wants the decisions alone.
+        None, where the pictures of all of them are known. Nothing is fused: for whoever wants the
+        decisions alone.
         """
         columns = self._batch.pictures
         queries: dict[int, Query] = {}
@@ -183,7 +219,8 @@ class EditedPass:
             assert snapshot is not None
             seen = self._pictures.get(b)
             if seen is None:
-                seen = hidden[b, columns[b]].float()
+                assert hidden is not None
+                seen = self.pictures_read[b] = hidden[b, columns[b]].float()
             states = RoutingStates(image=seen, words=self._words[b])
             queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
         decisions = self._router.route_each(list(queries.values()))
@@ -191,13 +228,14 @@ class EditedPass:
             self.decisions[b] = decision
         self._survivors = {}
 
-    def _route(self, hidden: Tensor) -> None:
+    def _route(self, hidden: Tensor | None) -> None:
         """Decide, and fuse what was selected; then there is nothing left to decide."""
         waiting = list(self._survivors)
         self.decide(hidden)
         for b in waiting:
             if self.decisions[b].applied:
                 self.fused[b] = self._fuse(b, self.decisions[b])
+                self.running.add(b, self.fused[b])
 
     def _fuse(self, b: int, decision: RoutingDecision) -> Fused:
         entries = self._entries(b)

@@ -70,7 +70,14 @@ class GenerationRow:
 class Writer:
     """One row's way to its end: picks tokens, knows when to stop, and gives out text."""
 
-    def __init__(self, sampling: Sampling, *, backbone: Backbone, prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        backbone: Backbone,
+        prompt_tokens: int,
+        cached_tokens: int = 0,
+    ) -> None:
         self._stop_token_ids = backbone.stop_token_ids
         self._limit = min(sampling.max_new_tokens, backbone.max_positions - prompt_tokens)
         self._stream = TextStream(backbone.chat.decode_raw, sampling.stop)
@@ -79,6 +86,7 @@ class Writer:
         constraint = None if grammar is None else backbone.chat.grammar.constraint(grammar)
         self._chooser = Chooser(sampling, seed=seed % 2**63, constraint=constraint)
         self._prompt_tokens = prompt_tokens
+        self._cached_tokens = cached_tokens
         self._ids: list[int] = []
         self.finish_reason: FinishReason | None = "length" if self._limit < 1 else None
 
@@ -110,6 +118,7 @@ class Writer:
             completion_tokens=len(self._ids),
             decision=decision,
             logprobs=tuple(self._chooser.logprobs),
+            cached_tokens=self._cached_tokens,
         )
 
 

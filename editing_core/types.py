@@ -209,7 +209,7 @@ class GenerationResult:
     """One finished row. `text` has special tokens removed and is trimmed.
 
     `token_ids` are the generated ones, stop token included when it was generated, and so are those
-    of `logprobs`, where they were asked for.
+    of `logprobs`, where they were asked for. `cached_tokens` of the prompt were not run for it.
     """
 
     text: str
@@ -219,6 +219,7 @@ class GenerationResult:
     completion_tokens: int
     decision: RoutingDecision
     logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,9 @@ def serve(
     queue_tokens: Annotated[int | None, typer.Option(help="Their tokens. [131072]")] = None,
     batch_rows: Annotated[int | None, typer.Option(help="Questions on the device. [32]")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Their tokens. [16384]")] = None,
+    prefix_cache_mib: Annotated[
+        int | None, typer.Option(help="MiB kept of what prompts begin with. [256]")
+    ] = None,
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
     body_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a body. [30]")] = None,
     body_memory_mib: Annotated[int | None, typer.Option(help="MiB of bodies held. [128]")] = None,

@@ -10,9 +10,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from app.device.messages import Begun, Done, Failed, Generate, Reply, Text
 from editing_core.backbones.batch import PreparedRow
 from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.beginnings import Beginnings
 from editing_core.batching.rows import RowNews
 from editing_core.editable_model import EditableModel
 from editing_core.generation import GenerationRow
@@ -20,6 +23,8 @@ from editing_core.types import GenerationResult
 
 PREFILL_TOKENS = 2048
 """What one turn prefills, padding counted, unless one row alone has more: others wait meanwhile."""
+
+_OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 Key = tuple[int, int]
 """A request's id, and which of its rows."""
@@ -42,7 +47,8 @@ class RowScheduler:
     """Belongs on the device thread.
 
     At most `rows_at_once` rows decode together, with room for at most `tokens_at_once` tokens,
-    unless one row alone needs more. A turn prefills `prefill_tokens`, see `PREFILL_TOKENS`.
+    unless one row alone needs more. A turn prefills `prefill_tokens`, see `PREFILL_TOKENS`. What
+    rows begin with is kept in `beginnings_bytes`.
     """
 
     def __init__(
@@ -53,8 +59,10 @@ class RowScheduler:
         rows_at_once: int,
         tokens_at_once: int,
         prefill_tokens: int = PREFILL_TOKENS,
+        beginnings_bytes: int = 0,
     ) -> None:
         self._model = model
+        self._beginnings = Beginnings(beginnings_bytes) if beginnings_bytes else None
         self._reply = reply
         self._rows_at_once = rows_at_once
         self._tokens_at_once = tokens_at_once
@@ -153,9 +161,15 @@ class RowScheduler:
         try:
             found = self._model.confirm([entering[key] for key in rows], rows)
             left = {key: row for key, row in rows.items() if key not in found}
-            batch = self._model.begin([entering[key] for key in left], left) if left else None
+            batch = None
+            if left:
+                batch = self._model.begin(
+                    [entering[key] for key in left], left, beginnings=self._beginnings
+                )
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the sender
-            if len(rows) > 1:
+            if isinstance(error, _OUT_OF_MEMORY) and self._gives_memory_back():
+                self._begin(entering)
+            elif len(rows) > 1:
                 self._begin_one_by_one(entering)
             else:
                 self._fail(next(iter(rows))[0], error)
@@ -168,6 +182,13 @@ class RowScheduler:
         else:
             self._batches.append(batch)
         self._hear(batch.news)
+
+    def _gives_memory_back(self) -> bool:
+        """Whether something was kept that could be let go."""
+        if self._beginnings is None or not self._beginnings.nbytes:
+            return False
+        self._beginnings.clear()
+        return True
 
     def _begin_one_by_one(self, entering: Mapping[Key, PreparedRow]) -> None:
         for key, prepared in entering.items():

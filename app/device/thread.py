@@ -77,12 +77,17 @@ class DeviceThread:
         *,
         rows_at_once: int,
         tokens_at_once: int,
+        beginnings_bytes: int = 0,
     ) -> None:
         self.model = model
         self._reply = reply
         self._inbox: queue.SimpleQueue[Generate | Task | Cancel | None] = queue.SimpleQueue()
         self._rows = RowScheduler(
-            model, reply, rows_at_once=rows_at_once, tokens_at_once=tokens_at_once
+            model,
+            reply,
+            rows_at_once=rows_at_once,
+            tokens_at_once=tokens_at_once,
+            beginnings_bytes=beginnings_bytes,
         )
         self._behind = RowScheduler(
             model,

@@ -118,6 +118,7 @@ class Worker:
             self._reply,
             rows_at_once=settings.batch_rows,
             tokens_at_once=settings.batch_tokens,
+            beginnings_bytes=settings.prefix_cache_mib * 2**20,
         )
         self._device.start()
         self._outbox.put(Loaded(facts))

@@ -11,9 +11,7 @@ A family's file only names things: see `stock.py`, which does what is the same f
 from __future__ import annotations
 
 import hashlib
-import threading
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -37,9 +35,11 @@ from editing_core.backbones.passes import DecoderPasses
 from editing_core.config import Placement
 from editing_core.errors import ContextTooLong, RequestError
 from editing_core.eyes.eyes import Eyes
+from editing_core.recent import Recent
 from editing_core.types import ImageArray, TokenSpans, Turn
 
 _FEATURE_CACHE_BYTES = 64 * 2**20
+_WORDS_CACHE_BYTES = 16 * 2**20
 
 
 class Backbone(DecoderPasses):
@@ -47,6 +47,11 @@ class Backbone(DecoderPasses):
 
     architecture: str
     prefix_is_causal: bool = True
+    continues_anywhere: bool = True
+    """Whether a row whose first tokens were run may be run on from any of them.
+
+    Not where tokens see later ones: a picture's, or all of a prompt.
+    """
     has_plain_prefix: bool = False
     """Whether `training.frozen` may keep prefixes as keys and values that any answer may follow.
 
@@ -73,8 +78,9 @@ class Backbone(DecoderPasses):
         self.placement = placement
         self.chat = chat
         self.pad_token_id = pad_token_id
-        self._features: OrderedDict[bytes, ImageFeatures] = OrderedDict()
-        self._features_lock = threading.Lock()
+        self._features: Recent[bytes, ImageFeatures] = Recent(_FEATURE_CACHE_BYTES)
+        self._words: Recent[tuple[int, tuple[int, ...]], Tensor] = Recent(_WORDS_CACHE_BYTES)
+        """Word states by layer and tokens."""
 
     # What a family names.
 
@@ -270,17 +276,25 @@ class Backbone(DecoderPasses):
         """Each row's own words as block `layer` leaves them when there is no picture.
 
         Returns float32 `[words, hidden]` a row. What follows the words is not run, nor what was
-        said before them, and rows of equal tokens are run once.
+        said before them. Rows of equal tokens are run once, and not again while they are recent.
         """
         texts = [_without_picture(row.alone or row) for row in rows]
-        distinct = {text.ids: text for text in texts}
-        batch = self.collate(list(distinct.values()))
-        hidden = self.lower(batch, layer)
-        found: dict[tuple[int, ...], Tensor] = {}
-        for b, text in enumerate(batch.rows):
-            start, stop = (edge + batch.padding[b] for edge in text.spans.prompt)
-            found[text.ids] = hidden[b, start:stop].float()
-        return [found[text.ids] for text in texts]
+        found = {text.ids: self._words.get((layer, text.ids)) for text in texts}
+        new = {text.ids: text for text in texts if found[text.ids] is None}
+        if new:
+            batch = self.collate(list(new.values()))
+            hidden = self.lower(batch, layer)
+            for b, text in enumerate(batch.rows):
+                start, stop = (edge + batch.padding[b] for edge in text.spans.prompt)
+                # A copy, so that what is kept keeps no other row.
+                own = hidden[b, start:stop].float().clone()
+                found[text.ids] = own
+                self._words.put((layer, text.ids), own, own.nbytes)
+        return [words for text in texts if (words := found[text.ids]) is not None]
+
+    def forget_words(self) -> None:
+        """Run every row's words again, as if they were new."""
+        self._words.clear()
 
     @torch.no_grad()
     def picture_states(self, rows: Sequence[PreparedRow], layer: int) -> list[Tensor]:
@@ -340,29 +354,27 @@ class Backbone(DecoderPasses):
     def _side_by_side(self, features: Sequence[ImageFeatures]) -> ImageFeatures:
         """Several pictures as one row shows them; the first one's key is the row's."""
         names = features[0].extras
+        all_known = all(each.content for each in features)
         return ImageFeatures(
             torch.cat([each.patches for each in features]),
             features[0].key,
             tuple(p for each in features for p in each.pictures or (self.usual_picture,)),
             {name: torch.cat([each.extras[name] for each in features]) for name in names},
+            b"".join(each.content for each in features) if all_known else b"",
         )
 
     def _cached_features(self, image: ImageArray) -> ImageFeatures:
         digest = hashlib.sha256(str(image.shape).encode())
         digest.update(image.tobytes())
         key = digest.digest()
-        with self._features_lock:
-            if key in self._features:
-                self._features.move_to_end(key)
-                return self._features[key]
-        features = self.compute_features(image)
-        with self._features_lock:
-            self._features[key] = features
-            tensors = (features.patches, *features.extras.values())
+        found = self._features.get(key)
+        if found is None:
+            found = replace(self.compute_features(image), content=key)
+            tensors = (found.patches, *found.extras.values())
             size = sum(tensor.nbytes for tensor in tensors)
-            while len(self._features) > max(1, _FEATURE_CACHE_BYTES // size):
-                self._features.popitem(last=False)
-        return features
+            # The newest is kept, however large it is.
+            self._features.put(key, found, min(size, _FEATURE_CACHE_BYTES))
+        return found
 
 
 def _without_picture(row: PreparedRow) -> PreparedRow:

@@ -42,13 +42,15 @@ class ImageFeatures:
     `patches` `[image tokens, hidden_size]` replace the image tokens; `key` float32
     `[image_key_dim]`, L2-normalised, is what the hard filter compares. `pictures` say how it is
     written, the family's usual picture if none does: one of it, or several in order. `extras` are
-    further tensors that the family's decoder needs.
+    further tensors that the family's decoder needs. `content` is a digest of the pictures that all
+    this was made of, empty where it was made of more than them.
     """
 
     patches: Tensor
     key: NDArray[np.float32]
     pictures: tuple[Picture, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,7 @@ class Gemma3Backbone(StockBackbone):
     model_class = Gemma3ForConditionalGeneration
     processor_class = Gemma3Processor
     parts = Parts(body="model")
+    continues_anywhere = False
 
     def arguments(self, batch: PreparedBatch, columns: slice) -> dict[str, Any]:
         return {"token_type_ids": (batch.input_ids[:, columns] == self.image_token_id).long()}

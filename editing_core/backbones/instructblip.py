@@ -62,7 +62,9 @@ class InstructBlipBackbone(StockBackbone):
 
     @torch.no_grad()
     def for_prompt(self, features: ImageFeatures, prompt: str) -> ImageFeatures:
-        return replace(features, patches=self._told(features.extras[_SEEN], normalise(prompt))[0])
+        told = self._told(features.extras[_SEEN], normalise(prompt))[0]
+        # Made of the prompt too, so that no other row begins like this one.
+        return replace(features, patches=told, content=b"")
 
     def _told(self, patches: Tensor, prompt: str) -> Tensor:
         """Image tokens `[1, queries, hidden_size]`: the model's own steps after its tower."""

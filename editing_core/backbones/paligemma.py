@@ -28,6 +28,7 @@ class PaliGemmaBackbone(StockBackbone):
 
     architecture = "paligemma"
     prefix_is_causal = False
+    continues_anywhere = False
     model_class = PaliGemmaForConditionalGeneration
     processor_class = PaliGemmaProcessor
     parts = Parts(body="model")

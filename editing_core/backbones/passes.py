@@ -128,12 +128,22 @@ class DecoderPasses(ABC):
 
     @torch.no_grad()
     def prefill(
-        self, batch: PreparedBatch, *, taps: Mapping[int, Tap] | None = None
+        self,
+        batch: PreparedBatch,
+        *,
+        taps: Mapping[int, Tap] | None = None,
+        after: Any | None = None,
     ) -> tuple[Tensor, DecodeState]:
-        """Run the whole batch; return logits after the last column, float32 `[batch, vocab]`."""
+        """Run the whole batch; return logits after the last column, float32 `[batch, vocab]`.
+
+        `after` is a cache of its first columns, which then are not run. It is used up.
+        """
+        cache = self.new_cache() if after is None else after
+        columns = slice(0 if after is None else int(after.get_seq_length()), None)
         mask = batch.attention_mask if batch.is_padded else None
-        state = DecodeState(self.new_cache(), mask, self.positions(batch)[..., -1:] + 1)
-        hidden = self._run(batch, self.embed(batch), state.cache, taps)
+        state = DecodeState(cache, mask, self.positions(batch)[..., -1:] + 1)
+        inputs = self.embed(batch)[:, columns]
+        hidden = self._run(batch, inputs, cache, taps, columns=columns)
         return self._logits(hidden[:, -1:])[:, 0], state
 
     @torch.no_grad()

@@ -1,9 +1,9 @@
 """Rows that decode together and come and go between steps, each with experts and sampling its own.
 
-    batch = DecodeBatch.begin(backbone, prepared, edited, keys, samplings)   # prefill
-    batch.join(another)            # where `cache.can_join`
-    for news in batch.step(): ...  # one new token a row; rows that end leave
-    batch.drop({key})              # and so do rows that nobody waits for
+    batch = Entrance(...).enter(rows)                # prefill, see `entering.py`
+    batch.join(another)                              # where `cache.can_join`
+    for news in batch.step(): ...                    # one new token a row; rows that end leave
+    batch.drop({key})                                # and so do rows that nobody waits for
 
 Greedy tokens of a row are those it has alone; its logits differ by rounding only, since other
 shapes add up in another order.
@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 
 from editing_core.backbones.base import Backbone
-from editing_core.backbones.batch import PreparedBatch
 from editing_core.backbones.passes import DecodeState
 from editing_core.batching import cache
 from editing_core.batching.rows import Key, RowNews, RunningRow
 from editing_core.decode_taps import DecodeTaps
-from editing_core.edited_pass import EditedPass
-from editing_core.generation import Writer, are_finite, not_finite
-from editing_core.types import Sampling
+from editing_core.generation import are_finite, not_finite
 
 
 class DecodeBatch(Generic[Key]):
-    """See the module's docstring. Build with `begin`; belongs on the thread that runs the model."""
+    """See the module's docstring. Belongs on the thread that runs the model.
+
+    `logits` float32 `[rows, vocab]`, `state` and `experts` are what prefilling the rows left.
+    """
 
     def __init__(
         self,
@@ -37,38 +37,14 @@ class DecodeBatch(Generic[Key]):
         rows: Sequence[RunningRow[Key]],
         logits: Tensor,
         state: DecodeState,
+        experts: DecodeTaps,
     ) -> None:
         self._backbone = backbone
         self._rows = list(rows)
         self._state = state
-        self._taps: DecodeTaps | None = None
+        self._experts = experts
         self.news = self._take(logits)
         """What prefill brought."""
-
-    @classmethod
-    @torch.no_grad()
-    def begin(
-        cls,
-        backbone: Backbone,
-        batch: PreparedBatch,
-        edited: EditedPass,
-        keys: Sequence[Key],
-        samplings: Sequence[Sampling],
-    ) -> DecodeBatch[Key]:
-        """Prefill `batch` and choose the first tokens. Raises what routing raises."""
-        logits, state = backbone.prefill(batch, taps=edited.prefill_taps())
-        rows = [
-            RunningRow(
-                key,
-                Writer(sampling, backbone=backbone, prompt_tokens=len(row.ids)),
-                decision,
-                edited.fused.get(b, {}),
-            )
-            for b, (key, sampling, row, decision) in enumerate(
-                zip(keys, samplings, batch.rows, edited.decisions, strict=True)
-            )
-        ]
-        return cls(backbone, rows, logits, state)
 
     @property
     def keys(self) -> list[Key]:
@@ -79,8 +55,13 @@ class DecodeBatch(Generic[Key]):
         """Take over the rows of `other`, which is used up. For models whose rows `can_join`."""
         if other._rows:
             self._state = cache.join([self._state, other._state]) if self._rows else other._state
+            self._experts.join(other._experts, len(self._rows))
             self._rows += other._rows
-            self._taps = None
+
+    def take_in(self, other: DecodeBatch[Key]) -> None:
+        """`join`, with the news of its prefill."""
+        self.join(other)
+        self.news += other.news
 
     def drop(self, keys: Collection[Key]) -> None:
         """Let these rows go, as far as they are here."""
@@ -89,13 +70,9 @@ class DecodeBatch(Generic[Key]):
     @torch.no_grad()
     def step(self) -> list[RowNews[Key]]:
         """One new token for every row. What fails as a whole leaves no row usable."""
-        device = self._backbone.device
-        if self._taps is None:
-            fused = {b: row.fused for b, row in enumerate(self._rows) if row.fused}
-            self._taps = DecodeTaps(fused, device=device)
-        steps = torch.tensor([row.step for row in self._rows], device=device)
-        tokens = torch.tensor([row.token for row in self._rows], device=device)
-        logits = self._backbone.decode(tokens, self._state, taps=self._taps.at(steps))
+        taps = self._experts.at([row.step for row in self._rows])
+        tokens = torch.tensor([row.token for row in self._rows], device=self._backbone.device)
+        logits = self._backbone.decode(tokens, self._state, taps=taps)
         return self._take(logits)
 
     def _take(self, logits: Tensor) -> list[RowNews[Key]]:
@@ -113,7 +90,7 @@ class DecodeBatch(Generic[Key]):
         if len(kept) == len(self._rows):
             return
         self._rows = [self._rows[b] for b in kept]
-        self._taps = None
+        self._experts.keep(kept)
         if kept:
             self._state = cache.select(self._state, kept)
 

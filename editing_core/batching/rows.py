@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from editing_core.generation import Writer
-from editing_core.intervention import Fused
 from editing_core.types import GenerationResult, RoutingDecision
 
 Key = TypeVar("Key", bound=Hashable)
@@ -18,14 +17,13 @@ Key = TypeVar("Key", bound=Hashable)
 class RunningRow(Generic[Key]):
     """A row between two steps.
 
-    `fused` are the experts that it selected, by edit layer. `token` is its newest, which goes in
-    at the next step, number `step`: 2 for the first generated one.
+    `token` is its newest, which goes in at the next step, number `step`: 2 for the first generated
+    one.
     """
 
     key: Key
     writer: Writer
     decision: RoutingDecision
-    fused: Fused
     token: int = 0
     step: int = 1
 

@@ -129,11 +129,20 @@ class QuestionEncoder:
             self._kept.popitem(last=False)
         return made
 
+    def forget(self) -> None:
+        """Read every text again, as if it were new."""
+        with self._lock:
+            self._kept.clear()
+
     def query_keys(self, question: str) -> NDArray[np.float32]:
         """What a question is looked up with, float32 `[1 or 2, dim]`: all of it, and where it has
         several sentences, the one that asks. The better match counts, so that a remark in front of
         a question does not hide it."""
-        return self.keys(list(dict.fromkeys((question, _asking_sentence(question)))))
+        return self.keys(_asked(question))
+
+    def read_queries(self, questions: Sequence[str]) -> None:
+        """Read in one batch what `query_keys` will be asked for."""
+        self.keys([text for question in questions for text in _asked(question)])
 
     def gate_scores(self, cosines: Tensor) -> Tensor:
         """Scores before the sigmoid of cosines of keys."""
@@ -148,6 +157,10 @@ class QuestionEncoder:
 
     def _padded(self, pieces: Sequence[Sequence[int]]) -> Any:
         return self._tokenizer.pad({"input_ids": list(pieces)}, return_tensors="pt")
+
+
+def _asked(question: str) -> list[str]:
+    return list(dict.fromkeys((question, _asking_sentence(question))))
 
 
 def _asking_sentence(text: str) -> str:

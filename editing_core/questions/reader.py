@@ -4,6 +4,8 @@ The three projections of attention are one matrix. Texts are joined, not padded;
 takes each for itself. Where the processor multiplies bfloat16 (AVX512-BF16), matrices are held in
 it, as they were in training; sums, norms and what is passed on stay float32. That moves a key by a
 cosine of .99997 and halves the memory that is read, which is most of the time for one short text.
+There they lie as oneDNN's kernels read them, which saves putting them in order for every text: a
+quarter of the time of one, and the same bits.
 """
 
 from __future__ import annotations
@@ -98,12 +100,28 @@ class _Linear:
     """Linear layers of the same rows, side by side."""
 
     def __init__(self, *layers: nn.Linear) -> None:
-        dtype = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
-        self._weight = torch.cat([layer.weight.detach() for layer in layers]).to(dtype)
-        self._bias = torch.cat([layer.bias.detach() for layer in layers]).to(dtype)
+        self._dtype = torch.bfloat16 if _multiplies_bfloat16() else torch.float32
+        self._weight = torch.cat([layer.weight.detach() for layer in layers]).to(self._dtype)
+        self._bias = torch.cat([layer.bias.detach() for layer in layers]).to(self._dtype)
+        self._product: Callable[[Tensor, Tensor, Tensor], Tensor] = F.linear
+        if self._dtype is torch.bfloat16 and _has_ordered_weights():
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
+            self._product = _ordered_linear
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return F.linear(rows.to(self._weight.dtype), self._weight, self._bias).float()
+        return self._product(rows.to(self._dtype), self._weight, self._bias).float()
+
+
+def _ordered_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear` with a weight that oneDNN has put in order."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return product
+
+
+def _has_ordered_weights() -> bool:
+    """torch builds without oneDNN have not."""
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return bool(torch._C._has_mkldnn) and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _multiplies_bfloat16() -> bool:

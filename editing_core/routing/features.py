@@ -36,13 +36,23 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend; `mask` bool `[batch, b]` is true on the rows of `source` that exist."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query(queries), self.key(source), self.value(source))
-        )
+        return self.attend(queries, *self.read(source), mask)
+
+    def read(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of `source`, `[batch, heads, b, width / heads]`."""
+        return self._by_head(self.key(source)), self._by_head(self.value(source))
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """`forward` over what `read` gave."""
         where = None if mask is None else mask[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=where)
+        own = self._by_head(self.query(queries))
+        mixed = F.scaled_dot_product_attention(own, keys, values, attn_mask=where)
         return mixed.transpose(1, 2).flatten(2)
+
+    def _by_head(self, rows: Tensor) -> Tensor:
+        return rows.view(*rows.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 class _Perceptron(nn.Module):

@@ -70,6 +70,8 @@ class Router(RouterBase):
         self.query_side.load_state_dict(self.edit_side.state_dict())
         self.sentinel = Sentinel(config.num_patches, config.hidden)
         self.scales = ScoreScales()
+        self._fake_read: tuple[Sequence[Tensor], object, tuple[Tensor, Tensor]] | None = None
+        """With which weights, in which state of theirs, and what was read of the sentinel."""
 
     @torch.no_grad()
     def keys(
@@ -107,10 +109,19 @@ class Router(RouterBase):
         patches, shown = _padded([query.image for query in queries])
         guided = side.visual.guided(words, said)
         seen = side.visual.look_at(guided, side.visual.read_patches(patches), shown)
-        fake = side.visual.read_patches(self.sentinel.states[None]).expand(count, -1, -1)
-        sentinel = (seen * side.visual.look_at(guided, fake)).sum(-1)
+        fake = (part.expand(count, -1, -1, -1) for part in self._fake())
+        sentinel = (seen * side.visual.finish(side.visual.look.attend(guided, *fake))).sum(-1)
         texts = side.text(words, said).flatten(1) if reads_words else words.new_zeros(count, 0)
         return [QueryFeatures(*parts) for parts in zip(texts, seen, sentinel, strict=True)]
+
+    def _fake(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the sentinel's patches, the same for every query."""
+        if self._fake_read is None or _state_of(self._fake_read[0]) != self._fake_read[1]:
+            visual = self.query_side.visual
+            read_with = (*self.sentinel.parameters(), *visual.parameters())
+            read = visual.look.read(visual.read_patches(self.sentinel.states[None]))
+            self._fake_read = (read_with, _state_of(read_with), read)
+        return self._fake_read[2]
 
     def scores(
         self, query: RoutingStates, keys: Sequence[RoutingKey], image_cosines: Tensor
@@ -143,6 +154,11 @@ class Router(RouterBase):
         return Scores(
             text=text, visual=self.scales.visual(cosines, features.sentinel, image_cosines)
         )
+
+
+def _state_of(weights: Sequence[Tensor]) -> object:
+    """Another one after every change of theirs."""
+    return [(weight.data_ptr(), weight._version) for weight in weights]
 
 
 def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -11,7 +11,7 @@ Nothing of a picture or a model is read, so a query that means no edit never mee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +22,9 @@ from torch import Tensor
 
 from editing_core.questions.known import highest_of_runs
 from editing_core.questions.preference import Preference
+from editing_core.recent import Recent
+
+_KEPT_TEXTS = 50_000
 
 if TYPE_CHECKING:
     from editing_core.questions.encoder import QuestionEncoder
@@ -65,6 +68,34 @@ class TextMatch:
             excluded=self.excluded[edits],
             matched=tuple(self.matched[i] for i in edits),
         )
+
+
+class Comparer:
+    """`match` for many rows: their questions are read together, and answers to recent ones kept."""
+
+    def __init__(self, encoder: QuestionEncoder, *, prefer: Preference) -> None:
+        self._encoder = encoder
+        self._prefer = prefer
+        self._recent: Recent[Hashable, TextMatch] = Recent(_KEPT_TEXTS)
+
+    def __call__(self, rows: Sequence[tuple[str, Sequence[Worded]]]) -> list[TextMatch]:
+        """How the question of each row fits the edits beside it."""
+        names = [(text, tuple((e.wordings, e.not_for) for e in edits)) for text, edits in rows]
+        found = [self._recent.get(name) for name in names]
+        new = [row for row, known in zip(rows, found, strict=True) if known is None]
+        self._encoder.read_queries([question for question, _ in new])
+        made = []
+        for name, known, (question, edits) in zip(names, found, rows, strict=True):
+            if known is None:
+                known = match(self._encoder, question, edits, prefer=self._prefer)
+                texts = sum(len(edit.wordings) + len(edit.not_for) for edit in edits)
+                self._recent.put(name, known, 1 + texts)
+            made.append(known)
+        return made
+
+    def forget(self) -> None:
+        """Compare every question again, as if it were new."""
+        self._recent.clear()
 
 
 def match(

@@ -29,6 +29,7 @@ from editing_core.backbones.passes import DecodeState, Tap
 from editing_core.backbones.processors import load_processor
 from editing_core.backbones.watching import watching
 from editing_core.backbones.weights import resolve_module
+from editing_core.batching.beginnings import Beginnings
 from editing_core.batching.cache import can_join, join, select
 from editing_core.checkpoint import write_manifest
 from editing_core.config import Placement
@@ -41,12 +42,13 @@ from editing_core.errors import (
     RequestError,
     UnknownArchitecture,
 )
-from editing_core.experts.memory import MemoryEntry
+from editing_core.experts.memory import MemoryEntry, Snapshot
 from editing_core.registry import BACKBONES
 from editing_core.routing.base import Query
 from editing_core.routing.router import Router, RouterConfig
 from editing_core.states import RoutingStates
 from editing_core.types import Candidate, EditRequest, RoutingDecision, RoutingKey, Sampling, Turn
+from tests.support.batching import Driver
 from tests.support.plain_llava import save_plain_llava
 from tests.support.tiny_families import FAMILIES, VARIANTS
 from tests.support.tiny_model import tiny_image, tiny_rows
@@ -496,24 +498,71 @@ class AlwaysSelects(Router):
         ]
 
 
-def test_a_fitted_edit_takes_and_leaves_no_trace(case: Case) -> None:
-    """No part of it is trained, so it must hold on any model, however random."""
+@dataclass(frozen=True)
+class Edited:
+    """A model with one fitted edit, in `snapshot`."""
+
+    model: EditableModel
+    request: EditRequest
+    snapshot: Snapshot
+
+
+@pytest.fixture(scope="module")
+def edited(case: Case) -> Edited:
     editor = Fitted.measure(case.backbone, 1, tiny_rows(), rank=8, views=1, templates=1)
     model = EditableModel(case.backbone, AlwaysSelects(case.backbone), {"fitted": editor})
     request = EditRequest(tiny_image(0), "Is the star blue?", "the blue")
+    artifact = model.encode(request, editor="fitted")
+    entry = MemoryEntry("e1", artifact, image_digest="sha256:i", prompt=request.prompt)
+    return Edited(model, request, model.empty_snapshot().evolve(1, activate=[entry]))
+
+
+def test_a_fitted_edit_takes_and_leaves_no_trace(edited: Edited) -> None:
+    """No part of it is trained, so it must hold on any model, however random."""
+    model, request = edited.model, edited.request
     plain = GenerationRow(request.prompt, request.image, Sampling(max_new_tokens=12))
-    ids = case.backbone.encode_target(request.target)
+    ids = model.backbone.encode_target(request.target)
     before = model.token_logits(plain, ids)
     assert model.generate([plain])[0].text != request.target
 
-    artifact = model.encode(request, editor="fitted")
-
-    entry = MemoryEntry("e1", artifact, image_digest="sha256:i", prompt=request.prompt)
-    edited = model.empty_snapshot().evolve(1, activate=[entry])
-    (answer,) = model.generate([replace(plain, snapshot=edited)])
+    (answer,) = model.generate([replace(plain, snapshot=edited.snapshot)])
     assert (answer.text, answer.finish_reason) == (request.target, "stop")
-    removed = edited.evolve(2, deactivate=["e1"])
+    removed = edited.snapshot.evolve(2, deactivate=["e1"])
     assert torch.equal(model.token_logits(replace(plain, snapshot=removed), ids), before)
+
+
+RUN_WHOLE = ("gemma3", "paligemma", "instructblip")
+"""Families in which a picture's tokens see later ones, or are made with the prompt in mind."""
+
+
+def test_rows_that_begin_alike_answer_as_those_that_are_run_whole(edited: Edited) -> None:
+    """Edited or not, at once or one after another, and beside rows of other lengths."""
+    model = edited.model
+    prompts = ("Is the star blue?", "the", "the the", "no", "q")
+    rows = {
+        i: GenerationRow(
+            prompt,
+            tiny_image(0 if i else 1, height=30 + 20 * (i == 0)),
+            Sampling(max_new_tokens=6),
+            edited.snapshot if i % 2 else None,
+        )
+        for i, prompt in enumerate((*prompts, *prompts))
+    }
+    rows[90] = GenerationRow("No picture", None, Sampling(max_new_tokens=6))
+    driver = Driver(model, Beginnings(2**26))
+    driver.enter({i: rows[i] for i in (0, 1, 2, 3, 4, 90)})
+    driver.step(2)
+    driver.enter({i: rows[i] for i in (5,)})
+    driver.enter({i: rows[i] for i in (6, 7, 8, 9)})
+    results = driver.finish()
+
+    for i, row in rows.items():
+        (alone,) = model.generate([row])
+        assert (results[i].token_ids, results[i].text) == (alone.token_ids, alone.text)
+        assert alone.cached_tokens == 0
+    reused = {i for i, result in results.items() if result.cached_tokens}
+    shares = model.backbone.architecture not in RUN_WHOLE
+    assert reused == (set(range(2, 10)) if shares else set())
 
 
 def test_spans_say_where_things_are(case: Case) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.beginnings import Beginnings
 from editing_core.batching.rows import RowNews
 from editing_core.editable_model import EditableModel, GenerationRow
 from editing_core.types import GenerationResult
@@ -13,8 +14,9 @@ from editing_core.types import GenerationResult
 class Driver:
     """One running batch, and what it has given out so far by key."""
 
-    def __init__(self, model: EditableModel) -> None:
+    def __init__(self, model: EditableModel, beginnings: Beginnings | None = None) -> None:
         self.model = model
+        self.beginnings = beginnings
         self.batch: DecodeBatch[int] | None = None
         self.texts: dict[int, str] = {}
         self.results: dict[int, GenerationResult] = {}
@@ -23,7 +25,7 @@ class Driver:
     def enter(self, rows: dict[int, GenerationRow]) -> None:
         """Prefill `rows` together and let them join."""
         prepared = [self.model.prepare(row) for row in rows.values()]
-        begun = self.model.begin(prepared, rows)
+        begun = self.model.begin(prepared, rows, beginnings=self.beginnings)
         self._hear(begun.news)
         if self.batch is None:
             self.batch = begun

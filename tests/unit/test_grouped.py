@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 import torch
 from torch import Tensor
 
+from editing_core.decode_taps import DecodeTaps
 from editing_core.experts.free import FreeExpert, FreeIntervention
-from editing_core.experts.grouped import grouped
 from editing_core.experts.slots import AlignedIntervention, SlotExpert
 from editing_core.states import Intervention
+from editing_core.types import Positions
 
-HIDDEN = 24
+HIDDEN, LAYER = 24, 3
+CPU = torch.device("cpu")
 
 
 def expert(seed: int, *, slots: int, sets: int = 1, norm: str = "standard") -> SlotExpert:
@@ -38,39 +43,95 @@ def free(seed: int, rank: int) -> FreeIntervention:
     return FreeIntervention([(FreeExpert(down=down, up=up, bias=bias), 0.7)])
 
 
-ACTING: list[tuple[int, Intervention]] = [
-    (0, aligned(expert(0, slots=3))),
-    (1, aligned(expert(1, slots=7, sets=2), expert(2, slots=1, norm="doubled"))),
-    (3, free(0, 4)),
-    (4, aligned(expert(3, slots=2, norm="doubled"))),
-    (4, free(1, 9)),
-    (4, free(2, 2)),
-]
+class Shift:
+    """An intervention of a kind that nobody has grouped."""
+
+    def __init__(self, positions: Positions = "all") -> None:
+        self.positions = positions
+
+    def residual(self, states: Tensor, steps: Tensor) -> Tensor:
+        return states * steps.unsqueeze(-1)
 
 
-def added(groups: list[tuple[list[int], Intervention]], states: Tensor, steps: Tensor) -> Tensor:
-    total = torch.zeros_like(states)
-    for rows, together in groups:
-        total[rows] += together.residual(states[rows], steps[rows])
+ACTING: dict[int, tuple[Intervention, ...]] = {
+    0: (aligned(expert(0, slots=3)),),
+    1: (aligned(expert(1, slots=7, sets=2), expert(2, slots=1, norm="doubled")),),
+    2: (),
+    3: (free(0, 4), Shift()),
+    4: (aligned(expert(3, slots=2, norm="doubled")), free(1, 9), free(2, 2)),
+}
+
+
+def running(rows: dict[int, int]) -> DecodeTaps:
+    """The rows of `ACTING`, each at its place."""
+    taps = DecodeTaps(device=CPU)
+    for row, place in rows.items():
+        taps.add(place, {LAYER: ACTING[row]})
+    return taps
+
+
+def alone(row: int, states: Tensor, step: int) -> Tensor:
+    total = states.clone()
+    for each in ACTING[row]:
+        total += each.residual(states[None], torch.tensor([step]))[0]
     return total
 
 
+def assert_adds(taps: DecodeTaps, rows: list[int]) -> None:
+    """Place i of the batch is a row of `ACTING`, `rows[i]`."""
+    states = torch.randn(len(rows), HIDDEN, generator=torch.Generator().manual_seed(9))
+    steps = [1 + place % 4 for place in range(len(rows))]
+    found = taps.at(steps)
+    changed = states if found is None else found[LAYER](states[:, None])
+    assert changed is not None
+    for place, (row, line) in enumerate(zip(rows, changed.view_as(states), strict=True)):
+        expected = alone(row, states[place], steps[place])
+        torch.testing.assert_close(line, expected, rtol=1e-5, atol=1e-5)
+        if not ACTING[row]:
+            assert torch.equal(line, states[place])
+
+
 def test_the_sum_is_that_of_every_row_alone() -> None:
-    states = torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(9))
-    steps = torch.tensor([2, 1, 5, 3, 9])
-    groups = grouped(ACTING)
-    assert sorted(sorted(rows) for rows, _ in groups) == [[0, 1, 4], [3, 4], [4]]
-    one_by_one = added([([row], each) for row, each in ACTING], states, steps)
-    torch.testing.assert_close(added(groups, states, steps), one_by_one, rtol=1e-5, atol=1e-5)
-    assert not added(groups, states, steps)[2].any()
+    assert_adds(running({row: row for row in ACTING}), list(ACTING))
 
 
-def test_before_the_last_prompt_token_aligned_experts_add_nothing() -> None:
-    groups = grouped([(0, ACTING[0][1]), (1, ACTING[1][1])])
-    states = torch.randn(2, HIDDEN)
-    assert not added(groups, states, torch.tensor([0, -3])).any()
+def test_rows_in_any_order_that_come_and_go_keep_their_own() -> None:
+    """A buffer's last line moves into the gap; wide lines leave no trace behind them."""
+    chance = random.Random(3)
+    taps, rows = DecodeTaps(device=CPU), list[int]()
+    for _ in range(60):
+        if rows and chance.random() < 0.5:
+            kept = sorted(chance.sample(range(len(rows)), chance.randrange(len(rows))))
+            taps.keep(kept)
+            rows = [rows[place] for place in kept]
+        else:
+            new = [chance.randrange(5) for _ in range(chance.randrange(1, 4))]
+            others = DecodeTaps(device=CPU)
+            for place, row in enumerate(new):
+                others.add(place, {LAYER: ACTING[row]})
+            taps.join(others, len(rows))
+            rows += new
+        assert_adds(taps, rows)
 
 
-def test_what_acts_on_one_row_stays_as_it_is() -> None:
-    for one in (ACTING[0], ACTING[2]):
-        assert grouped([one]) == [([one[0]], one[1])]
+def test_without_experts_there_is_no_tap() -> None:
+    taps = running({0: 0, 2: 1})
+    assert taps.at([2, 2]) is not None
+    taps.keep([1])
+    assert taps.at([3]) is None
+
+
+@pytest.mark.parametrize("positions", ["all", "from_last_prompt_token"])
+def test_those_of_other_positions_can_be_left_out(positions: Positions) -> None:
+    taps = running({4: 0})
+    states, steps = torch.randn(1, HIDDEN), torch.tensor([1])
+    found = taps.added(LAYER, states, steps, positions=positions)
+    own = [each for each in ACTING[4] if each.positions == positions]
+    expected = states + sum(each.residual(states, steps) for each in own)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_changes_a_picture_takes_no_part_in_decoding() -> None:
+    taps = DecodeTaps(device=CPU)
+    taps.add(0, {LAYER: (Shift("vision"),)})
+    assert taps.at([2]) is None

@@ -11,6 +11,8 @@ import torch
 
 from app.device.messages import Done, Failed, Generate, Reply, Text
 from app.device.rows import Key, RowScheduler
+from editing_core.batching.batch import DecodeBatch
+from editing_core.batching.beginnings import Beginnings
 from editing_core.editable_model import EditableModel
 from editing_core.errors import ContextTooLong, NotFinite
 from editing_core.generation import GenerationRow
@@ -144,15 +146,46 @@ def test_a_question_that_cannot_be_asked_fails_alone(tiny_model: EditableModel, 
     assert ears.results(0)[0].token_ids == tiny_model.generate([question(4)])[0].token_ids
 
 
+def test_a_full_memory_takes_back_what_prompts_begin_with(
+    tiny_model: EditableModel, ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then it is tried once more, with nobody the wiser."""
+    rows = RowScheduler(
+        tiny_model, ears, rows_at_once=8, tokens_at_once=10_000, beginnings_bytes=2**26
+    )
+    ask(rows, [question(2)])
+    finish(rows)
+    begin, tries = EditableModel.begin, list[int]()
+
+    def fill(
+        model: EditableModel, prepared: Any, rows: Any, *, beginnings: Beginnings
+    ) -> DecodeBatch[Key]:
+        tries.append(beginnings.nbytes)
+        if beginnings.nbytes:
+            raise torch.OutOfMemoryError("the device is full")
+        return begin(model, prepared, rows, beginnings=beginnings)
+
+    monkeypatch.setattr(EditableModel, "begin", fill)
+    rows.add(Generate(7, (question(3),)))
+    finish(rows)
+    assert not ears.errors()
+    assert len(tries) == 2
+    assert tries[0] > tries[1] == 0
+    (result,) = ears.results(7)
+    assert result.token_ids == tiny_model.generate([question(3)])[0].token_ids
+
+
 def test_what_fails_at_prefill_is_told_apart(
     tiny_model: EditableModel, ears: Ears, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = EditableModel.begin
 
-    def refuse(model: EditableModel, prepared: Any, rows: dict[Key, GenerationRow]) -> Any:
+    def refuse(
+        model: EditableModel, prepared: Any, rows: dict[Key, GenerationRow], **more: Any
+    ) -> Any:
         if any(request == 1 for request, _ in rows):
             raise RuntimeError("the row of request 1")
-        return begin(model, prepared, rows)
+        return begin(model, prepared, rows, **more)
 
     monkeypatch.setattr(EditableModel, "begin", refuse)
     rows = scheduler(tiny_model, ears)
