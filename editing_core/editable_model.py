@@ -549,8 +549,8 @@ class EditableModel:
         self,
         batch: PreparedBatch,
         snapshots: Sequence[Snapshot | None],
-        *,
         read_kept: ReadStates | None = None,
+        *,
         names_all: bool = True,
     ) -> EditedPass:
         """One batch's way through this model, row b with the edits of `snapshots[b]`.

@@ -100,7 +100,7 @@ def test_a_database_that_does_not_answer_loses_nothing(
 
     async def story() -> None:
         counts.fired(["a", "b", "a"])
-        with contextlib.closing(sqlite3.connect(database.file)) as other:
+        with contextlib.closing(sqlite3.connect(tmp_path / "errata.db")) as other:
             other.execute("BEGIN IMMEDIATE")
             await counts.flush()
             counts.fired(["a"])
