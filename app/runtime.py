@@ -7,6 +7,7 @@ history) while the server already answers probes. One runtime belongs to one app
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ from app.metrics import Metrics
 from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
+from app.store import checkpoint
 from app.store.database import Database
 from app.store.dialects.sqlite import database_file
 from app.store.edit_log import EditLog
@@ -169,6 +171,9 @@ class Runtime:
             if resumes_edits:
                 await self._service.queue.resume()
             self._watch = asyncio.ensure_future(self._watch_database(self._service.queue))
+            # What was loaded stays as long as the server: the collector need not walk it each time.
+            await asyncio.to_thread(gc.collect)
+            gc.freeze()
             self.state = "ready"
 
     async def _watch_database(self, queue: EditQueue) -> None:
@@ -189,7 +194,12 @@ class Runtime:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
         recovered = recover(
-            log, jobs, ModelFacts.of(model), model.image_key, database=self._database
+            log,
+            jobs,
+            ModelFacts.of(model),
+            model.image_key,
+            database=self._database,
+            room=self.settings.edit_cache_mib * 2**20,
         )
         history = History(log, recovered)
         feedback = FeedbackDesk(
@@ -302,8 +312,21 @@ class Runtime:
         if self._engine is not None:
             await asyncio.to_thread(self._engine.stop)
         self._decoder.close()
-        await asyncio.to_thread(self._database.close)
+        gc.unfreeze()
+        await asyncio.to_thread(self._close_database)
         self._locks.close()
+
+    def _close_database(self) -> None:
+        """Blocking. What is known by then is written down for the next start."""
+        known = None
+        if self._service is not None and self._database.lost is None:
+            try:
+                known = self._service.history.checkpoint(self._service.engine.facts)
+            except ServiceError as error:  # it does not answer: the next start reads everything
+                logger.warning("no checkpoint is written: %s", error)
+        self._database.close()
+        if known is not None:
+            checkpoint.write(self._database.file, known)
 
 
 def _keyring(settings: Settings, database: Database) -> Keyring:

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     body_memory_mib: int = Field(
         128, ge=16, description="MiB of request bodies held at one time; more wait, then get 429."
     )
+    edit_cache_mib: int = Field(
+        256, ge=1, description="Memory for edits that were needed last; the others are read anew."
+    )
     answer_memory_mib: int = Field(
         64, ge=0, description="MiB of the newest answers, kept for feedback; 0 keeps none."
     )

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from app.errors import StoreCorrupt
 from app.store import owner, tables
-from app.store.ledger import Ledger
+from app.store.ledger import Change, Ledger
 from app.store.records import Event, IdempotencyKey
 from app.store.seals import Seal, chained, number_of, placed, seal_of, sealed_columns
 
@@ -96,6 +96,7 @@ def _fold(
     last: Event | None = None
     seal: str | None = None
     events = sa.select(tables.events).order_by(tables.events.c.version)
+    changes = _Changes(connection)
     for row in connection.execute(events).mappings():
         try:
             together = sealed.get(row["version"], [])
@@ -104,7 +105,7 @@ def _fold(
             seal = chained(seal, row, brought)
             if own != [Seal("events", "", row["version"], seal)]:
                 raise ValueError("it and what it brought do not match its seal")
-            event = Event.from_row(row)
+            event = Event.from_row(row, changes.of(row["version"]))
             if event.previous_digest != (last.digest if last else None):
                 raise ValueError("it does not follow from the event before it")
             if event.digest != row["digest"]:
@@ -115,7 +116,32 @@ def _fold(
                 f"event {row['version']} is damaged: {error}; restore the database from a backup"
             ) from error
         last = event
+    changes.require_end()
     return ledger, last, seal
+
+
+class _Changes:
+    """Rows of `changes`, taken in the order of their events."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        table = tables.changes
+        query = sa.select(table).order_by(table.c.version, table.c.place)
+        self._rows = iter(connection.execution_options(yield_per=_PAGE).execute(query))
+        self._next = next(self._rows, None)
+
+    def of(self, version: int) -> list[Change]:
+        found: list[Change] = []
+        while self._next is not None and self._next.version == version:
+            found.append(Change(self._next.edit_id, self._next.before, self._next.after))
+            self._next = next(self._rows, None)
+        return found
+
+    def require_end(self) -> None:
+        """Raises `StoreCorrupt` where rows belong to no event, and have held up the others."""
+        if self._next is not None:
+            raise StoreCorrupt(
+                f"there are changes of version {self._next.version}, which there is no event for"
+            )
 
 
 def _apply(ledger: Ledger, event: Event, brought: list[Seal]) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.errors import StartupError, StoreDamaged, StoreLost, StoreUnavailable
 from app.store import opening, owner
 from app.store.anchor import Anchor, read_anchor, write_anchor
+from app.store.checkpoint import Stamp
 from app.store.dialects import sqlite
 from app.store.owner import Owner
 from app.store.schema import upgrade
@@ -36,6 +37,8 @@ class Database:
         self._on_done = on_done
         self.file = file
         self.lost: StoreLost | None = None
+        self.opened_as: Stamp | None = None
+        """What the file was before this process wrote to it."""
         self._engine = engine
         self._place = _place(file)
         self._owner: Owner | None = None
@@ -61,6 +64,7 @@ class Database:
         with _named(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             opening.require_file(file)
+            stamp = Stamp.of(file)
             if not file.exists():
                 _begin(file, migrate=migrate)
             is_older = opening.examine(file, migrate=migrate)
@@ -69,6 +73,7 @@ class Database:
                 if is_older:
                     upgrade(engine)
                 database = cls(file, engine, on_done=on_done)
+                database.opened_as = stamp
                 database._take_over()
             except BaseException:
                 engine.dispose()

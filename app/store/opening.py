@@ -52,7 +52,9 @@ def examine(file: Path, *, migrate: bool) -> bool:
                 if told != "ok":
                     raise StoreCorrupt(f"the database {file} is damaged: {told}")
             if is_older(connection, file, migrate=migrate):
-                if anchor is not None:  # they came with the newest schema
+                if sa.inspect(connection).has_table(tables.store.name):
+                    require_same_store(connection, file, anchor)
+                elif anchor is not None:  # they came together
                     raise _another(file)
                 return True
             require_same_store(connection, file, anchor)

@@ -32,5 +32,11 @@ def written_at(revision: str, database: Path, folder: Path) -> Path:
             columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
             if columns:
                 copy.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
+        # Changes of an event were a text of its row, before they were rows.
+        copy.execute(
+            "UPDATE events SET changes = (SELECT json_group_array(json_object('edit_id', edit_id, "
+            "'from', before, 'to', after)) FROM (SELECT * FROM new.changes "
+            "WHERE changes.version = events.version ORDER BY place))"
+        )
         copy.execute("UPDATE head SET version = (SELECT version FROM new.head)")
     return old
