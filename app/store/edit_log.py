@@ -241,6 +241,14 @@ class EditLog:
             )
         return None if row is None else intact_png(row)
 
+    def images(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """The PNG bytes of stored pictures by digest, of those that are there and intact."""
+        query = sa.select(tables.images).where(tables.images.c.digest.in_(digests))
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        intact = {row["digest"]: intact_png(row) for row in rows}
+        return {digest: png for digest, png in intact.items() if png is not None}
+
     def originals(self, edit_ids: Sequence[str]) -> list[tuple[EditRecord, bytes | None]]:
         """What edits were made of, in the order asked for: record and picture, as PNG.
 

@@ -1,6 +1,7 @@
 """One matrix product over all vectors finds the few worth scoring; the canonical score decides.
 
-Vectors stay where they are: an array that is handed over is searched in place, not copied. A
+Vectors stay where they are: an array that is handed over is searched in place, not copied. Of many,
+most are ruled out by bounds before (`index/bounds.py`), so the product is over the rest. A
 product sums in float32 in an order of its own, so it is compared with a little less than the
 threshold, by the most that its rounding can matter, and every hit is scored again.
 """
@@ -13,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editing_core.index.base import VectorIndex, canonical_scores, checked, rounding, select
+from editing_core.index.bounds import Bounds
+
+_MANY = 8192
+"""Vectors of a block from which on most are ruled out by bounds before the product."""
 
 
 class ProductIndex(VectorIndex):
@@ -23,12 +28,15 @@ class ProductIndex(VectorIndex):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self._blocks: tuple[NDArray[np.float32], ...] = ()
+        self._bounds: tuple[Bounds | None, ...] = ()
         self._ids: tuple[str, ...] = ()
         self._largest_norm = 0.0
 
     def add(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         array = checked(ids, vectors, dim=self.dim, known=self._ids)
         self._blocks = (*self._blocks, array)
+        bounds = Bounds(array) if len(array) >= _MANY else None
+        self._bounds = (*self._bounds, bounds)
         self._ids = (*self._ids, *ids)
         # In float32: its rounding is far below the factor of two that `rounding` has to spare.
         norms = np.einsum("nd,nd->n", array, array)
@@ -41,8 +49,8 @@ class ProductIndex(VectorIndex):
         loosened = threshold - rounding(self.dim, self._largest_norm, row)
         found: list[tuple[str, float]] = []
         start = 0
-        for block in self._blocks:
-            positions = np.flatnonzero(block @ row >= loosened)
+        for block, bounds in zip(self._blocks, self._bounds, strict=True):
+            positions = _candidates(block, bounds, row, loosened)
             names = [self._ids[start + position] for position in positions.tolist()]
             found += select(names, canonical_scores(block[positions], row), threshold)
             start += len(block)
@@ -55,3 +63,16 @@ class ProductIndex(VectorIndex):
         if len(self._blocks) == 1:
             return self._blocks[0]
         return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *self._blocks])
+
+
+def _candidates(
+    block: NDArray[np.float32], bounds: Bounds | None, row: NDArray[np.float32], threshold: float
+) -> NDArray[np.intp]:
+    """Positions whose product is >= `threshold`."""
+    if bounds is None:
+        return np.flatnonzero(block @ row >= threshold)
+    left = bounds.candidates(row, threshold)
+    if len(left) > len(block) // 8:  # in order they are read sooner than picked out
+        return np.flatnonzero(block @ row >= threshold)
+    kept: NDArray[np.intp] = left[block[left] @ row >= threshold]
+    return kept

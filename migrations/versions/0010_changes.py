@@ -39,3 +39,8 @@ def upgrade() -> None:
         "CASE WHEN json_valid(changes) AND json_type(changes) = 'array' THEN changes ELSE '[]' END"
         ") AS each"
     )
+    for action in ("UPDATE", "DELETE"):
+        op.execute(
+            f"CREATE TRIGGER changes_refuse_{action.lower()} BEFORE {action} ON changes "
+            "BEGIN SELECT RAISE(ABORT, 'changes are append-only'); END"
+        )
