@@ -122,6 +122,7 @@ def _untouched(
         return None
     for damage in log.audit_jobs():
         logger.error("%s", damage)
+    logger.info("nobody wrote to the database since it was closed: its checkpoint is taken")
     shelf.restore(found.state, found.keys)
     for edit_id, unfit in shelf.unfit.items():
         if unfit.status == "quarantined":

@@ -59,7 +59,7 @@ def fill(file: Path, edits: int, artifact: EditArtifact) -> None:
     log = EditLog(database)
     checked = log.audit()
     head, digest = checked.ledger.head, checked.last.digest if checked.last else None
-    made = _created(head, edits, artifact)
+    made = created(head, edits, artifact)
     for _ in range(0, edits, _TOGETHER):
         together = [commit for _, commit in zip(range(_TOGETHER), made, strict=False)]
         digest = log.append_all(
@@ -76,7 +76,8 @@ def fill(file: Path, edits: int, artifact: EditArtifact) -> None:
     database.close()
 
 
-def _created(head: int, edits: int, artifact: EditArtifact) -> Iterator[Created]:
+def created(head: int, edits: int, artifact: EditArtifact) -> Iterator[Created]:
+    """What makes `edits` new edits after version `head`, one after another."""
     ids, rng = UlidSequence(after=None), np.random.default_rng(head)
     for version in range(head + 1, head + edits + 1):
         pixels = picture(version)
