@@ -171,9 +171,7 @@ class Runtime:
             if resumes_edits:
                 await self._service.queue.resume()
             self._watch = asyncio.ensure_future(self._watch_database(self._service.queue))
-            # What was loaded stays as long as the server: the collector need not walk it each time.
-            await asyncio.to_thread(gc.collect)
-            gc.freeze()
+            gc.freeze()  # edits stay as long as the server does
             self.state = "ready"
 
     async def _watch_database(self, queue: EditQueue) -> None:
@@ -193,15 +191,20 @@ class Runtime:
         if model is None:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
-        recovered = recover(
-            log,
-            jobs,
-            ModelFacts.of(model),
-            model.image_key,
-            database=self._database,
-            room=self.settings.edit_cache_mib * 2**20,
-        )
-        history = History(log, recovered)
+        # Nothing of what is read here is garbage, and the collector would look for it all the time.
+        gc.disable()
+        try:
+            recovered = recover(
+                log,
+                jobs,
+                ModelFacts.of(model),
+                model.image_key,
+                database=self._database,
+                room=self.settings.edit_cache_mib * 2**20,
+            )
+            history = History(log, recovered)
+        finally:
+            gc.enable()
         feedback = FeedbackDesk(
             FeedbackLog(self._database),
             answers=RecentAnswers(self.settings.answer_memory_mib * 2**20),

@@ -33,7 +33,7 @@ from benchmarks.report import RESULTS, table, write
 from editing_core.editable_model import EditableModel
 from editing_core.evaluation.machine import facts
 
-_BLOCKS, _QUESTIONS = 5, 40
+_BLOCKS = 5
 
 
 class Served:
@@ -103,14 +103,14 @@ class Pager(threading.Thread):
         self.join()
 
 
-def beside_lists(server: Served) -> dict[str, float]:
+def beside_lists(server: Served, questions: int) -> dict[str, float]:
     """R14: the 95th percentile of `/generate` beside the pager against alone, block by block."""
     ratios, pages = [], []
     for _ in range(_BLOCKS):
-        alone = [server.ask_ms() for _ in range(_QUESTIONS)]
+        alone = [server.ask_ms() for _ in range(questions)]
         pager = Pager(server)
         pager.start()
-        beside = [server.ask_ms() for _ in range(_QUESTIONS)]
+        beside = [server.ask_ms() for _ in range(questions)]
         pager.stop()
         ratios.append(_late(beside) / _late(alone))
         pages += pager.pages_ms
@@ -149,7 +149,7 @@ def doctor_s(folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def measure(folder: Path, edits: int) -> dict[str, float]:
+def measure(folder: Path, edits: int, questions: int) -> dict[str, float]:
     with served(folder) as server:
         found = {"edits": edits, "checked start, s": server.ready_s}
         found["computing, s"] = server.computing_s()
@@ -159,9 +159,9 @@ def measure(folder: Path, edits: int) -> dict[str, float]:
         for _ in range(10):
             server.ask_ms()
         if edits:
-            found |= beside_lists(server)
-            found["doctor beside the server, s"] = doctor_s(folder)
             found |= after_a_restore(server)
+            found |= beside_lists(server, questions)
+            found["doctor beside the server, s"] = doctor_s(folder)
     return found
 
 
@@ -170,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--edits", default="0,1000,20000")
     parser.add_argument("--folder", type=Path, help="where stores lie, made if they are not there")
+    parser.add_argument("--questions", type=int, default=40, help="of each block")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp())
     rows = []
@@ -178,7 +179,7 @@ def main() -> None:
         if not data.exists():
             data.mkdir(parents=True)
             fill(data / "errata.db", edits, one_artifact(EditableModel.load()))
-        rows.append(measure(data, edits))
+        rows.append(measure(data, edits, options.questions))
         print(json.dumps(rows[-1], indent=1), flush=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[name, *(f"{row[name]:.1f}" if name in row else "" for row in rows)] for name in names]

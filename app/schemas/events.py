@@ -87,7 +87,8 @@ class RescopingView(BaseModel):
 
 
 class EventView(BaseModel):
-    """`changes` are the first hundred of `num_changes`; in an edit's history, that edit's too."""
+    """`num_changes` is there where `changes` are not all: the first hundred, and in the history of
+    one edit that edit's."""
 
     version: int
     type: Literal[
@@ -105,7 +106,7 @@ class EventView(BaseModel):
     reason: str | None
     from_version: int | None
     changes: list[ChangeView]
-    num_changes: int
+    num_changes: int | None = Field(default=None, exclude_if=lambda number: number is None)
     reencoding: ReencodingView | None = Field(default=None, exclude_if=lambda found: found is None)
     scopes: list[RescopingView] | None = Field(default=None, exclude_if=lambda found: found is None)
     record_digest: str | None

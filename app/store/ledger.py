@@ -279,12 +279,15 @@ class Ledger:
             raise ValueError(f"{edit.id} cannot be created by version {version}")
         if unknown := [name for name in edit.supersedes if name not in self._edits]:
             raise ValueError(f"{edit.id} supersedes the unknown {unknown[0]}")
+        self._file(edit)
+        self._now.changed(edit)
+
+    def _file(self, edit: LedgerEdit) -> None:
         self._edits[edit.id] = edit
         self._in_order.append(edit)
         self._by_slot[edit.slot].append(edit.id)
         for name in edit.supersedes:
             self._named_by[name].append(edit.id)
-        self._now.changed(edit)
 
     def _toggle(self, version: int, edit_id: str, *, rolled_back: bool) -> None:
         if rolled_back == (edit_id in self._rolled_back):
@@ -322,7 +325,7 @@ class Ledger:
         for edit_id, version, image, prompt, supersedes, rephrases, not_for in values["edits"]:
             scope = Scope(tuple(rephrases), tuple(not_for)) if rephrases or not_for else none
             edit = LedgerEdit(edit_id, version, (image, prompt), tuple(supersedes), scope)
-            ledger._add(edit, version)
+            ledger._file(edit)
         for version, edit_id, rolled_back in values["toggles"]:
             ledger._toggle(version, edit_id, rolled_back=rolled_back)
         for edit_id, since, rephrases, not_for in values["scopes"]:

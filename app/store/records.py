@@ -289,7 +289,10 @@ class ListedEvent:
     digest: str
 
     def wire(self) -> dict[str, Any]:
-        return self.event.wire() | {"num_changes": self.num_changes, "digest": self.digest}
+        wire = self.event.wire() | {"digest": self.digest}
+        if len(self.event.changes) < self.num_changes:
+            wire["num_changes"] = self.num_changes
+        return wire
 
 
 def num_changes_of(row: Mapping[Any, Any]) -> int:
