@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_FIRST, _SECOND = 11, 32
+_FIRST, _SECOND = 15, 32
 _SAMPLE = 4096
 _OFF = 1e-3
 """More than sums of thousands of products in float32 can be off, in parts of the lengths."""
@@ -23,7 +23,7 @@ Vectors = NDArray[np.float32]
 
 
 class Bounds:
-    """Of `vectors` `[n, dim]` that do not change. 224 bytes a vector."""
+    """Of `vectors` `[n, dim]` that do not change. 256 bytes a vector."""
 
     def __init__(self, vectors: Vectors) -> None:
         step = max(1, len(vectors) // _SAMPLE)
