@@ -156,11 +156,14 @@ class History:
         """Blocking, on any thread. All keys are in memory: what is made anew is a mask."""
         if version == 0:
             return self._empty
-        ledger = self.ledger
-        parts = self._shelf.keys.parts(
-            ledger.active(version), lambda i: ledger.revision(i, version), self._shelf
-        )
-        return self._empty.of(version, parts)
+        ledger, keys = self.ledger, self._shelf.keys
+        active = ledger.active(version)
+        parts = keys.parts(active, lambda i: ledger.revision(i, version), self._shelf)
+        past = self._empty.of(version, parts)
+        # What is damaged may be of later than that: what it was then is whole.
+        damaged = [i for i in active if i not in keys and ledger.revision(i) > version]
+        whole = self._shelf.load_at(damaged, version) if damaged else []
+        return past.with_more(whole) if whole else past
 
     def inactive_near(
         self, image_key: NDArray[np.float32], tau: float, snapshot: Snapshot

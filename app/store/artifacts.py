@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.store.current import NOW, StoredArtifact
+from app.store.current import StoredArtifact
 from app.store.edit_log import EditLog
 from app.store.key_table import KeyTable
 from app.store.picture_keys import PictureKeys
@@ -108,12 +108,8 @@ class ArtifactShelf:
             read = self._read_all([edit_id for edit_id, _ in missing])
             found |= {entry.name: entry for entry in read.values()}
             for edit_id, revision in missing:
-                if (edit_id, revision) in found or edit_id not in read:
-                    continue
-                # It is known by a newer state by now.
-                entry = self._read_all([edit_id], at=revision).get(edit_id)
-                if entry is not None:
-                    found[edit_id, revision] = entry
+                if (edit_id, revision) not in found:  # it is known by a newer state by now
+                    found |= {entry.name: entry for entry in self.load_at([edit_id], revision)}
         return [found.get(name) for name in names]
 
     def load(self, edit_ids: Iterable[str]) -> list[MemoryEntry]:
@@ -123,16 +119,21 @@ class ArtifactShelf:
         found = self._read_all(wanted)
         return [found[edit_id] for edit_id in wanted if edit_id in found]
 
-    def _read_all(self, edit_ids: list[str], *, at: int = NOW) -> dict[str, MemoryEntry]:
+    def load_at(self, edit_ids: list[str], version: int) -> list[MemoryEntry]:
+        """The same, with the keys that they had at `version`. What is unfit is left out, and says
+        nothing of the edit as it is now. Blocking."""
+        read = (self.read(stored) for stored in self._log.artifacts(edit_ids, at=version))
+        return [entry for entry in read if isinstance(entry, MemoryEntry)]
+
+    def _read_all(self, edit_ids: list[str]) -> dict[str, MemoryEntry]:
         found: dict[str, MemoryEntry] = {}
-        for stored in self._log.artifacts(edit_ids, at=at):
+        for stored in self._log.artifacts(edit_ids):
             entry = self.read(stored)
             if isinstance(entry, Unfit):
                 self._set_aside(stored.record.id, entry)
-                continue
-            found[entry.edit_id] = entry
-            self._keep(entry)
-            if at == NOW:
+            else:
+                found[entry.edit_id] = entry
+                self._keep(entry)
                 self._note(entry.edit_id, entry.artifact.key.image)
         return found
 

@@ -118,6 +118,10 @@ class Snapshot:
         alive = tuple(part for part in parts if part.count)
         return Snapshot(version=version, dim=self._dim, parts=alive, source=self._source)
 
+    def with_more(self, entries: Sequence[MemoryEntry]) -> Snapshot:
+        """The same version with further edits, none of which is active."""
+        return self.of(self._version, [*self._parts, Part(Segment.of(entries, self._dim))])
+
     def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[object, ...]]:
         """Pickled with all its entries and without its indexes, which are filled anew."""
         return _rebuilt, (self._version, self._dim, tuple(self._entries.all()))
