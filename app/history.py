@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.device.facts import ModelFacts
 from app.errors import EditNotFound, VersionNotFound, VersionNotReached
-from app.recovery import Recovered
+from app.recovery import Recovered, checkpoint_of
 from app.store.artifacts import Unfit
+from app.store.checkpoint import Checkpoint
 from app.store.commits import Commit, Created, Reencoded, Stamp
 from app.store.current import StoredArtifact
 from app.store.edit_log import EditLog
 from app.store.ledger import EditStatus, LedgerEdit
+from app.store.roll import Roll
 from app.ulid import UlidSequence
 from editing_core.experts.memory import MemoryEntry, Snapshot
-from editing_core.index.base import canonical_scores
 
 Result = TypeVar("Result")
 
@@ -65,7 +67,15 @@ class History:
         self._empty = recovered.empty
         self._past: OrderedDict[int, Snapshot] = OrderedDict()
         self._moved = asyncio.Event()
+        self.roll = Roll((edit_id, self.status(edit_id)) for edit_id in self.ledger.ids())
+        """The status of every edit, kept."""
+        self._shelf.on_unfit = self._note
         publish(self.snapshot)
+
+    def _note(self, edit_id: str) -> None:
+        """An edit's bytes were found unfit, on whichever thread."""
+        if edit_id in self.ledger:
+            self.roll.put(edit_id, self.status(edit_id))
 
     @property
     def head(self) -> int:
@@ -75,6 +85,10 @@ class History:
     def none(self) -> Snapshot:
         """The snapshot of version 0, without any edit."""
         return self._empty
+
+    def checkpoint(self, facts: ModelFacts) -> Checkpoint | None:
+        """What the next start can go on with. Blocking; nothing may be committed meanwhile."""
+        return checkpoint_of(self.log, facts, self.ledger, self._shelf)
 
     def next_id(self) -> str:
         return self._ids.next()
@@ -99,7 +113,7 @@ class History:
 
     def count_stale(self) -> int:
         """How many edits have the status `stale`."""
-        return sum(self.status(edit_id) == "stale" for edit_id in self._shelf.stale())
+        return self.roll.count("stale")
 
     async def settled(self) -> None:
         """Return when no commit lies between database and memory."""
@@ -141,41 +155,34 @@ class History:
         if version == self.head:
             return self.snapshot
         if version not in self._past:
-            self._past[version] = await self._rebuild(version)
+            self._past[version] = await asyncio.to_thread(self._rebuilt, version)
             while len(self._past) > _PINNED_VERSIONS:
                 self._past.popitem(last=False)
         self._past.move_to_end(version)
         return self._past[version]
 
-    async def _rebuild(self, version: int) -> Snapshot:
+    def _rebuilt(self, version: int) -> Snapshot:
+        """Blocking, on any thread. All keys are in memory: what is made anew is a mask."""
         if version == 0:
             return self._empty
-        edit_ids = self.ledger.active(version)
-        ledger, now_held = self.ledger, self.snapshot.entries
-        held = {
-            i: now_held[i]
-            for i in edit_ids
-            if i in now_held and ledger.revision(i) == ledger.revision(i, version)
-        }
-        missing = [edit_id for edit_id in edit_ids if edit_id not in held]
-        loaded = await asyncio.to_thread(self._shelf.load_at, missing, version)
-        held.update({entry.edit_id: entry for entry in loaded})
-        entries = [held[edit_id] for edit_id in edit_ids if edit_id in held]
-        return await asyncio.to_thread(self._empty.evolve, version, activate=entries)
+        ledger, keys = self.ledger, self._shelf.keys
+        active = ledger.active(version)
+        parts = keys.parts(active, lambda i: ledger.revision(i, version), self._shelf)
+        past = self._empty.of(version, parts)
+        # What is damaged may be of later than that: what it was then is whole.
+        damaged = [i for i in active if i not in keys and ledger.revision(i) > version]
+        whole = self._shelf.load_at(damaged, version) if damaged else []
+        return past.with_more(whole) if whole else past
 
     def inactive_near(
         self, image_key: NDArray[np.float32], tau: float, snapshot: Snapshot
     ) -> list[tuple[str, float]]:
         """Edits known to `snapshot`'s version but not active in it, with cosine >= `tau`."""
-        keys = {
-            edit_id: key
-            for edit_id, key in self._shelf.image_keys.items()
+        near = [
+            (edit_id, cosine)
+            for edit_id, cosine in self._shelf.keys.near(image_key, tau)
             if edit_id not in snapshot.entries and self.ledger[edit_id].version <= snapshot.version
-        }
-        if not keys:
-            return []
-        scores = canonical_scores(np.stack(list(keys.values())), image_key)
-        near = [(i, float(s)) for i, s in zip(keys, scores, strict=True) if s >= tau]
+        ]
         return sorted(near, key=lambda pair: (-pair[1], pair[0]))
 
     # --- the one way forward ----------------------------------------------------------------
@@ -190,7 +197,7 @@ class History:
         """
         version, changes = self.head + 1, commit.changes
         active = [c.edit_id for c in changes if c.after == "active"]
-        fresh = {entry.edit_id: entry for entry in brought}
+        fresh = {entry.edit_id: replace(entry, revision=version) for entry in brought}
         revived = [edit_id for edit_id in active if edit_id not in fresh]
         retired = [c.edit_id for c in changes if c.edit_id in self.snapshot.entries]
         entries = await asyncio.to_thread(self._shelf.load, revived)
@@ -213,8 +220,10 @@ class History:
             remade=event.reencoding.edit_id if event.reencoding else None,
             scopes={each.edit_id: each.scope for each in event.scopes},
         )
-        for entry in brought:
+        for entry in fresh.values():
             self._shelf.add(entry)
+        for edit_id in {*fresh, *(change.edit_id for change in changes)}:
+            self.roll.put(edit_id, self.status(edit_id))
         if isinstance(commit, Reencoded):
             self._past.clear()  # earlier versions, too, are answered with artifacts as they are now
         self._last_digest = event.digest

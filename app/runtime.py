@@ -7,6 +7,7 @@ history) while the server already answers probes. One runtime belongs to one app
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -42,6 +43,7 @@ from app.metrics import Metrics
 from app.recovery import recover
 from app.service import EditingService
 from app.settings import Settings, is_loopback
+from app.store import checkpoint
 from app.store.database import Database
 from app.store.dialects import dialect_of
 from app.store.edit_log import EditLog
@@ -173,6 +175,7 @@ class Runtime:
             if webhook is not None and resumes_edits:
                 beside.append(webhook.run())
             self._beside = [asyncio.ensure_future(each) for each in beside]
+            gc.freeze()  # edits stay as long as the server does
             self.state = "ready"
 
     async def _watch_database(self, queue: EditQueue) -> None:
@@ -206,10 +209,21 @@ class Runtime:
         def image_key(image: ImageArray) -> NDArray[np.float32]:
             return asyncio.run_coroutine_threadsafe(engine.image_key(image), loop).result()
 
-        recovered = await asyncio.to_thread(
-            recover, log, jobs, facts, image_key, database=self._database
-        )
-        history = History(log, recovered, publish=engine.publish)
+        # Nothing of what is read here is garbage, and the collector would look for it all the time.
+        gc.disable()
+        try:
+            recovered = await asyncio.to_thread(
+                recover,
+                log,
+                jobs,
+                facts,
+                image_key,
+                database=self._database,
+                room=settings.edit_cache_mib * 2**20,
+            )
+            history = History(log, recovered, publish=engine.publish)
+        finally:
+            gc.enable()
         feedback = FeedbackDesk(
             FeedbackLog(self._database),
             answers=RecentAnswers(settings.answer_memory_mib * 2**20),
@@ -379,9 +393,22 @@ class Runtime:
         if self._service is not None:
             await self._service.firings.flush()
         self._decoder.close()
-        await asyncio.to_thread(self._database.close)
+        gc.unfreeze()
+        await asyncio.to_thread(self._close_database)
         await asyncio.to_thread(self.tracing.close)
         self._locks.close()
+
+    def _close_database(self) -> None:
+        """Blocking. What is known by then is written down for the next start."""
+        known = None
+        if self._service is not None and self._database.lost is None:
+            try:
+                known = self._service.history.checkpoint(self._service.engine.facts)
+            except ServiceError as error:  # it does not answer: the next start reads everything
+                logger.warning("no checkpoint is written: %s", error)
+        self._database.close()
+        if known is not None:
+            checkpoint.write(self._database.where, known)
 
 
 def _keyring(settings: Settings, database: Database) -> Keyring:

@@ -32,7 +32,8 @@ from app.metrics import Metrics
 from app.schemas.attributions import AttributionRequest, AttributionView
 from app.schemas.generation import GenerateRequest, GenerateView
 from app.store.job_log import JobLog
-from app.store.records import Event
+from app.store.ledger import Change
+from app.store.records import ListedEvent
 from app.tracing import Tracing
 from app.verification import StoryTeller
 from app.webhook.sender import WebhookSender
@@ -157,12 +158,18 @@ class EditingService:
 
     # --- read -------------------------------------------------------------------------------
 
-    async def edit_events(self, edit_id: str) -> list[Event]:
+    async def edit_events(self, edit_id: str) -> list[ListedEvent]:
         """An edit's history, oldest first."""
-        log = self.history.log
-        return await asyncio.to_thread(log.events, limit=self.history.head, edit_id=edit_id)
+        return await asyncio.to_thread(self.history.log.events_of, edit_id)
 
-    async def events(self, *, after: int, limit: int) -> tuple[list[Event], bool]:
+    async def changes(self, version: int, *, after: int, limit: int) -> tuple[list[Change], bool]:
+        """One page of what an event changed, and whether there is more."""
+        self.history.require_version(version, param="version")
+        log = self.history.log
+        changes = await asyncio.to_thread(log.changes, version, after=after, limit=limit + 1)
+        return changes[:limit], len(changes) > limit
+
+    async def events(self, *, after: int, limit: int) -> tuple[list[ListedEvent], bool]:
         """One page, oldest first, and whether there are more."""
         events = await asyncio.to_thread(self.history.log.events, after=after, limit=limit + 1)
         return events[:limit], len(events) > limit

@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     webhook_allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts, as JSON, beside this machine that may be told over plain http."
     )
+    edit_cache_mib: int = Field(
+        256, ge=1, description="Memory for edits that were needed last; the others are read anew."
+    )
     answer_memory_mib: int = Field(
         64, ge=0, description="MiB of the newest answers, kept for feedback; 0 keeps none."
     )

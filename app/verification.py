@@ -15,7 +15,7 @@ from app.neighbours import KeptPictures, Neighbours
 from app.store.edit_log import EditLog
 from app.timing import Stopwatch
 from editing_core.errors import ArtifactCorrupt
-from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.experts.memory import Name, Snapshot
 from editing_core.refinement import Refinement, Wanted
 from editing_core.stories import Ask, Decide, Fetch, Refine, Screen, Step, Story
 
@@ -81,12 +81,9 @@ class StoryTeller:
             return None
 
 
-def near(
-    keys: Sequence[NDArray[np.float32]], snapshot: Snapshot, tau: float
-) -> frozenset[MemoryEntry]:
+def near(keys: Sequence[NDArray[np.float32]], snapshot: Snapshot, tau: float) -> frozenset[Name]:
     """Active edits that may take part in answering questions about pictures with these keys.
 
     As they are: one that was made anew, or whose scope was changed, is another.
     """
-    found = (edit_id for key in keys for edit_id, _ in snapshot.image_candidates(key, tau))
-    return frozenset(snapshot.entries[edit_id] for edit_id in found)
+    return frozenset(name for key in keys for name in snapshot.names_near(key, tau))

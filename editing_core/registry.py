@@ -94,6 +94,7 @@ INDEXES = Registry(
     {
         "exact": "editing_core.index.exact:ExactIndex",
         "faiss_flat": "editing_core.index.faiss_flat:FaissFlatIndex",
+        "product": "editing_core.index.product:ProductIndex",
     },
 )
 

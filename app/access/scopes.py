@@ -54,6 +54,7 @@ ROUTES: Mapping[tuple[str, str], Need] = {
     ("POST", "/admin/edits/{id}/reinstate"): "admin",
     ("POST", "/admin/rollback"): "admin",
     ("GET", "/admin/events"): "admin",
+    ("GET", "/admin/events/{version}/changes"): "admin",
     ("GET", "/admin/keys"): "admin",
     ("POST", "/admin/keys"): "admin",
     ("POST", "/admin/keys/{id}/revoke"): "admin",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from app.store.artifacts import Fingerprints
 
 app = typer.Typer(add_completion=False)
+
+_PAGE = 64
+"""Pictures that are held at a time."""
+_DECODED_AT_ONCE = 2
 
 
 @app.command()
@@ -103,13 +108,22 @@ def _picture_problems(log: EditLog, ledger: Ledger) -> Iterator[str]:
     edits: defaultdict[str, list[str]] = defaultdict(list)
     for edit_id in ledger.ids():
         edits[ledger[edit_id].slot[0]].append(edit_id)
-    for digest, edit_ids in edits.items():
-        png = log.image(digest)
-        if png is None or not _shows(png, digest):
-            yield (
-                f"edit {', '.join(edit_ids)}: its picture is missing or damaged ({digest}); it "
-                "answers, but cannot be made anew: restore a backup"
-            )
+    digests = list(edits)
+    with ThreadPoolExecutor(_DECODED_AT_ONCE) as pool:
+        for start in range(0, len(digests), _PAGE):
+            page = digests[start : start + _PAGE]
+            pngs = log.images(page)
+            shown = pool.map(lambda digest, of=pngs: _is_shown(of.get(digest), digest), page)
+            for digest, is_shown in zip(page, shown, strict=True):
+                if not is_shown:
+                    yield (
+                        f"edit {', '.join(edits[digest])}: its picture is missing or damaged "
+                        f"({digest}); it answers, but cannot be made anew: restore a backup"
+                    )
+
+
+def _is_shown(png: bytes | None, digest: str) -> bool:
+    return png is not None and _shows(png, digest)
 
 
 def _shows(png: bytes, digest: str) -> bool:
@@ -146,7 +160,7 @@ def _weights(settings: Settings) -> Fingerprints | None:
 
 def _staleness(data: bytes, weights: Fingerprints | None) -> str | None:
     """Why the edit of these bytes is stale; None if it is not, or nobody can tell."""
-    from editing_core.experts.codec import decode_artifact
+    from editing_core.experts.codec import read_head
 
-    artifact = decode_artifact(data)
+    artifact = read_head(data)
     return None if weights is None else weights.mismatch(artifact)

@@ -93,6 +93,7 @@ def serve(
     decode_workers: Annotated[int | None, typer.Option(help="Pictures at once. [2]")] = None,
     body_timeout_s: Annotated[float | None, typer.Option(help="Seconds for a body. [30]")] = None,
     body_memory_mib: Annotated[int | None, typer.Option(help="MiB of bodies held. [128]")] = None,
+    edit_cache_mib: Annotated[int | None, typer.Option(help="MiB of edits kept. [256]")] = None,
     answer_memory_mib: Annotated[
         int | None, typer.Option(help="MiB of answers kept for feedback. [64]")
     ] = None,

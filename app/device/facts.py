@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.words import ModelWords
-from editing_core.experts.memory import Snapshot
+from editing_core.experts.memory import Snapshot, Source
 from editing_core.stock_questions import StockQuestion
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class ModelFacts:
             template_tokens=len(backbone.lay_out("", has_image=False).ids),
         )
 
-    def empty_snapshot(self) -> Snapshot:
-        """Version 0: no edits."""
-        return Snapshot.empty(self.image_key_dim)
+    def empty_snapshot(self, source: Source | None = None) -> Snapshot:
+        """Version 0: no edits. `source` has those that are not held."""
+        return Snapshot.empty(self.image_key_dim, source=source)
 
     def most_tokens(self, texts: Sequence[str], *, pictures: int, max_new_tokens: int) -> int:
         """What a conversation and its answer come to at most, if pictures are of the usual size.

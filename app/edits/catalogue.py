@@ -15,7 +15,7 @@ from typing import Literal
 from app.edits.edit import Answer, Edit, Work
 from app.errors import EditNotCommitted, EditNotFound, IdempotencyMismatch, InsufficientScope
 from app.history import Caller, History
-from app.store.edit_log import StoredResponse
+from app.store.edit_log import StoredResponse, matches
 from app.store.job_log import EditJob, JobLog, JobState
 from app.store.ledger import EditStatus
 from app.store.records import EditRecord, IdempotencyKey
@@ -23,6 +23,11 @@ from app.store.records import EditRecord, IdempotencyKey
 _UNKNOWN = frozenset({"not_for"})
 """Fields of an edit that earlier releases did not know. Those kept whole bodies, and orders without
 them: keys that they took are answered in their words."""
+
+
+_LOOKED_AT = 1000
+"""Ids that a search takes from the database at a time."""
+_READ_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +147,35 @@ class Catalogue:
         return {job.id: self._of_job(job) for job in jobs}
 
     async def _edits(self, search: Search) -> dict[str, Edit]:
-        history = self._history
-        wanted = {i for i in history.ledger.ids() if search.status in ("all", history.status(i))}
-        records = await asyncio.to_thread(
-            history.log.records,
-            below=search.after,
-            text=search.text,
-            tag=search.tag,
-            limit=search.limit + 1,
-            among=wanted,
-        )
-        return {record.id: self._of_record(record) for record in records}
+        ids = await self._candidates(search, search.after)
+        found: dict[str, Edit] = {}
+        while ids and len(found) <= search.limit:
+            records = await asyncio.to_thread(self._history.log.records, ids)
+            for record in records:
+                if matches(record, search.text, search.tag):
+                    found[record.id] = self._of_record(record)
+            more = search.text is not None or search.tag is not None
+            ids = await self._candidates(search, ids[-1]) if more else []
+        return found
+
+    async def _candidates(self, search: Search, below: str | None) -> list[str]:
+        """Ids for one page, newest first, of edits with the status; all that match among them."""
+        roll, limit = self._history.roll, search.limit + 1
+        status = None if search.status == "all" else search.status
+        if search.text is None and search.tag is None:
+            return roll.newest(status=status, below=below, limit=limit)
+        while True:
+            ids = await asyncio.to_thread(
+                self._history.log.search,
+                below=below,
+                text=search.text,
+                tag=search.tag,
+                limit=_LOOKED_AT,
+            )
+            fit = [i for i in ids if i in roll and status in (None, roll.status(i))]
+            if fit or len(ids) < _LOOKED_AT:
+                return fit[: max(limit, _READ_AT_ONCE)]
+            below = ids[-1]
 
     def _of_record(self, record: EditRecord) -> Edit:
         return Edit.of_record(record, self._history.status(record.id))

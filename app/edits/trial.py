@@ -112,6 +112,9 @@ class EditMaker:
         """
         if mode == "off":
             return made, None
+        # Neighbours that are not in memory are read here, and not where the story is told.
+        key, tau = made.entry.artifact.key.image, self._engine.facts.tau
+        await asyncio.to_thread(base.image_candidates, key, tau)
         story = verify(
             made.request,
             made.entry,

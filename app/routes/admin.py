@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Path
 from pydantic import WithJsonSchema
 
 from app.deps import CurrentCaller, CurrentService, body_of, described, described_query, query_of
 from app.errors import InvalidField
-from app.schemas.base import NoQuery
-from app.schemas.events import EventList, EventsQuery, EventView
+from app.schemas.base import INT64, NoQuery
+from app.schemas.events import ChangeList, ChangesQuery, EventList, EventsQuery, EventView
 from app.schemas.switching import (
     EditChanged,
     ReinstateRequest,
@@ -100,11 +100,27 @@ async def restore(
 async def list_events(
     service: CurrentService, query: Annotated[EventsQuery, Depends(query_of(EventsQuery))]
 ) -> EventList:
-    """Oldest first, after version `after`. Each event's digest covers the one before it."""
+    """Oldest first, after version `after`. Each event's digest covers the one before it, and all
+    of its changes, of which the first hundred are shown."""
     events, has_more = await service.events(after=query.after, limit=query.limit)
     return EventList(
         data=[EventView.of(event) for event in events],
         has_more=has_more,
-        last_version=events[-1].version if events else query.after,
+        last_version=events[-1].event.version if events else query.after,
         version=service.history.head,
     )
+
+
+@router.get(
+    "/events/{version}/changes",
+    summary="Read what an event changed",
+    openapi_extra=described_query(ChangesQuery),
+)
+async def list_changes(
+    service: CurrentService,
+    version: Annotated[int, Path(ge=1, le=INT64)],
+    query: Annotated[ChangesQuery, Depends(query_of(ChangesQuery))],
+) -> ChangeList:
+    """In the event's order, without the first `after`."""
+    changes, has_more = await service.changes(version, after=query.after, limit=query.limit)
+    return ChangeList.of(changes, after=query.after, has_more=has_more)

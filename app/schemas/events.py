@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from app.schemas.base import INT64, Query
-from app.store.ledger import EditStatus
-from app.store.records import Event
+from app.store.ledger import Change, EditStatus
+from app.store.records import ListedEvent
 
 
 class EventsQuery(Query):
@@ -20,6 +21,30 @@ class ChangeView(BaseModel):
     edit_id: str
     from_: EditStatus | None = Field(alias="from")
     to: EditStatus
+
+
+class ChangesQuery(Query):
+    """`after`: how many changes are passed over."""
+
+    after: Annotated[int, Field(ge=0, le=INT64 - 1000)] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
+class ChangeList(BaseModel):
+    """`last` is what `after` of the next page is."""
+
+    object: Literal["list"] = "list"
+    data: list[ChangeView]
+    has_more: bool
+    last: int
+
+    @classmethod
+    def of(cls, changes: Sequence[Change], *, after: int, has_more: bool) -> ChangeList:
+        data = [
+            ChangeView.model_validate({"edit_id": c.edit_id, "from": c.before, "to": c.after})
+            for c in changes
+        ]
+        return cls(data=data, has_more=has_more, last=after + len(data))
 
 
 class MadeByView(BaseModel):
@@ -62,6 +87,9 @@ class RescopingView(BaseModel):
 
 
 class EventView(BaseModel):
+    """`num_changes` is there where `changes` are not all: the first hundred, and in the history of
+    one edit that edit's."""
+
     version: int
     type: Literal[
         "edit_created",
@@ -78,6 +106,7 @@ class EventView(BaseModel):
     reason: str | None
     from_version: int | None
     changes: list[ChangeView]
+    num_changes: int | None = Field(default=None, exclude_if=lambda number: number is None)
     reencoding: ReencodingView | None = Field(default=None, exclude_if=lambda found: found is None)
     scopes: list[RescopingView] | None = Field(default=None, exclude_if=lambda found: found is None)
     record_digest: str | None
@@ -85,8 +114,8 @@ class EventView(BaseModel):
     digest: str
 
     @classmethod
-    def of(cls, event: Event) -> EventView:
-        return cls.model_validate(event.wire() | {"digest": event.digest})
+    def of(cls, event: ListedEvent) -> EventView:
+        return cls.model_validate(event.wire())
 
 
 class EventList(BaseModel):

@@ -7,7 +7,6 @@ made of them; each row that does not agree with its seal is one `Damage`.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,8 @@ import sqlalchemy as sa
 
 from app.errors import StoreCorrupt
 from app.store import owner, tables
-from app.store.ledger import Ledger
-from app.store.records import Event, IdempotencyKey
+from app.store.ledger import Change, Ledger
+from app.store.records import Event
 from app.store.seals import Seal, chained, number_of, placed, seal_of, sealed_columns
 
 _PAGE = 500
@@ -65,46 +64,31 @@ def audit(connection: sa.Connection, *, thorough: bool) -> Audit:
     Raises `StoreCorrupt` naming the first version at which the chain breaks.
     """
     owner.read(connection)
-    sealed = _all_seals(connection)
-    ledger, last, seal = _fold(connection, sealed)
+    ledger, last, seal = _fold(connection)
     head = [tuple(row) for row in connection.execute(sa.select(tables.head))]
     if head != [(1, ledger.head)]:
         told = head[0][1] if head else "missing"
         raise StoreCorrupt(f"the head is {told}, and the last event is {ledger.head}")
-    if beyond := set(sealed) - set(range(1, ledger.head + 1)):
-        raise StoreCorrupt(
-            f"there are seals of version {min(map(str, beyond))}, which there is no event for"
-        )
-    rows: dict[tuple[str, str, int], Seal] = {
-        (s.kind, s.key, s.version): s for brought in sealed.values() for s in brought
-    }
-    damage = [*_damage(connection, rows, thorough=thorough), *job_damage(connection)]
+    damage = [*_damage(connection, thorough=thorough), *job_damage(connection)]
     return Audit(ledger, last, seal, tuple(sorted(damage)))
 
 
-def _all_seals(connection: sa.Connection) -> dict[int, list[Seal]]:
-    found: defaultdict[int, list[Seal]] = defaultdict(list)
-    for row in connection.execute(sa.select(tables.seals)):
-        found[row.version].append(Seal(*row))
-    return dict(found)
-
-
-def _fold(
-    connection: sa.Connection, sealed: Mapping[int, list[Seal]]
-) -> tuple[Ledger, Event | None, str | None]:
+def _fold(connection: sa.Connection) -> tuple[Ledger, Event | None, str | None]:
     ledger = Ledger()
     last: Event | None = None
     seal: str | None = None
+    seals, changes = _ByVersion(connection, tables.seals), _ByVersion(connection, tables.changes)
     events = sa.select(tables.events).order_by(tables.events.c.version)
-    for row in connection.execute(events).mappings():
+    for row in connection.execution_options(yield_per=_PAGE).execute(events).mappings():
         try:
-            together = sealed.get(row["version"], [])
+            together = [Seal(*tuple(each)) for each in seals.of(row["version"])]
             brought = [s for s in together if s.kind != "events"]
             own = [s for s in together if s.kind == "events"]
             seal = chained(seal, row, brought)
             if own != [Seal("events", "", row["version"], seal)]:
                 raise ValueError("it and what it brought do not match its seal")
-            event = Event.from_row(row)
+            told = changes.of(row["version"])
+            event = Event.from_row(row, [Change(r.edit_id, r.before, r.after) for r in told])
             if event.previous_digest != (last.digest if last else None):
                 raise ValueError("it does not follow from the event before it")
             if event.digest != row["digest"]:
@@ -115,7 +99,45 @@ def _fold(
                 f"event {row['version']} is damaged: {error}; restore the database from a backup"
             ) from error
         last = event
+    for rows in (seals, changes):
+        rows.require_end()
     return ledger, last, seal
+
+
+class _ByVersion:
+    """Rows of a table that belong to events, taken in the order of these."""
+
+    def __init__(self, connection: sa.Connection, table: sa.Table) -> None:
+        order = [table.c.version, *(c for c in table.primary_key if c.name != "version")]
+        query = sa.select(table).order_by(*order)
+        self._name = table.name
+        self._rows = iter(connection.execution_options(yield_per=_PAGE).execute(query))
+        self._next = next(self._rows, None)
+        self._stray: Any = None
+
+    def of(self, version: int) -> list[sa.Row[Any]]:
+        found: list[sa.Row[Any]] = []
+        while self._next is not None and _is_up_to(self._next.version, version):
+            if self._next.version == version:
+                found.append(self._next)
+            elif self._stray is None:
+                self._stray = self._next.version
+            self._next = next(self._rows, None)
+        return found
+
+    def require_end(self) -> None:
+        """Raises `StoreCorrupt` where rows belong to no event."""
+        if self._stray is None and self._next is not None:
+            self._stray = self._next.version
+        if self._stray is not None:
+            raise StoreCorrupt(
+                f"there are {self._name} of version {self._stray}, which there is no event for"
+            )
+
+
+def _is_up_to(told: Any, version: Any) -> bool:
+    """Whether a version comes no later; what is no number comes last."""
+    return isinstance(told, int) and isinstance(version, int) and told <= version
 
 
 def _apply(ledger: Ledger, event: Event, brought: list[Seal]) -> None:
@@ -133,41 +155,42 @@ def _apply(ledger: Ledger, event: Event, brought: list[Seal]) -> None:
     )
 
 
-def _damage(
-    connection: sa.Connection, sealed: dict[tuple[str, str, int], Seal], *, thorough: bool
-) -> Iterator[Damage]:
-    by_key: dict[tuple[str, str], Seal] = {
-        (s.kind, s.key): s for s in sealed.values() if s.kind != "artifacts"
-    }
-    missing = {name for name in sealed if name[0] != "events"}
-    for kind in ("edits", "artifacts", "images", "idempotency"):
+def _damage(connection: sa.Connection, *, thorough: bool) -> Iterator[Damage]:
+    """Rows and seals side by side, a table at a time: nothing of them is kept."""
+    seals = tables.seals.c
+    for kind, key in _KEYS.items():
         table = tables.metadata.tables[kind]
-        for key, version, row in _rows(connection, kind, thorough=thorough):
-            is_artifact = kind == "artifacts"
-            seal = sealed.get((kind, key, version)) if is_artifact else by_key.get((kind, key))
-            if seal is None:
-                yield Damage(kind, str(key), "was brought by no event")
-                continue
-            missing.discard((kind, key, seal.version))
-            if row is not None and seal_of(table, row) != seal.seal:
-                yield Damage(kind, str(key), "was changed")
-    for kind, key, _ in missing:
-        yield Damage(kind, key, "was removed")
+        together = (seals.kind == kind) & (seals.key == key)
+        if kind == "artifacts":
+            together &= seals.version == table.c.version
+        is_read = kind != "images" or thorough
+        columns = sealed_columns(table) if is_read else []
+        query = sa.select(key.label("told_by"), seals.seal.label("sealed_as"), *columns)
+        rows = connection.execution_options(yield_per=_PAGE).execute(
+            query.select_from(table.outerjoin(tables.seals, together))
+        )
+        for row in rows.mappings():
+            if row["sealed_as"] is None:
+                yield Damage(kind, str(row["told_by"]), "was brought by no event")
+            elif is_read and seal_of(table, row) != row["sealed_as"]:
+                yield Damage(kind, str(row["told_by"]), "was changed")
+        # As a list that the database makes once: not every key has an index.
+        names = [key, table.c.version] if kind == "artifacts" else [key]
+        there = sa.select(*names).where(key.is_not(None))
+        known = sa.tuple_(seals.key, seals.version) if kind == "artifacts" else seals.key
+        missing = sa.select(seals.key).where(seals.kind == kind, known.not_in(there))
+        for gone in connection.scalars(missing):
+            yield Damage(kind, gone, "was removed")
 
 
-def _rows(
-    connection: sa.Connection, kind: str, *, thorough: bool
-) -> Iterator[tuple[str, int, Mapping[Any, Any] | None]]:
-    """Key, version and row; of pictures only the key, unless it is thorough."""
-    table = tables.metadata.tables[kind]
-    name = {"edits": "id", "artifacts": "edit_id", "images": "digest"}.get(kind)
-    if kind == "images" and not thorough:
-        yield from ((key, 0, None) for key in connection.scalars(sa.select(table.c.digest)))
-        return
-    query = sa.select(*sealed_columns(table))
-    for row in connection.execution_options(yield_per=_PAGE).execute(query).mappings():
-        key = row[name] if name else IdempotencyKey(row["key"], row["api_key"]).text
-        yield key, row.get("version", 0), row
+_key, _api_key = tables.idempotency.c.key, tables.idempotency.c.api_key
+_KEYS: Mapping[str, sa.ColumnElement[Any]] = {
+    "edits": tables.edits.c.id,
+    "artifacts": tables.artifacts.c.edit_id,
+    "images": tables.images.c.digest,
+    "idempotency": sa.case((_api_key != "", _api_key + "\n" + _key), else_=_key),
+}
+"""What a row of each sealed table is known by; see `IdempotencyKey.text`."""
 
 
 def job_damage(connection: sa.Connection) -> list[Damage]:

@@ -10,7 +10,7 @@ replaced by the little that was sealed with it; a row without a seal is passed o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,14 @@ class StoredArtifact:
     """An artifact as read. Nothing in it is to be used before `check` passed.
 
     `record` is the row as it was written, `standing` with what changed since laid over it;
-    `first_digest` is that of the artifact it came with, which `record_digest` binds it to.
+    `version` brought it; `first_digest` is that of the artifact it came with, which `record_digest`
+    binds it to.
     """
 
     record: EditRecord
     standing: EditRecord
     is_sound: bool
+    version: int | None
     data: bytes | None
     digest: str | None
     first_digest: str | None
@@ -43,11 +45,13 @@ class StoredArtifact:
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> StoredArtifact:
-        changes = _changes(row)
+        changes, is_sound = _changes(row), _is_sound(row)
+        written = _as_it_was_written(row, is_sound)
         return cls(
-            as_it_was_written(row),
-            as_it_stands(row),
-            is_sound=_is_sound(row),
+            written,
+            _changed(written, changes),
+            is_sound=is_sound,
+            version=row["artifact_version"],
             data=row["data"],
             digest=row["artifact_digest"],
             first_digest=row["first_digest"],
@@ -130,6 +134,7 @@ _made = sa.func.coalesce(_made_anew.c.version, tables.seals.c.version)
 _since = sa.func.coalesce(_rescoped.c.version, 0)
 ARTIFACTS = (
     RECORDS.add_columns(
+        tables.artifacts.c.version.label("artifact_version"),
         tables.artifacts.c.data,
         tables.artifacts.c.digest.label("artifact_digest"),
         _first.c.digest.label("first_digest"),
@@ -147,7 +152,11 @@ ARTIFACTS = (
 
 def as_it_was_written(row: Mapping[Any, Any]) -> EditRecord:
     """The edit of this row; what was sealed of it where the row is not to be believed."""
-    if _is_sound(row):
+    return _as_it_was_written(row, _is_sound(row))
+
+
+def _as_it_was_written(row: Mapping[Any, Any], is_sound: bool) -> EditRecord:
+    if is_sound:
         return EditRecord.from_row(row)
     place = placed(row["edit_id"], row["sealed_version"], row["place"])
     image, prompt = place.slot
@@ -171,8 +180,11 @@ def as_it_was_written(row: Mapping[Any, Any]) -> EditRecord:
 
 
 def as_it_stands(row: Mapping[Any, Any]) -> EditRecord:
-    record = as_it_was_written(row)
-    for change in _changes(row):
+    return _changed(as_it_was_written(row), _changes(row))
+
+
+def _changed(record: EditRecord, changes: Sequence[Reencoding | Rescoping]) -> EditRecord:
+    for change in changes:
         if isinstance(change, Reencoding):
             record = record.made_anew(change)
         else:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from app.errors import StartupError, StoreDamaged, StoreLost, StoreUnavailable
 from app.store import opening, owner
 from app.store.anchor import Anchor, read_anchor, write_anchor
-from app.store.dialects import WRITER, Dialect, dialect_of
+from app.store.dialects import WRITER, Dialect, Stamp, dialect_of
 from app.store.owner import Owner
 from app.store.schema import upgrade
 
@@ -38,7 +38,9 @@ class Database:
     ) -> None:
         self._on_done = on_done
         self.lost: StoreLost | None = None
-        self._where = where
+        self.where = where
+        self.opened_as: Stamp | None = None
+        """What it was before this process wrote to it."""
         self._engine = engine
         self._place = where.place()
         self._owner: Owner | None = None
@@ -63,6 +65,7 @@ class Database:
         where = _dialect(where)
         with _named(where):
             opening.require_present(where)
+            stamp = where.stamp()
             if not where.exists():
                 _begin(where, migrate=migrate)
             is_older = opening.examine(where, migrate=migrate)
@@ -71,6 +74,7 @@ class Database:
                 if is_older:
                     upgrade(engine)
                 database = cls(where, engine, on_done=on_done)
+                database.opened_as = stamp
                 database._take_over()
             except BaseException:
                 engine.dispose()
@@ -92,11 +96,11 @@ class Database:
         return cls(where, where.engine("read", timeout_s=timeout_s))
 
     def _take_over(self) -> None:
-        anchor = read_anchor(self._where.anchor)
+        anchor = read_anchor(self.where.anchor)
         with self._engine.connect() as connection:
             writer = connection.execution_options(**WRITER)
             with writer.begin():
-                opening.require_same_store(writer, self._where, anchor)
+                opening.require_same_store(writer, self.where, anchor)
                 self._owner = owner.claim(writer)
 
     @contextmanager
@@ -133,7 +137,7 @@ class Database:
     def committed(self, version: int, seal: str | None) -> None:
         """Remember outside of the database that it came as far as `version`."""
         if self._owner is not None:
-            write_anchor(self._where.anchor, Anchor(self._owner.store_id, version, seal))
+            write_anchor(self.where.anchor, Anchor(self._owner.store_id, version, seal))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -142,7 +146,7 @@ class Database:
         try:
             transaction.commit()
         except _BUSY as error:
-            if self._where.commit_may_be_in_doubt:
+            if self.where.commit_may_be_in_doubt:
                 raise self._gone(
                     "The connection broke during a commit, and nobody can tell whether it was "
                     "written.",
@@ -154,7 +158,7 @@ class Database:
     def _check_ours(self, connection: sa.Connection) -> None:
         if self.lost is not None:
             raise StoreLost(str(self.lost), hint=self.lost.hint, retry_after_s=30)
-        if self._where.place() != self._place:
+        if self.where.place() != self._place:
             raise self._gone("The file of the database was moved, removed or replaced.")
         if self._owner is not None:
             try:
@@ -164,7 +168,7 @@ class Database:
 
     def _gone(self, why: str, *, hint: str | None = None) -> StoreLost:
         """For good: nothing more is written by this server."""
-        logger.error("the database %s is lost to this server: %s", self._where.name, why)
+        logger.error("the database %s is lost to this server: %s", self.where.name, why)
         self.lost = StoreLost(why, hint=hint, retry_after_s=30)
         return self.lost
 

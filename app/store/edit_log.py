@@ -6,15 +6,17 @@ the lock); readers are free.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from app.errors import StoreDamaged
 from app.store import seals, tables
-from app.store.audit import Audit, audit
+from app.store.audit import Audit, Damage, audit, job_damage
 from app.store.commits import Commit, Stamp, event_of
 from app.store.current import (
     ARTIFACTS,
@@ -26,11 +28,22 @@ from app.store.current import (
     as_it_was_written,
 )
 from app.store.database import Database
-from app.store.records import EditRecord, Event, IdempotencyKey, digest_of
+from app.store.ledger import Change
+from app.store.records import (
+    EditRecord,
+    Event,
+    IdempotencyKey,
+    ListedEvent,
+    digest_of,
+    num_changes_of,
+)
 from app.store.writing import write
 
 _PAGE = 500
+_SHOWN_CHANGES = 100
+"""Of each event in a list. The others have a page of their own."""
 _INSERT_EVENT = sa.insert(tables.events)
+_INSERT_CHANGES = sa.insert(tables.changes)
 _MOVE_HEAD = (
     sa.update(tables.head)
     .where(tables.head.c.version == sa.bindparam("to") - 1)
@@ -62,21 +75,50 @@ class EditLog:
 
         Raises what `Database.write` raises.
         """
-        event = event_of(commit, stamp)
-        row = event.row()
+        return self.append_all([commit], stamp)
+
+    def append_all(self, commits: Sequence[Commit], stamp: Stamp) -> Event:
+        """The same for one version after another, all of them or none; `stamp` is the first one's.
+
+        Returns the last event.
+        """
         with self._database.write() as connection:
-            moved = connection.execute(_MOVE_HEAD, {"to": event.version})
-            if moved.rowcount != 1:
-                raise StoreDamaged(f"The head of the database is not {event.version - 1}.")
-            connection.execute(_INSERT_EVENT, row)
-            seal = seals.append(connection, event.version, row, write(connection, commit, event))
+            for commit in commits:
+                event = event_of(commit, stamp)
+                seal = self._append(connection, commit, event)
+                stamp = replace(stamp, version=stamp.version + 1, previous_digest=event.digest)
         self._database.committed(event.version, seal)
         return event
+
+    def _append(self, connection: sa.Connection, commit: Commit, event: Event) -> str:
+        """The new event's seal."""
+        row = event.row()
+        moved = connection.execute(_MOVE_HEAD, {"to": event.version})
+        if moved.rowcount != 1:
+            raise StoreDamaged(f"The head of the database is not {event.version - 1}.")
+        connection.execute(_INSERT_EVENT, row)
+        if rows := event.change_rows():
+            connection.execute(_INSERT_CHANGES, rows)
+        return seals.append(connection, event.version, row, write(connection, commit, event))
 
     def audit(self, *, thorough: bool = False) -> Audit:
         """The ledger and all that is wrong: see `app/store/audit.py`."""
         with self._database.read() as connection:
             return audit(connection, thorough=thorough)
+
+    def audit_jobs(self) -> list[Damage]:
+        """What is wrong with edits that are not committed."""
+        with self._database.read() as connection:
+            return job_damage(connection)
+
+    def newest(self) -> tuple[int, str | None, str | None]:
+        """The head, with digest and seal of its event, as they are told."""
+        with self._database.read() as connection:
+            head = connection.scalar(sa.select(tables.head.c.version))
+            digest = connection.scalar(
+                sa.select(tables.events.c.digest).where(tables.events.c.version == head)
+            )
+            return int(head or 0), digest, seals.event_seal(connection, int(head or 0))
 
     def confirm(self, checked: Audit) -> None:
         """What was found sound is where the database stands."""
@@ -100,44 +142,67 @@ class EditLog:
                 .one_or_none()
             )
 
-    def records(
-        self,
-        *,
-        below: str | None = None,
-        text: str | None = None,
-        tag: str | None = None,
-        limit: int,
-        among: Set[str],
-    ) -> list[EditRecord]:
-        """Up to `limit` records of the ids `among`, newest first, older than the id `below`."""
-        found: list[EditRecord] = []
-        query = RECORDS.order_by(EDIT_ID.desc())
-        if below is not None:
-            query = query.where(below > EDIT_ID)
-        with (
-            self._database.read() as connection,
-            connection.execution_options(yield_per=_PAGE).execute(query) as rows,
-        ):
-            for record in map(as_it_stands, rows.mappings()):
-                if record.id in among and matches(record, text, tag):
-                    found.append(record)
-                    if len(found) == limit:
-                        break
-        return found
+    def records(self, edit_ids: Sequence[str]) -> list[EditRecord]:
+        """Edits as they stand, in the order asked for; unknown ones are left out."""
+        with self._database.read() as connection:
+            rows = connection.execute(RECORDS.where(EDIT_ID.in_(edit_ids))).mappings()
+            found = {row["edit_id"]: as_it_stands(row) for row in rows}
+        return [found[edit_id] for edit_id in edit_ids if edit_id in found]
 
-    def events(self, *, after: int = 0, limit: int, edit_id: str | None = None) -> list[Event]:
-        """Events newer than version `after`, oldest first; of one edit, or all."""
+    def search(
+        self, *, below: str | None, text: str | None, tag: str | None, limit: int
+    ) -> list[str]:
+        """Up to `limit` ids of edits that may match, newest first, older than the id `below`.
+
+        None that matches is left out. The database looks at every row of edits, and knows letters
+        of ASCII only: `matches` has the last word.
+        """
         query = (
-            sa.select(tables.events)
-            .order_by(tables.events.c.version)
-            .where(tables.events.c.version > after)
+            sa.select(EDIT_ID)
+            .select_from(tables.seals.outerjoin(tables.edits, tables.edits.c.id == EDIT_ID))
+            .where(tables.seals.c.kind == "edits", may_match(text, tag))
+            .order_by(EDIT_ID.desc())
             .limit(limit)
         )
-        if edit_id is not None:
-            # Ids hold no wildcard, and occur in `changes` only as a quoted value.
-            query = query.where(tables.events.c.changes.contains(f'"{edit_id}"'))
+        if below is not None:
+            query = query.where(below > EDIT_ID)
         with self._database.read() as connection:
-            return [Event.from_row(row) for row in connection.execute(query).mappings()]
+            return list(connection.scalars(query))
+
+    def events(self, *, after: int = 0, limit: int) -> list[ListedEvent]:
+        """Events newer than version `after`, oldest first."""
+        query = sa.select(tables.events).where(tables.events.c.version > after).limit(limit)
+        return self._listed(query, tables.changes.c.place < _SHOWN_CHANGES)
+
+    def events_of(self, edit_id: str) -> list[ListedEvent]:
+        """Events that changed an edit, oldest first; each with its change of that edit."""
+        changes = tables.changes.c
+        touched = sa.select(changes.version).where(changes.edit_id == edit_id)
+        return self._listed(
+            sa.select(tables.events).where(tables.events.c.version.in_(touched)),
+            (changes.place < _SHOWN_CHANGES) | (changes.edit_id == edit_id),
+        )
+
+    def _listed(self, query: sa.Select[Any], shown: sa.ColumnElement[bool]) -> list[ListedEvent]:
+        with self._database.read() as connection:
+            query = query.order_by(tables.events.c.version)
+            rows = connection.execute(query).mappings().all()
+            changes = changes_of(connection, [row["version"] for row in rows], shown)
+        return [
+            ListedEvent(
+                Event.from_row(row, changes.get(row["version"], [])),
+                num_changes_of(row),
+                row["digest"],
+            )
+            for row in rows
+        ]
+
+    def changes(self, version: int, *, after: int, limit: int) -> list[Change]:
+        """What an event changed, in its order, without the first `after`."""
+        place = tables.changes.c.place
+        with self._database.read() as connection:
+            shown = (place >= after) & (place < after + limit)
+            return changes_of(connection, [version], shown).get(version, [])
 
     def stored_response(self, key: IdempotencyKey) -> StoredResponse | None:
         """None where no edit came with that key. Raises `StoreDamaged` where it is not told any
@@ -176,6 +241,14 @@ class EditLog:
             )
         return None if row is None else intact_png(row)
 
+    def images(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """The PNG bytes of stored pictures by digest, of those that are there and intact."""
+        query = sa.select(tables.images).where(tables.images.c.digest.in_(digests))
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        intact = {row["digest"]: intact_png(row) for row in rows}
+        return {digest: png for digest, png in intact.items() if png is not None}
+
     def originals(self, edit_ids: Sequence[str]) -> list[tuple[EditRecord, bytes | None]]:
         """What edits were made of, in the order asked for: record and picture, as PNG.
 
@@ -209,6 +282,18 @@ class EditLog:
         raise LookupError(f"edit {edit_id} vanished from the database")
 
 
+def changes_of(
+    connection: sa.Connection, versions: Sequence[int], shown: sa.ColumnElement[bool]
+) -> dict[int, list[Change]]:
+    """Changes of these events by version, in their order."""
+    table = tables.changes
+    query = sa.select(table).where(table.c.version.in_(versions), shown)
+    found: defaultdict[int, list[Change]] = defaultdict(list)
+    for row in connection.execute(query.order_by(table.c.version, table.c.place)):
+        found[row.version].append(Change(row.edit_id, row.before, row.after))
+    return found
+
+
 def intact_png(row: Mapping[Any, Any]) -> bytes | None:
     """A stored picture, if it is there and its bytes are what they were."""
     png = row["png"]
@@ -224,6 +309,24 @@ class Searchable(Protocol):
     def target(self) -> str: ...
     @property
     def tags(self) -> Sequence[str]: ...
+
+
+def may_match(text: str | None, tag: str | None) -> sa.ColumnElement[bool]:
+    """What is true of every row of `edits` that `matches`, and of few others."""
+    edits = tables.edits.c
+    wanted: list[sa.ColumnElement[bool]] = []
+    if tag is not None:
+        wanted.append(sa.func.instr(edits.tags, json.dumps(tag, ensure_ascii=False)) > 0)
+    if text is not None:
+        texts = edits.prompt + "\n" + edits.target
+        # Letters beyond ASCII may fold to letters of ASCII, and not the other way round.
+        foreign = texts.op("GLOB")("*[^\x01-\x7f]*")
+        needle = text.casefold()
+        if needle.isascii():
+            wanted.append((sa.func.instr(sa.func.lower(texts), needle) > 0) | foreign)
+        else:
+            wanted.append(foreign)
+    return sa.or_(edits.id.is_(None), sa.and_(sa.true(), *wanted))
 
 
 def matches(record: Searchable, text: str | None, tag: str | None) -> bool:

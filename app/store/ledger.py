@@ -14,11 +14,12 @@ log by the caller, then applied. One thread owns a ledger.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal["active", "superseded", "rolled_back"]
 EditStatus = Literal[Status, "pending", "stale", "quarantined", "failed", "cancelled"]
@@ -64,6 +65,21 @@ class Change:
     after: Status
 
 
+def _version_of(edit: LedgerEdit) -> int:
+    return edit.version
+
+
+class _Flipped:
+    """A set in which some are the other way round, without a copy of it."""
+
+    def __init__(self, base: Set[str], flipped: Set[str]) -> None:
+        self._base = base
+        self._flipped = flipped
+
+    def __contains__(self, edit_id: object) -> bool:
+        return (edit_id in self._base) != (edit_id in self._flipped)
+
+
 class _View:
     """Who is what while exactly `rolled_back` are rolled back, of the edits up to `version`.
 
@@ -71,7 +87,7 @@ class _View:
     a slot may have thousands.
     """
 
-    def __init__(self, ledger: Ledger, rolled_back: Set[str], version: int) -> None:
+    def __init__(self, ledger: Ledger, rolled_back: Container[str], version: int) -> None:
         self._ledger = ledger
         self._rolled_back = rolled_back
         self._version = version
@@ -116,6 +132,7 @@ class Ledger:
     def __init__(self) -> None:
         self.head = 0
         self._edits: dict[str, LedgerEdit] = {}
+        self._in_order: list[LedgerEdit] = []
         self._by_slot: defaultdict[Slot, list[str]] = defaultdict(list)
         self._named_by: defaultdict[str, list[str]] = defaultdict(list)
         self._rolled_back: set[str] = set()
@@ -146,16 +163,17 @@ class Ledger:
         return self._now.status(edit_id)
 
     def active(self, at: int | None = None) -> list[str]:
-        """Active edits of a version (default: now), in the order of commits."""
+        """Active edits of a version (default: now), in the order of commits.
+
+        Of an earlier version on any thread: nothing that is committed meanwhile belongs to it.
+        """
         version = self.head if at is None else at
         view = self._now
         if version != self.head:
             view = _View(self, self._rolled_back_at(version), version)
-        return [
-            edit.id
-            for edit in self._edits.values()
-            if edit.version <= version and view.status(edit.id) == "active"
-        ]
+        known = bisect_right(self._in_order, version, key=_version_of)
+        edits = self._in_order[:known]
+        return [edit.id for edit in edits if view.status(edit.id) == "active"]
 
     def scope(self, edit_id: str, at: int | None = None) -> Scope:
         """What an edit is for and not for, at a version (default: now) that knew it."""
@@ -170,6 +188,10 @@ class Ledger:
         made = self._remade.get(edit_id, self._edits[edit_id].version)
         changes = [since for since, _ in self._scopes.get(edit_id, ()) if since <= version]
         return max([made, *changes])
+
+    def rescoped(self) -> list[str]:
+        """Edits whose scope was ever changed."""
+        return list(self._scopes)
 
     def rescoped_since(self, version: int) -> dict[str, Scope]:
         """Edits whose scope is no longer that of `version`, with the scope they had then."""
@@ -192,16 +214,17 @@ class Ledger:
 
     def plan_roll_back(self, edit_id: str) -> list[Change]:
         """Empty when it is rolled back already."""
-        return self._plan(self._rolled_back | {edit_id})
+        return self._plan({edit_id} - self._rolled_back)
 
     def plan_reinstate(self, edit_id: str) -> list[Change]:
         """Empty when it is not rolled back."""
-        return self._plan(self._rolled_back - {edit_id})
+        return self._plan({edit_id} & self._rolled_back)
 
     def plan_restore(self, version: int) -> list[Change]:
         """Changes that bring back the state of `version`; edits made since are rolled back."""
-        since = {edit.id for edit in self._edits.values() if edit.version > version}
-        return self._plan(self._rolled_back_at(version) | since)
+        known = bisect_right(self._in_order, version, key=_version_of)
+        since = {edit.id for edit in self._in_order[known:]}
+        return self._plan((self._rolled_back_at(version) | since) ^ self._rolled_back)
 
     def plan_reencode(self, edit_id: str) -> list[Change]:
         """The one change of making an edit anew: it is served again, if it would be served."""
@@ -256,11 +279,15 @@ class Ledger:
             raise ValueError(f"{edit.id} cannot be created by version {version}")
         if unknown := [name for name in edit.supersedes if name not in self._edits]:
             raise ValueError(f"{edit.id} supersedes the unknown {unknown[0]}")
+        self._file(edit)
+        self._now.changed(edit)
+
+    def _file(self, edit: LedgerEdit) -> None:
         self._edits[edit.id] = edit
+        self._in_order.append(edit)
         self._by_slot[edit.slot].append(edit.id)
         for name in edit.supersedes:
             self._named_by[name].append(edit.id)
-        self._now.changed(edit)
 
     def _toggle(self, version: int, edit_id: str, *, rolled_back: bool) -> None:
         if rolled_back == (edit_id in self._rolled_back):
@@ -271,6 +298,41 @@ class Ledger:
             self._rolled_back.discard(edit_id)
         self._toggles.append((version, edit_id, rolled_back))
         self._now.changed(self._edits[edit_id])
+
+    # --- as a whole ------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "head": self.head,
+            "edits": [
+                [e.id, e.version, *e.slot, e.supersedes, e.scope.rephrases, e.scope.not_for]
+                for e in self._in_order
+            ],
+            "toggles": self._toggles,
+            "scopes": [
+                [edit_id, since, scope.rephrases, scope.not_for]
+                for edit_id, changes in self._scopes.items()
+                for since, scope in changes
+            ],
+            "remade": self._remade,
+        }
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Ledger:
+        """The inverse of `dump`."""
+        ledger, none = cls(), Scope()
+        for edit_id, version, image, prompt, supersedes, rephrases, not_for in values["edits"]:
+            scope = Scope(tuple(rephrases), tuple(not_for)) if rephrases or not_for else none
+            edit = LedgerEdit(edit_id, version, (image, prompt), tuple(supersedes), scope)
+            ledger._file(edit)
+        for version, edit_id, rolled_back in values["toggles"]:
+            ledger._toggle(version, edit_id, rolled_back=rolled_back)
+        for edit_id, since, rephrases, not_for in values["scopes"]:
+            ledger._scopes[edit_id].append((since, Scope(tuple(rephrases), tuple(not_for))))
+        ledger._remade = dict(values["remade"])
+        ledger.head = values["head"]
+        return ledger
 
     # --- the past, and what might be ---------------------------------------------------------
 
@@ -285,20 +347,20 @@ class Ledger:
                 state.discard(edit_id)
         return state
 
-    def _plan(self, rolled_back: Set[str]) -> list[Change]:
-        """What changes when exactly `rolled_back` are rolled back."""
-        then = _View(self, rolled_back, self.head)
+    def _plan(self, flipped: Set[str]) -> list[Change]:
+        """What changes when `flipped` are rolled back if they are not, and put back if they are."""
+        then = _View(self, _Flipped(self._rolled_back, flipped), self.head)
         return [
             Change(edit_id, before, after)
-            for edit_id in sorted(self._affected(then, rolled_back), key=self._order)
+            for edit_id in sorted(self._affected(then, flipped), key=self._order)
             if (before := self.status(edit_id)) != (after := then.status(edit_id))
         ]
 
-    def _affected(self, then: _View, rolled_back: Set[str]) -> set[str]:
+    def _affected(self, then: _View, flipped: Set[str]) -> set[str]:
         """Edits whose status may be another then: who is flipped, and who was or will be before
         them in their slots."""
         affected: set[str] = set()
-        for edit_id in self._rolled_back ^ rolled_back:
+        for edit_id in flipped:
             edit = self._edits[edit_id]
             newest = (self._now.newest(edit.slot), then.newest(edit.slot))
             affected.update((edit_id, *edit.supersedes), filter(None, newest))

@@ -46,7 +46,9 @@ def examine(place: Dialect, *, migrate: bool) -> bool:
             if was_interrupted:
                 place.check(connection)
             if is_older(connection, place, migrate=migrate):
-                if anchor is not None:  # they came with the newest schema
+                if sa.inspect(connection).has_table(tables.store.name):
+                    require_same_store(connection, place, anchor)
+                elif anchor is not None:  # they came together
                     raise _another(place)
                 return True
             require_same_store(connection, place, anchor)

@@ -41,6 +41,7 @@ class PictureKeys:
         self._make: MakeKey | None = make
         self._keys: dict[str, Key] = {}
         self._fresh: dict[str, Key] = {}
+        self._noted: dict[str, Key] = {}
 
     def load(self, database: Database) -> None:
         """Take the keys of `made_by`; a damaged one is as good as none."""
@@ -54,11 +55,14 @@ class PictureKeys:
                     logger.warning("the key of %s is damaged, and made again", row["image_digest"])
 
     def note(self, digest: str, key: Key) -> None:
-        """The key of a picture that an artifact of the same eyes holds."""
-        self._keys.setdefault(digest, key)
+        """The key of a picture that an artifact of the same eyes holds, for artifacts to come."""
+        if self._make is not None:
+            self._noted.setdefault(digest, key)
 
     def get(self, digest: str) -> Key:
         """The key of a stored picture. Raises `ValueError` where that is missing or damaged."""
+        if digest in self._noted:
+            return self._noted[digest]
         if digest not in self._keys:
             if self._make is None:
                 raise ValueError("its picture has no key of the eyes that are loaded")
@@ -76,6 +80,7 @@ class PictureKeys:
     def save(self, database: Database) -> None:
         """Write what was made; keys of other eyes go."""
         self._make = None
+        self._noted.clear()
         if not self._fresh:
             return
         kept = tables.picture_keys.c

@@ -157,7 +157,7 @@ class EditRecord:
         """Of a row that was written so; of another, `ValueError`, `KeyError` or `TypeError`."""
         values = {name: row[name] for name in cls.__slots__}
         for name in _JSON_COLUMNS:
-            loaded = json.loads(values[name])
+            loaded = () if values[name] == "[]" else json.loads(values[name])
             values[name] = loaded if isinstance(loaded, dict) else tuple(loaded)
         values["verified"] = _FLAGS[row["verified"]]
         return cls(**values)
@@ -250,23 +250,55 @@ class Event:
     def row(self) -> dict[str, Any]:
         made_anew = self.reencoding
         return self.wire() | {
-            "changes": _dump(_changes_to_wire(self.changes)),
+            "changes": _dump(len(self.changes)),
             "reencoded_edit": made_anew.edit_id if made_anew else None,
             "reencoding": _dump(made_anew.wire()) if made_anew else None,
             "scopes": _dump([each.wire() for each in self.scopes]) if self.scopes else None,
             "digest": self.digest,
         }
 
+    def change_rows(self) -> list[dict[str, Any]]:
+        """The rows of `changes` that belong to it."""
+        return [
+            {
+                "version": self.version,
+                "place": place,
+                "edit_id": change.edit_id,
+                "before": change.before,
+                "after": change.after,
+            }
+            for place, change in enumerate(self.changes)
+        ]
+
     @classmethod
-    def from_row(cls, row: Mapping[Any, Any]) -> Event:
+    def from_row(cls, row: Mapping[Any, Any], changes: Sequence[Change]) -> Event:
         """Raises `ValueError` where the row contradicts itself."""
         values = {name: row[name] for name in cls.__slots__}
-        values["changes"] = tuple(
-            Change(c["edit_id"], c["from"], c["to"]) for c in json.loads(row["changes"])
-        )
+        values["changes"] = tuple(changes)
         values["reencoding"] = reencoding_of(row)
         values["scopes"] = scopes_of(row["scopes"])
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event as lists show it: with its first changes, out of `num_changes`, and its digest."""
+
+    event: Event
+    num_changes: int
+    digest: str
+
+    def wire(self) -> dict[str, Any]:
+        wire = self.event.wire() | {"digest": self.digest}
+        if len(self.event.changes) < self.num_changes:
+            wire["num_changes"] = self.num_changes
+        return wire
+
+
+def num_changes_of(row: Mapping[Any, Any]) -> int:
+    """How many edits the event of this row changed."""
+    told = json.loads(row["changes"])
+    return len(told) if isinstance(told, list) else int(told)
 
 
 def reencoding_of(row: Mapping[Any, Any]) -> Reencoding | None:
@@ -281,7 +313,7 @@ def reencoding_of(row: Mapping[Any, Any]) -> Reencoding | None:
 
 def scopes_of(column: str | None) -> tuple[Rescoping, ...]:
     """What the column `scopes` of a row of `events` holds."""
-    return tuple(map(Rescoping.from_wire, json.loads(column or "[]")))
+    return tuple(map(Rescoping.from_wire, json.loads(column))) if column else ()
 
 
 def digest_of(data: bytes) -> str:
@@ -292,5 +324,4 @@ def _changes_to_wire(changes: Sequence[Change]) -> list[dict[str, str | None]]:
     return [{"edit_id": c.edit_id, "from": c.before, "to": c.after} for c in changes]
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -122,10 +122,24 @@ events = Table(
 )
 """`record_digest` binds the created edit's row and artifact to the chain.
 
+`changes` is how many edits it changed (table `changes`); earlier releases wrote the list itself.
 `reencoding` is what a `reencoded` event brought, the digest of its artifact included;
 `reencoded_edit` is the edit that it names, once more, to be looked up by. `scopes` is what the
 event changed of the scopes of edits, the digests of their new artifacts included.
 """
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("version", Integer, ForeignKey("events.version"), primary_key=True, autoincrement=False),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("edit_id", String, nullable=False),
+    Column("before", String),
+    Column("after", String, nullable=False),
+    Index("changes_by_edit", "edit_id", "version"),
+    sqlite_with_rowid=False,
+)
+"""What each event changed, in the event's order. Bound by the event's digest, which covers all."""
 
 seals = Table(
     "seals",

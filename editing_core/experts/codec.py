@@ -96,6 +96,35 @@ def decode_artifact(data: bytes) -> EditArtifact:
     )
 
 
+def read_head(data: bytes) -> EditArtifact:
+    """What bytes say of an artifact, with its image key alone: no payload, no other keys.
+
+    For bytes that are known to be what `encode_artifact` made: neither the content's digest nor
+    any other tensor is looked at. Raises `ArtifactCorrupt` where even that cannot be read.
+    """
+    description = _read_description(data)
+    _check_description(description)
+    length = int.from_bytes(data[:8], "little")
+    try:
+        place = json.loads(data[8 : 8 + length])["key.image"]
+        start, end = place["data_offsets"]
+        image = np.frombuffer(data[8 + length :][start:end], dtype="<f4").astype(np.float32)
+        is_key = place["dtype"] == "F32" and place["shape"] == [len(image)] and len(image) > 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactCorrupt(f"the artifact has no key.image: {error!r}") from error
+    if not is_key or not np.isfinite(image).all():
+        raise ArtifactCorrupt("key.image is not what it should be", field="key.image")
+    nothing = np.empty((0, 0), dtype=np.float32)
+    return EditArtifact(
+        edit_layer=description["edit_layer"],
+        positions=description["positions"],
+        payload={},
+        key=RoutingKey(image, nothing, nothing),
+        metadata=description["metadata"],
+        **{name: description[name] for name in _TEXTS},
+    )
+
+
 def artifact_digest(data: bytes) -> str:
     """Identity of an artifact's bytes: `sha256:...`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

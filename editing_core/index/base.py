@@ -91,6 +91,13 @@ def canonical_scores(
     return scores
 
 
+def rounding(dim: int, largest_norm: float, query: NDArray[np.float32]) -> float:
+    """Bound on |float32 inner product - canonical one| of `query` with vectors that are at most
+    `largest_norm` long, in whatever order it is summed, with a factor of two to spare."""
+    largest = largest_norm * float(np.linalg.norm(query.astype(np.float64)))
+    return 2.0 * dim * float(np.finfo(np.float32).eps) * largest + 1e-30
+
+
 def select(
     ids: Sequence[str], scores: NDArray[np.float32], threshold: float
 ) -> list[tuple[str, float]]:

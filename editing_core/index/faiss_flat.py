@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from editing_core.index.base import VectorIndex, canonical_scores, checked, select
+from editing_core.index.base import VectorIndex, canonical_scores, checked, rounding, select
 
 
 class FaissFlatIndex(VectorIndex):
@@ -40,7 +40,8 @@ class FaissFlatIndex(VectorIndex):
         if row.shape[1] != self.dim:
             raise ValueError(f"expected a query [{self.dim}], got {list(np.shape(query))}")
         with _one_thread():
-            _, _, found = self._index.range_search(row, threshold - self._rounding(row))
+            loosened = threshold - rounding(self.dim, self._largest_norm, row[0])
+            _, _, found = self._index.range_search(row, loosened)
         positions = np.sort(found)
         nearby = self.vectors()[positions]
         names = [self._ids[position] for position in positions]
@@ -57,11 +58,6 @@ class FaissFlatIndex(VectorIndex):
             self._index.get_xb(), len(self._ids) * self.dim
         )
         return flat.reshape(-1, self.dim)
-
-    def _rounding(self, row: NDArray[np.float32]) -> float:
-        """Bound on |float32 inner product - canonical one|, with a factor of two to spare."""
-        largest = self._largest_norm * float(np.linalg.norm(row.astype(np.float64)))
-        return 2.0 * self.dim * float(np.finfo(np.float32).eps) * largest + 1e-30
 
 
 @contextmanager

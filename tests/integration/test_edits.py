@@ -417,3 +417,16 @@ def test_an_edit_is_verified_again_when_its_neighbourhood_changed(
     assert made["version"] == undone["version"] + 1
     untouched = answer(client, telling, prompt="other words", edits="off", max_new_tokens=80)
     assert made["before"] == untouched["text"]
+
+
+def test_what_an_event_changed_is_read_in_pages(client: httpx.Client, edit: Edit) -> None:
+    first, second = edit(), edit(target="red")
+    path = f"/admin/events/{second['version']}/changes"
+    change = {"edit_id": first["id"], "from": "active", "to": "superseded"}
+    page = client.get(path, params={"limit": 1}).json()
+    assert page == {"object": "list", "data": [change], "has_more": True, "last": 1}
+    rest = client.get(path, params={"after": page["last"]}).json()
+    assert rest["data"] == [{"edit_id": second["id"], "from": None, "to": "active"}]
+    assert (rest["has_more"], rest["last"]) == (False, 2)
+    beyond = client.get("/admin/events/99999/changes")
+    assert (beyond.status_code, beyond.json()["error"]["code"]) == (404, "version_not_found")

@@ -166,3 +166,18 @@ def test_every_setting_is_a_flag_of_serve() -> None:
     flags = {name.replace("_", "-") for name in Settings.model_fields} - apart
 
     assert [flag for flag in sorted(flags | {"allowed-host"}) if f"--{flag}" not in shown] == []
+
+
+def test_answers_on_a_kept_alive_connection_do_not_wait_for_an_acknowledgement(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Nagle's algorithm would hold the second packet of an answer back for 40 ms."""
+    settings = Settings.load(model=str(tiny_checkpoint), data_dir=tmp_path / "data", device="cpu")
+    with LiveServer(settings) as server:
+        assert server.client.get("/health/live").status_code == 200
+        told = [
+            connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for connection in server.connections()
+        ]
+        assert told
+        assert all(told)

@@ -13,6 +13,15 @@ import sqlalchemy as sa
 ROOT = Path(__file__).resolve().parents[2]
 
 
+_AS_TEXT = {
+    ("events", "changes"): "(SELECT json_group_array(json_object('edit_id', edit_id, "
+    "'from', before, 'to', after)) FROM (SELECT * FROM new.changes AS row "
+    "WHERE row.version = old.version ORDER BY place))"
+}
+"""What of a table was written in another way: changes of events were a text, before they were rows.
+"""
+
+
 def written_at(revision: str, database: Path, folder: Path) -> Path:
     """What `database` holds, in the schema of `revision`: a file in `folder`.
 
@@ -29,8 +38,9 @@ def written_at(revision: str, database: Path, folder: Path) -> Path:
     with contextlib.closing(sqlite3.connect(old)) as copy, copy:
         copy.execute("ATTACH ? AS new", [str(database)])
         for table in ("images", "events", "edits", "artifacts", "idempotency", "edit_jobs"):
-            columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
+            columns = [row[1] for row in copy.execute(f"PRAGMA table_info({table})")]
             if columns:
-                copy.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
+                told = ", ".join(_AS_TEXT.get((table, name), name) for name in columns)
+                copy.execute(f"INSERT INTO {table} SELECT {told} FROM new.{table} AS old")
         copy.execute("UPDATE head SET version = (SELECT version FROM new.head)")
     return old

@@ -130,6 +130,11 @@ class LiveServer:
 
         asyncio.run(serve())
 
+    def connections(self) -> list[socket.socket]:
+        """The server's ends of those that are open."""
+        open_now = list(self._server.server_state.connections)
+        return [each.transport.get_extra_info("socket") for each in open_now]
+
     def __enter__(self) -> Self:
         self._thread.start()
         eventually(lambda: self._server.started or not self._thread.is_alive())

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = (
-    "events", "edits", "artifacts", "images", "idempotency", "edit_jobs", "head", "seals", "store",
+    "events", "changes", "edits", "artifacts", "images", "idempotency", "edit_jobs", "head",
+    "seals", "store",
 )  # fmt: skip
+_ROW = {"changes": "version * 1000000 + place"}
+"""What a row is known by in tables that have no rowid."""
 _VALUES = (None, "", "x", "7", 7, -1, 2**40, b"\xff\x00", "[]", "{}", '["a"]', "deadbeef" * 8)
 
 
@@ -39,7 +42,8 @@ def alter_at_random(database: Path, rng: random.Random) -> Alteration:
 def _attempt(connection: sqlite3.Connection, rng: random.Random) -> Alteration | None:
     table = rng.choice(TABLES)
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-    rows = connection.execute(f"SELECT rowid, * FROM {table}").fetchall()
+    name = _ROW.get(table, "rowid")
+    rows = connection.execute(f"SELECT {name}, * FROM {table}").fetchall()
     if not rows:
         return None
     row = rng.choice(rows)
@@ -48,7 +52,7 @@ def _attempt(connection: sqlite3.Connection, rng: random.Random) -> Alteration |
     names = _names(table, known)
     kind = rng.choice(("set", "set", "set", "set", "delete", "copy"))
     if kind == "delete":
-        connection.execute(f"DELETE FROM {table} WHERE rowid = ?", row[:1])
+        connection.execute(f"DELETE FROM {table} WHERE {name} = ?", row[:1])
         return Alteration(f"{table} {row[0]} deleted", table, names)
     if kind == "copy":
         return _copy(connection, table, columns, known, names)
@@ -58,11 +62,11 @@ def _attempt(connection: sqlite3.Connection, rng: random.Random) -> Alteration |
     value = rng.choice((*_VALUES, other, other, text[:cut] + "~" + text[cut + 1 :]))
     bad_text = rng.random() < 0.05
     expression = "CAST(x'ff41' AS TEXT)" if bad_text else "?"
-    change = f"UPDATE {table} SET {column} = {expression} WHERE rowid = ? AND {column} IS NOT "
+    change = f"UPDATE {table} SET {column} = {expression} WHERE {name} = ? AND {column} IS NOT "
     done = connection.execute(change + expression, [row[0]] if bad_text else [value, row[0], value])
     if done.rowcount == 0:
         return None
-    now = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", row[:1])
+    now = connection.execute(f"SELECT {column} FROM {table} WHERE {name} = ?", row[:1])
     if not bad_text and now.fetchone() == (known[column],):
         return None
     if table == "seals" and column == "version":  # it is one too many where it is now
@@ -75,7 +79,7 @@ def _names(table: str, row: dict[str, object]) -> tuple[str, ...]:
     match table:
         case "head" | "store":
             return ("the head is", "table store", "another one than was here")
-        case "events" | "seals":
+        case "events" | "changes" | "seals":
             assert isinstance(version, int)
             gap = (f"event {version + 1} ", f"the last event is {version - 1}")
             return (f"event {version} ", f"version {version},", *gap)

@@ -9,7 +9,16 @@ import pytest
 
 from app.schemas.events import EventView
 from app.store.ledger import Change
-from app.store.records import EditRecord, Event, MadeBy, Reencoding, Rescoping, digest_of
+from app.store.records import (
+    EditRecord,
+    Event,
+    ListedEvent,
+    MadeBy,
+    Reencoding,
+    Rescoping,
+    digest_of,
+    num_changes_of,
+)
 from app.strict_json import canonical
 
 CREATED = Event(
@@ -94,7 +103,9 @@ def test_digests_of_the_first_release_still_hold() -> None:
 
 @pytest.mark.parametrize("event", [CREATED, REENCODED, SCOPED], ids=lambda event: event.type)
 def test_an_event_survives_its_row(event: Event) -> None:
-    assert Event.from_row(event.row()) == event
+    changes = [Change(r["edit_id"], r["before"], r["after"]) for r in event.change_rows()]
+    assert Event.from_row(event.row(), changes) == event
+    assert num_changes_of(event.row()) == len(changes)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +144,15 @@ def test_a_record_without_not_for_keeps_the_digest_it_had() -> None:
 def test_a_row_that_names_two_edits_is_refused() -> None:
     for column, value in (("reencoded_edit", "e2"), ("reencoded_edit", None)):
         with pytest.raises(ValueError, match="it made e1 anew"):
-            Event.from_row(REENCODED.row() | {column: value})
+            Event.from_row(REENCODED.row() | {column: value}, REENCODED.changes)
+
+
+def shown(event: Event) -> EventView:
+    return EventView.of(ListedEvent(event, len(event.changes), event.digest))
 
 
 def test_only_an_event_that_made_something_anew_shows_it() -> None:
-    assert not {"reencoding", "scopes"} & set(EventView.of(CREATED).model_dump(by_alias=True))
-    assert EventView.of(SCOPED).model_dump()["scopes"] == [SCOPED.scopes[0].wire()]
-    shown = EventView.of(REENCODED).model_dump(by_alias=True)["reencoding"]
-    assert (shown["from"]["editor"], shown["to"]["editor"]) == ("visedit", "liveedit")
+    assert not {"reencoding", "scopes"} & set(shown(CREATED).model_dump(by_alias=True))
+    assert shown(SCOPED).model_dump()["scopes"] == [SCOPED.scopes[0].wire()]
+    told = shown(REENCODED).model_dump(by_alias=True)["reencoding"]
+    assert (told["from"]["editor"], told["to"]["editor"]) == ("visedit", "liveedit")

@@ -8,9 +8,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from app.errors import StartupError
-from app.store.dialects.base import WRITER, Dialect, Mode
+from app.store.dialects.base import WRITER, Dialect, Mode, Stamp
 
-__all__ = ["WRITER", "Dialect", "Mode", "dialect_of"]
+__all__ = ["WRITER", "Dialect", "Mode", "Stamp", "dialect_of"]
 
 _KINDS = {"sqlite": "Sqlite", "postgresql": "Postgresql"}
 """By the name of SQLAlchemy's backend, which is the module's too: the class in it."""

@@ -19,6 +19,9 @@ WRITER = {"errata_writer": True}
 
 Mode = Literal["write", "read"]
 
+Stamp = tuple[int, ...]
+"""Which file a database is, and when it was written to last."""
+
 
 class Dialect(ABC):
     """One database of one kind. Nothing is opened before `engine`, `lock` or `exists` is called."""
@@ -27,6 +30,8 @@ class Dialect(ABC):
     """As messages name it; without a password."""
     anchor: Path
     """Where the file lies that says which store it is (`app/store/anchor.py`)."""
+    checkpoint: Path | None = None
+    """Where what is known of it is kept while no server has it open (`app/store/checkpoint.py`)."""
     commit_may_be_in_doubt: bool = False
     """Whether a commit can fail and have happened all the same: true across a network."""
 
@@ -60,6 +65,10 @@ class Dialect(ABC):
     @abstractmethod
     def place(self) -> Hashable:
         """Which database lies there now: another value, and it was moved, removed or replaced."""
+
+    def stamp(self) -> Stamp | None:
+        """Another value, and somebody wrote to it since. None where that cannot be told."""
+        return None
 
     @abstractmethod
     def to_begin_anew(self) -> str:

@@ -23,7 +23,7 @@ from sqlalchemy import event
 from app.errors import StartupError, StoreCorrupt
 from app.locking import InstanceLock
 from app.store.anchor import anchor_file
-from app.store.dialects.base import Dialect, Mode
+from app.store.dialects.base import Dialect, Mode, Stamp
 
 
 class Sqlite(Dialect):
@@ -33,6 +33,7 @@ class Sqlite(Dialect):
         self.file = Path(str(url.database)).resolve()
         self.name = str(self.file)
         self.anchor = anchor_file(self.file)
+        self.checkpoint = self.file.with_name(f"{self.file.name}.checkpoint")
 
     def lock(self) -> AbstractContextManager[object]:
         return InstanceLock.of_database(self.file)
@@ -80,6 +81,16 @@ class Sqlite(Dialect):
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+    def stamp(self) -> Stamp | None:
+        """Device, inode, size, and both times to the nanosecond; None with transactions beside."""
+        if self.was_interrupted():
+            return None
+        try:
+            now = self.file.stat()
+        except OSError:
+            return None
+        return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
     def was_interrupted(self) -> bool:
         """Whether transactions lie beside it: it is open, or was not closed properly."""
