@@ -100,11 +100,11 @@ class Outbox:
 
     async def _next_event(self) -> Message:
         log, after = self._history.log, self._cursor.version
-        (event,) = await asyncio.to_thread(log.events, after=after, limit=1)
-        view = EventView.of(event).model_dump(mode="json", by_alias=True)
+        (listed,) = await asyncio.to_thread(log.events, after=after, limit=1)
+        event, view = listed.event, EventView.of(listed).model_dump(mode="json", by_alias=True)
         return Message(
             # The digest too: a database that was put back has the same versions once more.
-            f"event-{event.version}-{event.digest.rpartition(':')[2][:16]}",
+            f"event-{event.version}-{listed.digest.rpartition(':')[2][:16]}",
             _body(event.type, event.at, view),
             replace(self._cursor, version=event.version),
         )
