@@ -61,6 +61,7 @@ def test_an_edit_has_every_field(client: httpx.Client, edit: Edit, server: LiveS
 
     read = client.get(f"/edits/{made['id']}").json()
     history = read.pop("history")
+    assert read.pop("fired") == {"count": 0, "last_at": None}
     assert read == made
     assert [event["type"] for event in history] == ["edit_created"]
     assert history[0]["changes"] == [{"edit_id": made["id"], "from": None, "to": "active"}]
