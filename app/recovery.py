@@ -11,9 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.device.facts import ModelFacts
 from app.images import decode_png
 from app.store.artifacts import ArtifactShelf, Fingerprints
@@ -24,11 +21,11 @@ from app.store.ledger import Ledger
 from app.store.picture_keys import PictureKeys
 from editing_core.experts.memory import Snapshot
 from editing_core.identity import image_digest
-from editing_core.types import ImageArray
+from editing_core.types import ImageArray, PictureKey
 
 logger = logging.getLogger(__name__)
 
-ImageKeyOf = Callable[[ImageArray], NDArray[np.float32]]
+PictureKeyOf = Callable[[ImageArray], PictureKey]
 
 _BATCH = 1000
 _NAMED = 5
@@ -48,17 +45,17 @@ class Recovered:
 
 
 def recover(
-    log: EditLog, jobs: JobLog, facts: ModelFacts, image_key: ImageKeyOf, *, database: Database
+    log: EditLog, jobs: JobLog, facts: ModelFacts, picture_key: PictureKeyOf, *, database: Database
 ) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged row or artifact only
-    takes its own edit out of service. `image_key` is the loaded model's."""
+    takes its own edit out of service. `picture_key` is the loaded model's."""
     checked = log.audit()
     for damage in checked.damage:
         logger.error("%s", damage)
     log.confirm(checked)
     ledger, last = checked.ledger, checked.last
     keys = PictureKeys(
-        log, made_by=f"{facts.backbone} {facts.eyes}", make=partial(_key_of, image_key)
+        log, made_by=f"{facts.backbone} {facts.eyes}", make=partial(_key_of, picture_key)
     )
     keys.load(database)
     shelf = ArtifactShelf(log, fingerprints_of(facts), keys)
@@ -91,9 +88,9 @@ def recover(
     )
 
 
-def _key_of(image_key: ImageKeyOf, png: bytes) -> tuple[str, NDArray[np.float32]]:
+def _key_of(picture_key: PictureKeyOf, png: bytes) -> tuple[str, PictureKey]:
     pixels = decode_png(png)
-    return image_digest(pixels), image_key(pixels)
+    return image_digest(pixels), picture_key(pixels)
 
 
 def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:

@@ -189,7 +189,7 @@ class Runtime:
             model = load_model(self.settings, notify=self._progress)
         log, jobs = EditLog(self._database), JobLog(self._database)
         recovered = recover(
-            log, jobs, ModelFacts.of(model), model.image_key, database=self._database
+            log, jobs, ModelFacts.of(model), model.picture_key, database=self._database
         )
         history = History(log, recovered)
         feedback = FeedbackDesk(

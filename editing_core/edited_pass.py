@@ -1,7 +1,8 @@
 """One batch's way through the model with edits: route once, fuse once, apply at every step.
 
     before    rows whose picture finds edits have their question compared with the edits' wordings;
-              where one may be meant, the words are read without the picture
+              those that may be meant have their pictures laid beside the row's own; where one is
+              left, the words are read without the picture
     prefill   base states reach the router's layer -> each row with survivors is routed, once
               -> its experts are fused -> their residual is added at the edit layer
     decode    the same fused experts are applied to each new token
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,7 +46,11 @@ class Routes(Protocol):
     def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]: ...
 
     def refuse(
-        self, survivors: Sequence[tuple[str, float]], match: TextMatch
+        self,
+        survivors: Sequence[tuple[str, float]],
+        match: TextMatch,
+        *,
+        another: Tensor | None = None,
     ) -> RoutingDecision | None: ...
 
 
@@ -54,15 +60,19 @@ ReadStates = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
 CompareTexts = Callable[[str, Sequence[MemoryEntry]], TextMatch]
 """How a question fits the wordings of some edits: `routing.wordings.match`."""
 
+Sketch = NDArray[np.int8]
+JudgePictures = Callable[[Sketch, Sequence[Sketch]], Sequence[bool]]
+"""Whether a picture is the same as each of some others, by their sketches: `Eyes.same`."""
+
 
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
     `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran.
-    `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
-    whose picture finds anything; so does `read_pictures`, for those of conversations: they are
-    routed as if asked alone. `check` is called with the id and the artifact of each edit that is
-    about to act and may refuse it.
+    `compare` (None: the router's own textual keys decide), `judge` (None: image keys alone tell
+    pictures apart) and `read_words` run at once, for rows whose picture finds anything; so does
+    `read_pictures`, for those of conversations: they are routed as if asked alone. `check` is
+    called with the id and the artifact of each edit that is about to act and may refuse it.
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class EditedPass:
         read_words: ReadStates,
         read_pictures: ReadStates,
         compare: CompareTexts | None = None,
+        judge: JudgePictures | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
     ) -> None:
@@ -87,8 +98,11 @@ class EditedPass:
         self.decisions = [RoutingDecision()] * len(batch.rows)
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
         self._matches: dict[int, TextMatch] = {}
+        self._another: dict[int, Tensor] = {}
         if compare is not None:
             self._compare(compare)
+        if judge is not None:
+            self._judge(judge)
         self._words: dict[int, Tensor] = {}
         if self._survivors:
             asked = [batch.rows[b] for b in self._survivors]
@@ -154,6 +168,23 @@ class EditedPass:
                 self.decisions[b] = decision
                 del self._survivors[b]
 
+    def _judge(self, judge: JudgePictures) -> None:
+        """Whose picture is another one; rows that are left without any are decided here and now."""
+        for b, survivors in list(self._survivors.items()):
+            features, entries = self._batch.rows[b].features, self._entries(b)
+            assert features is not None
+            sketches = [entries[edit_id].artifact.key.sketch for edit_id, _ in survivors]
+            same = judge(features.sketch, sketches)
+            if all(same):
+                continue
+            self._another[b] = another = ~torch.tensor(same, dtype=torch.bool)
+            if (match := self._matches.get(b)) is None:
+                continue
+            decision = self._router.refuse(survivors, match, another=another)
+            if decision is not None:
+                self.decisions[b] = decision
+                del self._survivors[b]
+
     def _route(self, hidden: Tensor) -> None:
         """Decide for every row with survivors; then there is nothing left to decide."""
         columns = self._batch.pictures
@@ -165,7 +196,8 @@ class EditedPass:
             if seen is None:
                 seen = hidden[b, columns[b]].float()
             states = RoutingStates(image=seen, words=self._words[b])
-            queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
+            match, another = self._matches.get(b), self._another.get(b)
+            queries[b] = Query(states, survivors, snapshot, match, another)
         decisions = self._router.route_each(list(queries.values()))
         for b, decision in zip(queries, decisions, strict=True):
             self.decisions[b] = decision

@@ -21,7 +21,7 @@ from app.store.records import MadeBy
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact
 from editing_core.experts.memory import MemoryEntry
-from editing_core.types import EditArtifact
+from editing_core.types import EditArtifact, PictureKey
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class ArtifactShelf:
     def _as_seen_now(self, artifact: EditArtifact, image_digest: str) -> EditArtifact:
         """The artifact under the image key that the loaded eyes make of its picture."""
         if artifact.eyes_fingerprint == self._fingerprints.eyes:
-            self._keys.note(image_digest, artifact.key.image)
+            self._keys.note(image_digest, PictureKey(artifact.key.image, artifact.key.sketch))
             return artifact
         return artifact.seen_by(self._fingerprints.eyes, self._keys.get(image_digest))
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.types import ImageArray, Rows, TokenSpans, Turn
+from editing_core.types import ImageArray, Rows, TokenSpans, Turn, no_sketch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,14 @@ class ImageFeatures:
     `patches` `[image tokens, hidden_size]` replace the image tokens; `key` float32
     `[image_key_dim]`, L2-normalised, is what the hard filter compares. `pictures` say how it is
     written, the family's usual picture if none does: one of it, or several in order. `extras` are
-    further tensors that the family's decoder needs.
+    further tensors that the family's decoder needs. `sketch` goes with `key`: see `PictureKey`.
     """
 
     patches: Tensor
     key: NDArray[np.float32]
     pictures: tuple[Picture, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    sketch: NDArray[np.int8] = field(default_factory=no_sketch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

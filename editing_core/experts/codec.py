@@ -22,12 +22,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from editing_core.errors import ArtifactCorrupt
-from editing_core.types import EditArtifact, Positions, RoutingKey
+from editing_core.types import EditArtifact, Positions, RoutingKey, no_sketch
 
 _FORMAT = "errata-artifact-v1"
 _SLOT = "errata"
 _PAYLOAD = "payload."
 _KEY_SHAPES = {"key.image": 1, "key.text": 2, "key.visual": 2}
+_SKETCH = "key.sketch"
+"""Only where there is one: the bytes of artifacts without are what they were before sketches."""
 # A router of frozen features tells pictures apart by their image keys alone.
 _MAY_BE_EMPTY = {"key.visual"}
 _TEXTS = ("editor", "backbone_fingerprint", "editor_fingerprint", "router_fingerprint")
@@ -41,6 +43,8 @@ def encode_artifact(artifact: EditArtifact) -> bytes:
     key = artifact.key
     for name, array in zip(_KEY_SHAPES, (key.image, key.text, key.visual), strict=True):
         tensors[name] = torch.from_numpy(np.array(array))
+    if key.sketch.size:
+        tensors[_SKETCH] = torch.from_numpy(np.array(key.sketch))
     _check_tensors(tensors)
     description: dict[str, Any] = {
         "format": _FORMAT,
@@ -70,6 +74,7 @@ def decode_artifact(data: bytes) -> EditArtifact:
     if description["content"] != _content_digest(description, tensors):
         raise ArtifactCorrupt("the artifact's contents do not match their digest", field="content")
     keys = [tensors[name].numpy().copy() for name in _KEY_SHAPES]
+    sketch = tensors[_SKETCH].numpy().copy() if _SKETCH in tensors else no_sketch()
     return EditArtifact(
         edit_layer=description["edit_layer"],
         positions=description["positions"],
@@ -78,7 +83,7 @@ def decode_artifact(data: bytes) -> EditArtifact:
             for name, tensor in tensors.items()
             if name.startswith(_PAYLOAD)
         },
-        key=RoutingKey(*keys),
+        key=RoutingKey(*keys, sketch=sketch),
         metadata=description["metadata"],
         **{name: description[name] for name in _TEXTS},
     )
@@ -140,7 +145,11 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
         _check_tensor(name, tensors[name], torch.float32)
         if tensors[name].ndim != rank:
             raise ArtifactCorrupt(f"{name} has {tensors[name].ndim} axes, not {rank}", field=name)
-    payload = [name for name in tensors if name not in _KEY_SHAPES]
+    if _SKETCH in tensors:
+        _check_tensor(_SKETCH, tensors[_SKETCH], torch.int8)
+        if tensors[_SKETCH].ndim != 1:
+            raise ArtifactCorrupt(f"{_SKETCH} has {tensors[_SKETCH].ndim} axes", field=_SKETCH)
+    payload = [name for name in tensors if name not in (*_KEY_SHAPES, _SKETCH)]
     if not payload:
         raise ArtifactCorrupt("the artifact has no payload", field="payload")
     for name in payload:

@@ -249,7 +249,7 @@ def test_the_newest_migration_leaves_the_schema_of_the_tables(tmp_path: Path) ->
         assert connection.execute(sa.text("PRAGMA synchronous")).scalar() == 2
         assert connection.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
     database.close()
-    assert ScriptDirectory("migrations").get_current_head() == "0008"
+    assert ScriptDirectory("migrations").get_current_head() == "0009"
 
 
 def test_a_second_server_on_the_same_data_is_refused(start: Start, tmp_path: Path) -> None:
