@@ -77,7 +77,7 @@ def _taken(model: EditableModel, *, judged: bool) -> Taken:
     def taken(asked: PictureKey, edited: Sequence[PictureKey]) -> NDArray[np.bool_]:
         cosines = np.stack([each.image for each in edited]) @ asked.image
         found = cosines >= model.router.tau
-        near = sorted(np.flatnonzero(found), key=lambda i: -cosines[i])
+        near = sorted(np.flatnonzero(found).tolist(), key=lambda i: -cosines[i])
         if eyes is not None:
             found[near] = eyes.same(asked.sketch, [edited[i].sketch for i in near])
         return found

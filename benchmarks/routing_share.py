@@ -67,8 +67,8 @@ def main() -> None:
         sketches = [_sketch(rng) for _ in range(survivors)]
         judge = partial(_judge, eyes, sketches, rng)
         judged = _milliseconds(judge, options.requests)
-        told = (search, read, both, judged, search + both + judged)
-        rows.append([str(len(found)), *(f"{ms:.2f}" for ms in told)])
+        costs = (search, read, both, judged, search + both + judged)
+        rows.append([str(len(found)), *(f"{ms:.2f}" for ms in costs)])
     head = ["survivors", "range search", "reading the question", "and comparing it"]
     head += ["judging their pictures", "routing"]
     told = table(head, rows)

@@ -73,7 +73,7 @@ def decode_artifact(data: bytes) -> EditArtifact:
     _check_description(description)
     if description["content"] != _content_digest(description, tensors):
         raise ArtifactCorrupt("the artifact's contents do not match their digest", field="content")
-    keys = [tensors[name].numpy().copy() for name in _KEY_SHAPES]
+    image, text, visual = (tensors[name].numpy().copy() for name in _KEY_SHAPES)
     sketch = tensors[_SKETCH].numpy().copy() if _SKETCH in tensors else no_sketch()
     return EditArtifact(
         edit_layer=description["edit_layer"],
@@ -83,7 +83,7 @@ def decode_artifact(data: bytes) -> EditArtifact:
             for name, tensor in tensors.items()
             if name.startswith(_PAYLOAD)
         },
-        key=RoutingKey(*keys, sketch=sketch),
+        key=RoutingKey(image, text, visual, sketch),
         metadata=description["metadata"],
         **{name: description[name] for name in _TEXTS},
     )

@@ -46,6 +46,13 @@ class Sketcher(nn.Module):
     """Projections of two of the network's maps. `mirrored` ones are those of a mirrored picture:
     a projection of what the picture shows the other way round, fitted, never exact."""
 
+    low_mean: Tensor
+    low_to: Tensor
+    low_mirrored: Tensor
+    middle_mean: Tensor
+    middle_to: Tensor
+    middle_mirrored: Tensor
+
     def __init__(self, low: int, middle: int) -> None:
         super().__init__()
         for name, width, size in (("low", low, LOW), ("middle", middle, MIDDLE)):
@@ -78,7 +85,7 @@ def unpacked(sketches: Tensor) -> Shown:
     sizes = [channels * side**2 for channels, side in _PARTS]
     low, middle, colours = (
         part.float().view(-1, channels, side, side)
-        for part, (channels, side) in zip(sketches.split(sizes, 1), _PARTS, strict=True)
+        for part, (channels, side) in zip(torch.split(sketches, sizes, 1), _PARTS, strict=True)
     )
     return Shown(low / _STEP, middle / _STEP, colours / 127.5)
 

@@ -9,12 +9,13 @@ side once; what is learned is small.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from editing_core.eyes.eyes import Head
@@ -27,7 +28,7 @@ from editing_core.training.eye_near import NEAR
 from editing_core.training.eye_tasks import SAME_COLOURS, EyesRecipe
 from editing_core.training.eye_views import CHANGES
 
-_PAIRS, _BATCH = 16_384, 192
+_BATCH = 192
 _SHARES = {"same": 0.42, "near": 0.26, "family": 0.1, "nearest": 0.22}
 _AT_ONCE = 64
 _LOST = 0.02
@@ -56,16 +57,19 @@ class JudgeTask:
             wide=recipe.judge_wide, deep=recipe.judge_deep, hidden=recipe.judge_hidden
         )
         self.module: nn.Module = self.judge
-        own = keys[:, 0]
+        most = recipe.judge_pictures
+        own = keys[:most, 0]
         cosines = own @ own.T
-        cosines[_are_one(looks)] = -2.0
+        cosines[_are_one(looks)[:most, :most]] = -2.0
         count = min(_NEAREST, len(own) - 1)
-        self._nearest = cosines.topk(count, dim=1).indices.numpy()
-        families = looks.families.numpy()
+        self._nearest: Sequence[NDArray[np.int64]] = list(
+            cosines.topk(count, dim=1).indices.numpy()
+        )
+        families = looks.families[:most].numpy()
         places = {int(f): np.flatnonzero(families == f) for f in np.unique(families)}
-        self._family = [places[int(f)] for f in families]
-
-        self._maps, self._told, self._same = self._drawn(np.random.default_rng([seed, 5]))
+        self._family: Sequence[NDArray[np.int64]] = [places[int(f)] for f in families]
+        rng = np.random.default_rng([seed, 5])
+        self._maps, self._told, self._same = self._drawn(recipe.judge_pairs, rng)
 
     def loss(self, number: int, /) -> LossTerms:
         """Of batch `number`."""
@@ -75,21 +79,22 @@ class JudgeTask:
         wrong = F.softplus(torch.where(same, -scores, scores))
         return LossTerms({"same": wrong[same].mean(), "another": wrong[~same].mean()})
 
-    def _drawn(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs, laid side by side once: `differences` float16, and which pairs are one picture."""
         sketches, views = self._looks.sketches, self._views
-        kinds = rng.choice(list(_SHARES), _PAIRS, p=list(_SHARES.values()))
+        kinds = rng.choice(list(_SHARES), count, p=list(_SHARES.values()))
         one, two = [], []
         for kind in kinds.tolist():
-            row = int(rng.integers(len(sketches)))
+            row = int(rng.integers(len(self._nearest)))
             own, other, rival = int(rng.integers(views)), int(rng.integers(views)), row
             if kind == "same":
                 # Not the same look twice, but for a few: a picture is one with itself.
                 if own == other and rng.random() < 0.9:
                     other = (own + 1) % views
             else:
-                among = {"family": self._family, "nearest": self._nearest}.get(kind)
-                rival = row if among is None else int(rng.choice(among[row]))
+                if kind != "near":
+                    among = self._family if kind == "family" else self._nearest
+                    rival = int(rng.choice(among[row]))
                 if rival == row:
                     other = int(rng.integers(views, sketches.shape[1]))
             pair = [(row, own), (rival, other)]
@@ -98,7 +103,8 @@ class JudgeTask:
             one.append(pair[0])
             two.append(pair[1])
         (a, i), (b, j) = (torch.tensor(each).T for each in (one, two))
-        parts = zip(sketches[a, i].split(_AT_ONCE), sketches[b, j].split(_AT_ONCE), strict=True)
+        laid_over, under = sketches[a, i], sketches[b, j]
+        parts = zip(torch.split(laid_over, _AT_ONCE), torch.split(under, _AT_ONCE), strict=True)
         laid = [differences(self._sketcher, *pair) for pair in parts]
         maps, told = (torch.cat([each[k].half() for each in laid]) for k in (0, 1))
         return maps, told.float(), torch.from_numpy(kinds == "same")
@@ -165,7 +171,7 @@ def judge_figures(judged: Judged) -> dict[str, float]:
 
 
 def _scores(sketcher: Sketcher, judge: Judge, first: Tensor, second: Tensor) -> Tensor:
-    pairs = zip(first.split(_AT_ONCE), second.split(_AT_ONCE), strict=True)
+    pairs = zip(torch.split(first, _AT_ONCE), torch.split(second, _AT_ONCE), strict=True)
     return torch.cat([judge(*differences(sketcher, *pair)) for pair in pairs])
 
 

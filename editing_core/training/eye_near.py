@@ -89,8 +89,9 @@ def _gone(image: ImageArray, rng: np.random.Generator) -> ImageArray:
 
 
 def _tinted(image: ImageArray, rng: np.random.Generator) -> ImageArray:
-    step = _other(image.reshape(-1, 3).mean(0), rng) - image.reshape(-1, 3).mean(0)
-    return np.clip(image + step, 0, 255).astype(np.uint8)
+    mean = image.reshape(-1, 3).mean(0)
+    tinted: ImageArray = np.clip(image + (_other(mean, rng) - mean), 0, 255).astype(np.uint8)
+    return tinted
 
 
 def _parted(image: ImageArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

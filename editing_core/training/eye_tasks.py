@@ -29,6 +29,8 @@ class EyesRecipe:
     hidden: int = 256
     dim: int = 128
     gate_hidden: int = 32
+    judge_pictures: int = 1344
+    judge_pairs: int = 16_384
     judge_wide: int = 32
     judge_deep: int = 48
     judge_hidden: int = 64

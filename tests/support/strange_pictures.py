@@ -25,8 +25,12 @@ def strange_picture(seed: int) -> ImageArray:
 
 
 def repainted(image: ImageArray) -> ImageArray:
-    """The same drawing in other shades, `uint8`: its ground is green, and its inks are turned."""
-    ground = (image >= 250).all(-1)
-    changed = np.roll(image, 1, axis=-1)
-    changed[ground] = (150, 220, 150)
-    return changed
+    """The same drawing, on white as well, in other colours."""
+    return np.roll(image, 1, axis=-1)
+
+
+def with_a_sign(image: ImageArray) -> ImageArray:
+    """The same drawing with a black ring in it."""
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).ellipse((56, 36, 104, 84), None, (0, 0, 0), 9)
+    return np.asarray(picture)

@@ -85,9 +85,7 @@ def test_the_second_gate_is_asked_where_the_first_is_not_sure(
     first, other = always(config.gate_width, score), always(config.width, second)
     sketcher = Sketcher(config.sketch_low, config.sketch_middle)
     judge = Judge(wide=1, deep=1, hidden=1)
-    made = Eyes(
-        network, head, first, other, sketcher, judge, config, fingerprint="sha256:made"
-    )
+    made = Eyes(network, head, first, other, sketcher, judge, config, fingerprint="sha256:made")
     clip_key = np.ones(config.clip_dim, np.float32) / config.clip_dim**0.5
     picture = made.key(strange_picture(3), clip_key, torch.zeros(config.gate_width))
     key = picture.image

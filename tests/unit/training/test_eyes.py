@@ -16,6 +16,7 @@ from editing_core.training.eye_near import NEAR, near_of
 from editing_core.training.eye_pictures import SIDE, collect
 from editing_core.training.eye_run import train_eyes
 from editing_core.training.eye_strangers import stranger
+from editing_core.training.eye_tasks import EyesRecipe
 from editing_core.training.eye_views import CHANGES, view_of
 
 
@@ -107,6 +108,7 @@ def test_a_short_run_makes_eyes_that_load_and_goes_on_where_it_ended(
             tau=tau,
             steps=steps,
             judge_steps=steps,
+            recipe=EyesRecipe(judge_pairs=96),
             pictures=24,
             measured=8,
             seed=3,
