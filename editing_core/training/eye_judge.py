@@ -171,6 +171,8 @@ def judge_figures(judged: Judged) -> dict[str, float]:
 
 
 def _scores(sketcher: Sketcher, judge: Judge, first: Tensor, second: Tensor) -> Tensor:
+    if not len(first):
+        return torch.zeros(0)
     pairs = zip(torch.split(first, _AT_ONCE), torch.split(second, _AT_ONCE), strict=True)
     return torch.cat([judge(*differences(sketcher, *pair)) for pair in pairs])
 

@@ -44,11 +44,12 @@ class Looks:
     worlds: list[str]
 
 
-def sketcher_of(network: Network, album: Album, *, cache: Path, seed: int) -> Sketcher:
-    """Fitted to pictures that are trained on, once; kept in `cache`."""
+def sketcher_of(network: Network, album: Album, *, most: int, cache: Path, seed: int) -> Sketcher:
+    """Fitted to a few of at most `most` pictures that are trained on, once; kept in `cache`."""
     file = cache / f"sketcher-{seed}.pt"
     if not file.is_file():
-        rows = album.rows("train", most=_FITTED, seed=seed + 1)
+        cache.mkdir(parents=True, exist_ok=True)
+        rows = album.rows("train", most=min(_FITTED, most), seed=seed + 1)
         pairs: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
         for start in range(0, len(rows), _SHARD):
             own = [album.pictures[row] for row in rows[start : start + _SHARD]]

@@ -88,7 +88,7 @@ def train_eyes(
         "calibration": measured,
         "test": measured,
     }
-    sketcher = sketcher_of(network, album, cache=work, seed=seed)
+    sketcher = sketcher_of(network, album, most=pictures, cache=work, seed=seed)
     looks = {
         split: look(
             network, sketcher, album, split, most=most, cache=work, seed=seed, report=notify
