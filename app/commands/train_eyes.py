@@ -24,7 +24,7 @@ def train_eyes(
         Path, typer.Option(help="Folder for packages and their pictures (about 2 GB).")
     ] = Path("train-eyes/pictures"),
     steps: Annotated[int, typer.Option(min=1, help="Steps of the head.")] = 1500,
-    judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge.")] = 1000,
+    judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge.")] = 900,
     pictures: Annotated[
         int, typer.Option(min=64, help="Pictures to train on, a share of each kind.")
     ] = 4000,

@@ -59,7 +59,7 @@ SHIPPED_BASE = {
 }
 """Where the network's weights lie: in a package that is never imported."""
 
-MOST_JUDGED = 16
+MOST_JUDGED = 8
 """Different pictures that one question's is laid beside, at most: about a millisecond each."""
 _REMEMBERED = 4096
 Pair = tuple[bytes, bytes]

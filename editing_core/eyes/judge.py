@@ -146,8 +146,8 @@ def _aligned(first: Shown, second: Shown, turned: Shown) -> tuple[Shown, Tensor,
 
 def _cells(shown: Shown) -> Tensor:
     """What cells are compared by: `[n, channels, MIDDLE_SIDE, MIDDLE_SIDE]`, each of length 1."""
-    low = F.adaptive_avg_pool2d(shown.low, MIDDLE_SIDE)
-    colours = F.adaptive_avg_pool2d(shown.colours, MIDDLE_SIDE)
+    low = F.avg_pool2d(shown.low, LOW_SIDE // MIDDLE_SIDE)
+    colours = F.avg_pool2d(shown.colours, COLOUR_SIDE // MIDDLE_SIDE)
     found = [shown.middle / MIDDLE**0.5, low / LOW**0.5, _COLOUR_WEIGHT * colours]
     return F.normalize(torch.cat(found, 1), dim=1)
 

@@ -54,7 +54,7 @@ _SIGHTS: dict[Split, tuple[int, int]] = {
 """Emblems and other pictures for the second gate."""
 _SECOND_STEPS, _SECOND_DECAY = 600, 0.5
 """A weak decay left one emblem view of a hundred far on the wrong side."""
-_JUDGE_RATE = 2e-3
+_JUDGE_RATE, _JUDGE_DECAY = 2e-3, 0.05
 _DRAWN_WEIGHT = 3
 """What is made for the second gate counts so often beside the pictures that the head looks at."""
 
@@ -136,7 +136,13 @@ def train_eyes(
     with torch.no_grad():
         keys = keys_of(head.head, looks["train"].features)
     judge = JudgeTask(looks["train"], keys, sketcher, recipe, seed=seed)
-    plan = TrainingPlan(steps=judge_steps, seed=seed, rate=_JUDGE_RATE, matrix_rate=_MATRIX_RATE)
+    plan = TrainingPlan(
+        steps=judge_steps,
+        seed=seed,
+        rate=_JUDGE_RATE,
+        matrix_rate=_MATRIX_RATE,
+        weight_decay=_JUDGE_DECAY,
+    )
     train(judge, plan, work / "judge", report=report, identity=identity)
     return _write(
         Parts(head.head, gate.gate, second.gate, sketcher, judge.judge),
