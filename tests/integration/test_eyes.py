@@ -129,6 +129,24 @@ def test_a_view_fires_and_a_near_picture_is_dropped_and_named(start: Start) -> N
         assert answers_to(server, own) == "Quarto"
 
 
+def test_a_damaged_sketch_is_made_again(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = PICTURES["Quarto"]
+    with start("none") as server:
+        edit(server, own, "Quarto")
+    with start("shipped"):
+        before = stored(tmp_path)
+    with sqlite3.connect(tmp_path / "data" / "errata.db") as connection:
+        # As if a release that knew no sketches had made the row.
+        connection.execute("UPDATE picture_keys SET sketch = NULL")
+    with start("shipped") as server:
+        assert asked(server, with_a_sign(own)) == ([], ["another_picture"])
+        assert answers_to(server, own) == "Quarto"
+    assert "is damaged, and made again" in caplog.text
+    assert stored(tmp_path) == before
+
+
 def test_a_start_that_is_cut_short_changes_nothing(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

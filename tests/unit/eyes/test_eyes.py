@@ -60,6 +60,7 @@ def test_emblems_keep_the_clip_s_key_and_others_get_the_eyes_own(
         key = embedded_model.image_key(emblem)
         assert np.array_equal(key[:dim], plain.image_key(emblem))
         assert not key[dim:].any()
+        assert not embedded_model.picture_key(emblem).sketch.size  # so nothing judges it
         foreign = embedded_model.image_key(strange_picture(seed))
         assert not foreign[:dim].any()
         assert key @ foreign == 0.0
