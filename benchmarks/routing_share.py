@@ -4,10 +4,10 @@
 
 Edits are made up: image keys at random, prompts from the shipped corpus. A request on a picture
 with `survivors` edits pays for the range search, for reading its question once, for comparing it
-with their wordings, and for laying its picture beside theirs: here all are different ones. Keys of
-the edits are warm, as they are once an edit was made or asked for; question and picture are new
-ones each time, as they are in the worst case: what is judged once is remembered. A text-only
-request pays nothing.
+with their wordings, and for laying its picture beside theirs, as if all asked this and none were of
+one picture. Keys of the edits are warm, as they are once an edit was made or asked for; question
+and picture are new ones each time, as they are in the worst case: what is judged once is
+remembered. A text-only request pays nothing.
 """
 
 from __future__ import annotations

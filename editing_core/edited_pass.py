@@ -169,16 +169,23 @@ class EditedPass:
                 del self._survivors[b]
 
     def _judge(self, judge: JudgePictures) -> None:
-        """Whose picture is another one; rows that are left without any are decided here and now."""
+        """Of edits that may be meant, those whose picture is another one.
+
+        A row that is left without any is decided here and now.
+        """
         for b, survivors in list(self._survivors.items()):
             features, entries = self._batch.rows[b].features, self._entries(b)
             assert features is not None
-            sketches = [entries[edit_id].artifact.key.sketch for edit_id, _ in survivors]
+            match = self._matches.get(b)
+            asked = [i for i in range(len(survivors)) if match is None or bool(match.passes[i])]
+            sketches = [entries[survivors[i][0]].artifact.key.sketch for i in asked]
             same = judge(features.sketch, sketches)
             if all(same):
                 continue
-            self._another[b] = another = ~torch.tensor(same, dtype=torch.bool)
-            if (match := self._matches.get(b)) is None:
+            another = torch.zeros(len(survivors), dtype=torch.bool)
+            another[asked] = ~torch.tensor(same, dtype=torch.bool)
+            self._another[b] = another
+            if match is None:
                 continue
             decision = self._router.refuse(survivors, match, another=another)
             if decision is not None:
