@@ -23,13 +23,11 @@ import hashlib
 import json
 import logging
 import pickle
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -43,8 +41,9 @@ from torch import Tensor, nn
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.experts.weights import read_description
 from editing_core.eyes.features import look_at, pooled, spread_of
-from editing_core.eyes.judge import Judge, differences
+from editing_core.eyes.judge import Judge
 from editing_core.eyes.network import Network
+from editing_core.eyes.pairs import Pairs
 from editing_core.eyes.sketch import Sketch, Sketcher
 from editing_core.types import ImageArray, PictureKey
 
@@ -58,11 +57,6 @@ SHIPPED_BASE = {
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
 """Where the network's weights lie: in a package that is never imported."""
-
-MOST_JUDGED = 8
-"""Different pictures that one question's is laid beside, at most: about a millisecond each."""
-_REMEMBERED = 4096
-Pair = tuple[bytes, bytes]
 
 logger = logging.getLogger(__name__)
 
@@ -154,9 +148,7 @@ class Eyes:
         self._gate = gate.eval().requires_grad_(False)
         self._second_gate = second_gate.eval().requires_grad_(False)
         self._sketcher = sketcher
-        self._judge = judge.eval().requires_grad_(False)
-        self._judged: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
-        self._lock = Lock()
+        self._pairs = Pairs(sketcher, judge)
         self.config = config
         self.fingerprint = fingerprint
         self.figures: dict[str, float] = dict(figures or {})
@@ -183,44 +175,8 @@ class Eyes:
         return PictureKey(found, self._sketcher(maps, pixels)[0].numpy())
 
     def same(self, sketch: Sketch, others: Sequence[Sketch]) -> list[bool]:
-        """Whether each of the others, the nearest first, is of the same picture as `sketch`.
-
-        One that is equal is, and so is any where either is empty: then keys alone decide. Of more
-        than `MOST_JUDGED` different ones the rest count as other pictures. Pairs are remembered.
-        """
-        if not sketch.size:
-            return [True] * len(others)
-        own = _digest(sketch)
-        names = [(own, _digest(other)) if other.size else None for other in others]
-        asked = {
-            name: other
-            for name, other in zip(names, others, strict=True)
-            if name is not None and name[1] != own
-        }
-        found = self._remembered(dict(list(asked.items())[:MOST_JUDGED]), sketch)
-        return [name is None or name[1] == own or found.get(name, False) for name in names]
-
-    @torch.no_grad()
-    def _remembered(self, asked: Mapping[Pair, Sketch], sketch: Sketch) -> dict[Pair, bool]:
-        with self._lock:
-            found = {pair: self._judged[pair] for pair in asked if pair in self._judged}
-        fresh = [pair for pair in asked if pair not in found]
-        if fresh:
-            others = torch.from_numpy(np.stack([asked[pair] for pair in fresh]))
-            own = torch.from_numpy(sketch).expand(len(fresh), -1)
-            scores = self._judge(*differences(self._sketcher, own, others))
-            found |= dict(zip(fresh, (scores > 0.0).tolist(), strict=True))
-        with self._lock:
-            for pair in asked:
-                self._judged[pair] = found[pair]
-                self._judged.move_to_end(pair)
-            while len(self._judged) > _REMEMBERED:
-                self._judged.popitem(last=False)
-        return found
-
-
-def _digest(sketch: Sketch) -> bytes:
-    return hashlib.blake2b(sketch.tobytes(), digest_size=16).digest()
+        """See `Pairs.same`."""
+        return self._pairs.same(sketch, others)
 
 
 def shares_of(features: Tensor, *, constant: float, plain: float) -> Tensor:

@@ -77,7 +77,7 @@ def look(
 ) -> Looks:
     """Of at most `most` pictures of one split, from `cache` where they are there."""
     rows = album.rows(split, most=most, seed=seed)
-    folder = cache / f"looks-{split}-{seed}"
+    folder = cache / f"looks-and-sketches-{split}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
     for start in range(0, len(rows), _SHARD):

@@ -16,7 +16,6 @@ import torch
 from editing_core.editable_model import EditableModel
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.eyes.eyes import (
-    MOST_JUDGED,
     SHIPPED,
     SHIPPED_BASE,
     Eyes,
@@ -27,6 +26,7 @@ from editing_core.eyes.eyes import (
     with_constant,
 )
 from editing_core.eyes.judge import Judge
+from editing_core.eyes.pairs import MOST_JUDGED
 from editing_core.eyes.sketch import SIZE, Sketch, Sketcher
 from editing_core.heraldry.sample import draw_sample
 from editing_core.training.eye_views import view_of
