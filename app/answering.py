@@ -222,7 +222,7 @@ class Answering:
         """The router's candidates, then edits that would pass the image filter if active."""
         found = list(result.decision.candidates)
         if row.image is not None and row.snapshot is not None:
-            key = await self._engine.image_key(row.image)
+            key = (await self._engine.picture_key(row.image)).image
             tau = self._engine.facts.tau
             near = self._history.inactive_near(key, tau, row.snapshot)
             found += [Candidate(i, cosine, 0.0, 0.0, "inactive") for i, cosine in near]

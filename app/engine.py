@@ -18,9 +18,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.admission import Admission, OverloadStatus
 from app.device.facts import ModelFacts
 from app.device.messages import (
@@ -33,8 +30,8 @@ from app.device.messages import (
     Encode,
     Failed,
     Generate,
-    ImageKey,
     Judge,
+    Look,
     Message,
     Progress,
     Publish,
@@ -62,6 +59,7 @@ from editing_core.types import (
     GenerationResult,
     ImageArray,
     OnProgress,
+    PictureKey,
     RoutingDecision,
     TokenLogprob,
 )
@@ -209,8 +207,9 @@ class InferenceEngine:
         made: EditArtifact = await self._send(Rescope(next(self._ids), artifact, request))
         return made
 
-    async def image_key(self, image: ImageArray) -> NDArray[np.float32]:
-        key: NDArray[np.float32] = await self._send(ImageKey(next(self._ids), image))
+    async def picture_key(self, image: ImageArray) -> PictureKey:
+        """What a picture is known by."""
+        key: PictureKey = await self._send(Look(next(self._ids), image))
         return key
 
     async def generate(

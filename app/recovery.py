@@ -11,9 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.device.facts import ModelFacts
 from app.images import decode_png
 from app.store import checkpoint
@@ -26,11 +23,11 @@ from app.store.picture_keys import PictureKeys
 from app.store.records import digest_of
 from editing_core.experts.memory import Snapshot
 from editing_core.identity import image_digest
-from editing_core.types import ImageArray
+from editing_core.types import ImageArray, PictureKey
 
 logger = logging.getLogger(__name__)
 
-ImageKeyOf = Callable[[ImageArray], NDArray[np.float32]]
+PictureKeyOf = Callable[[ImageArray], PictureKey]
 
 _BATCH = 1000
 _NAMED = 5
@@ -53,16 +50,16 @@ def recover(
     log: EditLog,
     jobs: JobLog,
     facts: ModelFacts,
-    image_key: ImageKeyOf,
+    picture_key: PictureKeyOf,
     *,
     database: Database,
     room: int = EDIT_CACHE,
 ) -> Recovered:
     """Blocking. Raises `StoreCorrupt` when history does not add up; a damaged row or artifact only
-    takes its own edit out of service. `image_key` is the loaded model's; `room` is how many bytes
+    takes its own edit out of service. `picture_key` is the loaded model's; `room` is how many bytes
     of edits are kept in memory."""
     keys = PictureKeys(
-        log, made_by=f"{facts.backbone} {facts.eyes}", make=partial(_key_of, image_key)
+        log, made_by=f"{facts.backbone} {facts.eyes}", make=partial(_key_of, picture_key)
     )
     keys.load(database)
     shelf = ArtifactShelf(log, fingerprints_of(facts), keys, room=room)
@@ -151,9 +148,9 @@ def _made_for(facts: ModelFacts) -> str:
     )
 
 
-def _key_of(image_key: ImageKeyOf, png: bytes) -> tuple[str, NDArray[np.float32]]:
+def _key_of(picture_key: PictureKeyOf, png: bytes) -> tuple[str, PictureKey]:
     pixels = decode_png(png)
-    return image_digest(pixels), image_key(pixels)
+    return image_digest(pixels), picture_key(pixels)
 
 
 def _tell_of_stale(shelf: ArtifactShelf, ledger: Ledger) -> None:

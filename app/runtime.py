@@ -14,9 +14,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.access.keyring import Keyring
 from app.admission import Admission
 from app.device.facts import ModelFacts
@@ -55,7 +52,7 @@ from app.store.webhook_log import WebhookLog
 from app.tracing import Tracing
 from app.webhook.outbox import Outbox
 from app.webhook.sender import WebhookSender
-from editing_core.types import ImageArray
+from editing_core.types import ImageArray, PictureKey
 
 if TYPE_CHECKING:
     from editing_core.editable_model import EditableModel
@@ -206,8 +203,8 @@ class Runtime:
         log, jobs = EditLog(self._database), JobLog(self._database)
         loop = asyncio.get_running_loop()
 
-        def image_key(image: ImageArray) -> NDArray[np.float32]:
-            return asyncio.run_coroutine_threadsafe(engine.image_key(image), loop).result()
+        def picture_key(image: ImageArray) -> PictureKey:
+            return asyncio.run_coroutine_threadsafe(engine.picture_key(image), loop).result()
 
         # Nothing of what is read here is garbage, and the collector would look for it all the time.
         gc.disable()
@@ -217,7 +214,7 @@ class Runtime:
                 log,
                 jobs,
                 facts,
-                image_key,
+                picture_key,
                 database=self._database,
                 room=settings.edit_cache_mib * 2**20,
             )

@@ -1,12 +1,13 @@
-"""Which pictures take each other for the same: image keys alone, before any question is asked.
+"""Which pictures take each other for the same: keys and sketches alone, before any question.
 
-    python -m benchmarks.picture_keys --data PATH [--eyes none] [--limit N]
+    python -m benchmarks.picture_keys --data PATH [--eyes none] [--keys-only] [--limit N]
 
 Worlds: photographs of products (PATH/grocery), pictograms (PATH/emoji), flags (PATH/flags) and
 unseen emblems. `taken`: the share of pictures nobody edited that pass `tau` of any of the edited
-ones. Flags are parted by the distance of the nearest edited one, as in `benchmarks.scope`. The
-other columns are shares of the edited pictures that are found again after one change, and of flags
-also in another drawing, of emblems in another view.
+ones, and the eyes' judge where there is one (not with --keys-only). Flags are parted by the
+distance of the nearest edited one, as in `benchmarks.scope`. The other columns are shares of the
+edited pictures that are found again after one change, and of flags also in another drawing, of
+emblems in another view.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from editing_core.evaluation.datasets.pictures import read_picture
 from editing_core.heraldry.emblem import emblem_from_seed
 from editing_core.heraldry.views import view_of as emblem_view
 from editing_core.training.eye_views import CHANGES, view_of
-from editing_core.types import ImageArray
+from editing_core.types import ImageArray, PictureKey
 
 _EDITED, _CHANGED = 60, 60
 _FIRST_EMBLEM = 930_000
@@ -53,31 +54,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="with grocery, emoji and flags")
     parser.add_argument("--eyes", default="shipped", help="shipped, none, or a folder")
+    parser.add_argument("--keys-only", action="store_true", help="leave the eyes' judge out")
     parser.add_argument("--limit", type=int, default=_CHANGED, help="pictures that are changed")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = EditableModel.load(editors=(), questions="none", eyes=options.eyes)
     rows = []
     for name, world in _worlds(options.data):
-        rows += [[name, *row] for row in _measured(model, world, options.limit, name)]
+        taken = _taken(model, judged=not options.keys_only)
+        rows += [[name, *row] for row in _measured(model, world, options.limit, name, taken)]
     print(table(["pictures", "figure", "n", "share"], rows))
     return 0
 
 
-def _measured(model: EditableModel, world: World, limit: int, name: str) -> Iterator[list[str]]:
-    tau = model.router.tau
+Taken = Callable[[PictureKey, Sequence[PictureKey]], NDArray[np.bool_]]
 
-    def keys(images: Sequence[ImageArray]) -> NDArray[np.float32]:
+
+def _taken(model: EditableModel, *, judged: bool) -> Taken:
+    """For which of some pictures another one is taken."""
+    eyes = model.backbone.eyes if judged else None
+
+    def taken(asked: PictureKey, edited: Sequence[PictureKey]) -> NDArray[np.bool_]:
+        cosines = np.stack([each.image for each in edited]) @ asked.image
+        found = cosines >= model.router.tau
+        near = sorted(np.flatnonzero(found).tolist(), key=lambda i: -cosines[i])
+        if eyes is not None:
+            found[near] = eyes.same(asked.sketch, [edited[i].sketch for i in near])
+        return found
+
+    return taken
+
+
+def _measured(
+    model: EditableModel, world: World, limit: int, name: str, taken: Taken
+) -> Iterator[list[str]]:
+    def keys(images: Sequence[ImageArray]) -> list[PictureKey]:
         told = track(images, description=name, transient=True)
-        return np.stack([model.image_key(image) for image in told])
+        return [model.picture_key(image) for image in told]
+
+    def again(images: Sequence[ImageArray]) -> NDArray[np.bool_]:
+        pairs = zip(keys(images), own, strict=False)
+        return np.array([taken(shown, [edited])[0] for shown, edited in pairs])
 
     own = keys(world.edited)
     for kind, images in world.others.items():
         if len(images):
-            passing = (keys(images) @ own.T >= tau).any(1)
+            passing = np.array([taken(shown, own).any() for shown in keys(images)])
             yield [kind, str(len(images)), f"{100 * passing.mean():.1f} %"]
     for kind, images in world.again.items():
-        found = (keys(images) * own[: len(images)]).sum(1) >= tau
+        found = again(images)
         yield [kind, str(len(images)), f"{100 * found.mean():.1f} %"]
     every = []
     for place, change in enumerate(CHANGES):
@@ -85,7 +110,7 @@ def _measured(model: EditableModel, world: World, limit: int, name: str) -> Iter
             view_of(image, np.random.default_rng([place, i]), only=change)
             for i, image in enumerate(world.edited[:limit])
         ]
-        found = (keys(changed) * own[: len(changed)]).sum(1) >= tau
+        found = again(changed)
         every.append(found)
         yield [f"found again: {change}", str(len(changed)), f"{100 * found.mean():.1f} %"]
     together = np.concatenate(every)

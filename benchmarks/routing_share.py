@@ -3,9 +3,11 @@
     python -m benchmarks.routing_share [--edits 10000] [--survivors 1,10,50] [--requests 200]
 
 Edits are made up: image keys at random, prompts from the shipped corpus. A request on a picture
-with `survivors` edits pays for the range search, for reading its question once, and for comparing
-it with their wordings. Keys of the edits are warm, as they are once an edit was made or asked for;
-the question is a new one each time, as it is in the worst case. A text-only request pays nothing.
+with `survivors` edits pays for the range search, for reading its question once, for comparing it
+with their wordings, and for laying its picture beside theirs, as if all asked this and none were of
+one picture. Keys of the edits are warm, as they are once an edit was made or asked for; question
+and picture are new ones each time, as they are in the worst case: what is judged once is
+remembered. A text-only request pays nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from numpy.typing import NDArray
 from benchmarks.report import table, write
 from editing_core.editable_model import EditableModel
 from editing_core.experts.memory import MemoryEntry, Snapshot
+from editing_core.eyes.eyes import Eyes
+from editing_core.eyes.sketch import SIZE, Sketch
 from editing_core.questions.corpus import read_corpus
 from editing_core.questions.encoder import QuestionEncoder
 from editing_core.routing.wordings import TextMatch, match
@@ -46,6 +50,9 @@ def main() -> None:
     prompts = [intent.wordings[7] for intent in read_corpus()]
     asked = iter([w for intent in read_corpus() for w in intent.wordings[:4]])
     rng = np.random.default_rng(7)
+    eyes = model.backbone.eyes
+    if eyes is None:
+        raise SystemExit("there are no eyes: make install")
     rows = []
     for survivors in map(int, options.survivors.split(",")):
         own = _unit(rng.normal(size=model.backbone.image_key_dim))
@@ -57,8 +64,13 @@ def main() -> None:
         read = _milliseconds(lambda: encoder.query_keys(next(asked)), options.requests)
         compare = partial(_compare, encoder, asked, entries)
         both = _milliseconds(compare, options.requests)
-        rows.append([str(len(found)), *(f"{ms:.2f}" for ms in (search, read, both, search + both))])
-    head = ["survivors", "range search", "reading the question", "and comparing it", "routing"]
+        sketches = [_sketch(rng) for _ in range(survivors)]
+        judge = partial(_judge, eyes, sketches, rng)
+        judged = _milliseconds(judge, options.requests)
+        costs = (search, read, both, judged, search + both + judged)
+        rows.append([str(len(found)), *(f"{ms:.2f}" for ms in costs)])
+    head = ["survivors", "range search", "reading the question", "and comparing it"]
+    head += ["judging their pictures", "routing"]
     told = table(head, rows)
     print(told)
     if options.edits == 10_000 and options.requests == 200:
@@ -69,6 +81,10 @@ def _compare(
     encoder: QuestionEncoder, asked: Iterator[str], entries: Sequence[MemoryEntry]
 ) -> TextMatch:
     return match(encoder, next(asked), entries, prefer="balanced")
+
+
+def _judge(eyes: Eyes, sketches: Sequence[Sketch], rng: np.random.Generator) -> list[bool]:
+    return eyes.same(_sketch(rng), sketches)
 
 
 def _snapshot(
@@ -94,6 +110,10 @@ def _artifact(key: NDArray[np.float32]) -> EditArtifact:
     nothing = np.zeros((0, 0), dtype=np.float32)
     routing = RoutingKey(image=key, text=nothing, visual=nothing)
     return EditArtifact("none", 0, "all", {}, routing, "", "", "")
+
+
+def _sketch(rng: np.random.Generator) -> Sketch:
+    return rng.integers(-100, 101, SIZE, dtype=np.int8)
 
 
 def _unit(key: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:

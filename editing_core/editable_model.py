@@ -80,6 +80,7 @@ from editing_core.types import (
     ImageArray,
     Notify,
     OnProgress,
+    PictureKey,
     RoutingDecision,
     RoutingKey,
     TokenLogprob,
@@ -285,7 +286,7 @@ class EditableModel:
             editor_fingerprint=chosen.fingerprint,
             router_fingerprint=self.router_fingerprint,
             metadata=dict(metadata),
-        ).seen_by(self.eyes_fingerprint, key.image)
+        ).seen_by(self.eyes_fingerprint, PictureKey(key.image, key.sketch))
         return rows.fit(artifact, chosen, is_cancelled=is_cancelled, on_progress=on_progress)
 
     @torch.no_grad()
@@ -303,11 +304,17 @@ class EditableModel:
         )
         states = self.backbone.states(batch, (self.router.layer,))[self.router.layer]
         key = self._routing_key(request, batch, states)
-        return replace(artifact, key=key).seen_by(self.eyes_fingerprint, key.image)
+        made = PictureKey(key.image, key.sketch)
+        return replace(artifact, key=key).seen_by(self.eyes_fingerprint, made)
 
     def image_key(self, image: ImageArray) -> NDArray[np.float32]:
         """What the hard filter compares: float32 `[image_key_dim]`, L2-normalised."""
-        return self.backbone.image_features([image])[0].key
+        return self.picture_key(image).image
+
+    def picture_key(self, image: ImageArray) -> PictureKey:
+        """What a picture is known by: what the hard filter compares, and the eyes' sketch."""
+        features = self.backbone.image_features([image])[0]
+        return PictureKey(features.key, features.sketch)
 
     @torch.no_grad()
     def generate(
@@ -565,6 +572,7 @@ class EditableModel:
             read_pictures=self.backbone.picture_states,
             read_kept=read_kept,
             compare=self._compare,
+            judge=None if self.backbone.eyes is None else self.backbone.eyes.same,
             editors=self.editors,
             check=self.check_current,
             names_all=names_all or self.router.thresholds.rule == "paper",
@@ -602,9 +610,10 @@ class EditableModel:
         seen = states[0, own.spans.vision_rows].float()
         wordings = [self.backbone.lay_out(text, has_image=True) for text in request.rephrases]
         words, *others = self.backbone.word_states([own, *wordings], self.router.layer)
-        return self.router.keys(
+        key = self.router.keys(
             RoutingStates(image=seen, words=words), own.features.key, rephrases=others
         )
+        return replace(key, sketch=own.features.sketch)
 
     def _editor(self, name: str) -> Editor:
         try:

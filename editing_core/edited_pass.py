@@ -1,7 +1,8 @@
 """One batch's way through the model with edits: route once, fuse once, apply at every step.
 
     before    rows whose picture finds edits have their question compared with the edits' wordings;
-              where one may be meant, the words are read without the picture
+              those that may be meant have their pictures laid beside the row's own; where one is
+              left, the words are read without the picture
     prefill   base states reach the router's layer -> each row with survivors is routed, once
               -> its experts are fused -> their residual is added at the edit layer
     decode    the same fused experts are applied to each new token
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,7 +46,11 @@ class Routes(Protocol):
     def route_each(self, queries: Sequence[Query]) -> list[RoutingDecision]: ...
 
     def refuse(
-        self, survivors: Sequence[tuple[str, float]], match: TextMatch
+        self,
+        survivors: Sequence[tuple[str, float]],
+        match: TextMatch,
+        *,
+        another: Tensor | None = None,
     ) -> RoutingDecision | None: ...
 
 
@@ -54,19 +60,23 @@ ReadStates = Callable[[Sequence[PreparedRow], int], Sequence[Tensor]]
 CompareTexts = Callable[[Sequence[tuple[str, Sequence[MemoryEntry]]]], Sequence[TextMatch]]
 """How each question fits the wordings of some edits: `routing.wordings.Comparer`."""
 
+Sketch = NDArray[np.int8]
+JudgePictures = Callable[[Sketch, Sequence[Sketch]], Sequence[bool]]
+"""Whether a picture is the same as each of some others, by their sketches: `Eyes.same`."""
+
 
 class EditedPass:
     """Routing and experts of one batch, from prefill to its last token.
 
     `decisions[b]` is row b's and `fused[b]` its experts, if any acts, complete once prefill ran;
     `running` holds them ready for decoding.
-    `compare` (None: the router's own textual keys decide) and `read_words` run at once, for rows
-    whose picture finds anything; so does `read_pictures`, for those of conversations: they are
-    routed as if asked alone. With `read_kept`, which knows the pictures of all other rows, all is
-    decided at once; without it, when prefill has come to the router's layer. `check` is called with
-    the id and the artifact of each edit that is about to act and may refuse it. Without
-    `names_all`, decisions name no edit whose words do not fit: among a thousand look-alikes most of
-    the routing is about those.
+    `compare` (None: the router's own textual keys decide), `judge` (None: image keys alone tell
+    pictures apart) and `read_words` run at once, for rows whose picture finds anything; so does
+    `read_pictures`, for those of conversations: they are routed as if asked alone. With
+    `read_kept`, which knows the pictures of all other rows, all is decided at once; without it,
+    when prefill has come to the router's layer. `check` is called with the id and the artifact of
+    each edit that is about to act and may refuse it. Without `names_all`, decisions name no edit
+    whose words do not fit: among a thousand look-alikes most of the routing is about those.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class EditedPass:
         read_pictures: ReadStates,
         read_kept: ReadStates | None = None,
         compare: CompareTexts | None = None,
+        judge: JudgePictures | None = None,
         editors: Mapping[str, FusesExperts],
         check: Callable[[str, EditArtifact], None],
         names_all: bool = True,
@@ -95,8 +106,11 @@ class EditedPass:
         self._found: dict[tuple[int, int], list[tuple[str, float]]] = {}
         self._survivors = {b: found for b in range(len(batch.rows)) if (found := self._filter(b))}
         self._matches: dict[int, TextMatch] = {}
+        self._another: dict[int, Tensor] = {}
         if compare is not None:
             self._compare(compare)
+        if judge is not None:
+            self._judge(judge)
         self._words: dict[int, Tensor] = {}
         if self._survivors:
             asked = [batch.rows[b] for b in self._survivors]
@@ -201,6 +215,30 @@ class EditedPass:
                 self.decisions[b] = decision
                 del self._survivors[b]
 
+    def _judge(self, judge: JudgePictures) -> None:
+        """Of edits that may be meant, those whose picture is another one.
+
+        A row that is left without any is decided here and now.
+        """
+        for b, survivors in list(self._survivors.items()):
+            features, entries = self._batch.rows[b].features, self._entries(b)
+            assert features is not None
+            match = self._matches.get(b)
+            asked = [i for i in range(len(survivors)) if match is None or bool(match.passes[i])]
+            sketches = [entries[survivors[i][0]].artifact.key.sketch for i in asked]
+            same = judge(features.sketch, sketches)
+            if all(same):
+                continue
+            another = torch.zeros(len(survivors), dtype=torch.bool)
+            another[asked] = ~torch.tensor(same, dtype=torch.bool)
+            self._another[b] = another
+            if match is None:
+                continue
+            decision = self._router.refuse(survivors, match, another=another)
+            if decision is not None:
+                self.decisions[b] = decision
+                del self._survivors[b]
+
     @property
     def is_decided(self) -> bool:
         """Whether no row's decision waits for states of the model."""
@@ -222,7 +260,8 @@ class EditedPass:
                 assert hidden is not None
                 seen = self.pictures_read[b] = hidden[b, columns[b]].float()
             states = RoutingStates(image=seen, words=self._words[b])
-            queries[b] = Query(states, survivors, snapshot, self._matches.get(b))
+            match, another = self._matches.get(b), self._another.get(b)
+            queries[b] = Query(states, survivors, snapshot, match, another)
         decisions = self._router.route_each(list(queries.values()))
         for b, decision in zip(queries, decisions, strict=True):
             self.decisions[b] = decision

@@ -27,6 +27,7 @@ OnProgress = Callable[[int, int, float], None]
 """Told between gradient steps: steps made, the most there may be, and the loss."""
 Outcome = Literal[
     "applied",
+    "another_picture",
     "below_sentinel",
     "below_text_gate",
     "excluded",
@@ -82,18 +83,34 @@ class TokenSpans:
         return [row + padding for row in range(start, stop) if row not in apart]
 
 
+def no_sketch() -> NDArray[np.int8]:
+    """Of a picture that its key alone tells from others."""
+    return np.zeros(0, dtype=np.int8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureKey:
+    """What a picture is known by: `image` float32 `[image_key_dim]`, L2-normalised, and `sketch`
+    int8 `[n]`, which the eyes lay beside another (`eyes/sketch.py`), empty where they do not."""
+
+    image: NDArray[np.float32]
+    sketch: NDArray[np.int8] = field(default_factory=no_sketch)
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingKey:
     """What identifies an edit to the router.
 
     `image` float32 `[image_key_dim]`, L2-normalised: the hard filter's key. `text` and `visual`
     float32 `[num_queries, key_dim]`: edit-side textual and prompt-guided visual key. Without a
-    trained router `text` is `[wordings, hidden]` and `visual` is `[0, 0]`.
+    trained router `text` is `[wordings, hidden]` and `visual` is `[0, 0]`. `sketch` is that of
+    `PictureKey`.
     """
 
     image: NDArray[np.float32]
     text: NDArray[np.float32]
     visual: NDArray[np.float32]
+    sketch: NDArray[np.int8] = field(default_factory=no_sketch)
 
 
 EYES = "eyes"
@@ -124,12 +141,13 @@ class EditArtifact:
         """Of the eyes that made its image key; empty where the backbone alone did."""
         return self.metadata.get(EYES, "")
 
-    def seen_by(self, eyes: str, image_key: NDArray[np.float32]) -> EditArtifact:
-        """The same expert under the image key that other eyes, or none (empty), make."""
+    def seen_by(self, eyes: str, picture: PictureKey) -> EditArtifact:
+        """The same expert under the key of its picture that other eyes, or none (empty), make."""
         metadata = {name: text for name, text in self.metadata.items() if name != EYES}
         if eyes:
             metadata[EYES] = eyes
-        return replace(self, key=replace(self.key, image=image_key), metadata=metadata)
+        key = replace(self.key, image=picture.image, sketch=picture.sketch)
+        return replace(self, key=key, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,8 @@ class Candidate:
     in 0..1; `weight` the final multiplier, 0 unless `outcome` is `applied`. `matched` is the
     wording of the edit that was nearest to the question, where texts were compared.
 
-    `excluded`: a question that the edit must leave alone was nearer. `ambiguous`: edits of two
+    `another_picture`: laid side by side, the pictures are two. `excluded`: a question that the
+    edit must leave alone was nearer. `ambiguous`: edits of two
     targets fit, neither clearly better. `outweighed`: an edit of another target answers.
     """
 

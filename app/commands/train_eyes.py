@@ -24,6 +24,7 @@ def train_eyes(
         Path, typer.Option(help="Folder for packages and their pictures (about 2 GB).")
     ] = Path("train-eyes/pictures"),
     steps: Annotated[int, typer.Option(min=1, help="Steps of the head.")] = 1500,
+    judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge.")] = 900,
     pictures: Annotated[
         int, typer.Option(min=64, help="Pictures to train on, a share of each kind.")
     ] = 4000,
@@ -34,11 +35,12 @@ def train_eyes(
 
     Fetches Debian packages of wallpapers and icons (apt-get and dpkg-deb; pinned, checked by
     sha256), looks at their pictures and at what people make of them (crop, border, screenshot),
-    trains a head on what it saw, and a gate that tells emblems from all else. Then it sets the
-    threshold on pictures held out. Run the same command again after a kill: what is fetched and
-    looked at is kept, and training goes on at its last checkpoint. A first try takes minutes:
+    trains a head on what it saw, gates that tell emblems from all else, and a judge that lays two
+    pictures side by side. Then it sets the thresholds on pictures held out. Run the same
+    command again after a kill: what is fetched and looked at is kept, and training goes on at its
+    last checkpoint. A first try takes minutes:
 
-        errata train-eyes --out my-eyes --steps 50 --pictures 300
+        errata train-eyes --out my-eyes --steps 50 --judge-steps 20 --pictures 300
 
     Then name the folder with --eyes (errata serve).
     """
@@ -59,6 +61,7 @@ def train_eyes(
                 cache=cache,
                 tau=model.router.tau,
                 steps=steps,
+                judge_steps=judge_steps,
                 pictures=pictures,
                 seed=seed,
                 notify=notify,

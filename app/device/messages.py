@@ -92,8 +92,8 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageKey:
-    """Look at a picture. `Done` with what the hard filter compares, float32 `[image_key_dim]`."""
+class Look:
+    """Look at a picture. `Done` with the `PictureKey` that it is known by."""
 
     id: int
     image: ImageArray
@@ -153,7 +153,7 @@ class Cancel:
 EditTask: TypeAlias = Encode | Rescope | Refine | Decide | Screen
 """A part of making an edit."""
 
-Task: TypeAlias = EditTask | Attribute | ImageKey | Judge
+Task: TypeAlias = EditTask | Attribute | Look | Judge
 """What has the device to itself between two decode steps."""
 
 Aside: TypeAlias = Validate | Tokenise | Survey

@@ -34,8 +34,8 @@ from app.device.messages import (
     Encode,
     Failed,
     Generate,
-    ImageKey,
     Judge,
+    Look,
     Message,
     Progress,
     Publish,
@@ -269,8 +269,8 @@ class DeviceThread:
                     token=task.token,
                     is_cancelled=is_cancelled,
                 )
-            case ImageKey():
-                return self.model.image_key(task.image)
+            case Look():
+                return self.model.picture_key(task.image)
             case Judge():
                 return self.model.text_logprobs(task.ids, top=task.top)
 

@@ -24,7 +24,7 @@ from app.store.records import EditRecord, MadeBy
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.codec import decode_artifact, read_head
 from editing_core.experts.memory import MemoryEntry, Name
-from editing_core.types import EditArtifact
+from editing_core.types import EditArtifact, PictureKey
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class ArtifactShelf:
         if (reason := self._fingerprints.mismatch(head)) is not None:
             return Unfit("stale", reason, made_by(head))
         try:
-            return self._seen_now(head, stored.record)
+            return self._seen_now(head, stored.record).image
         except ValueError as error:
             return Unfit("quarantined", str(error))
 
@@ -194,12 +194,11 @@ class ArtifactShelf:
         eyes = self._fingerprints.eyes
         return artifact if artifact.eyes_fingerprint == eyes else artifact.seen_by(eyes, key)
 
-    def _seen_now(self, artifact: EditArtifact, record: EditRecord) -> NDArray[np.float32]:
+    def _seen_now(self, artifact: EditArtifact, record: EditRecord) -> PictureKey:
         if artifact.eyes_fingerprint == self._fingerprints.eyes:
-            self._picture_keys.note(record.image_digest, artifact.key.image)
-            return artifact.key.image
-        if record.id in self.keys:
-            return self.keys.key(record.id)
+            key = PictureKey(artifact.key.image, artifact.key.sketch)
+            self._picture_keys.note(record.image_digest, key)
+            return key
         return self._picture_keys.get(record.image_digest)
 
     # --- as a whole ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Keys of pictures made again: what the image keys in artifacts are where other eyes made those.
+"""Keys of pictures made again: what image keys and sketches are where other eyes made those.
 
 No part of history: a key follows from its picture and the eyes, so what is lost is made again. Of
 each picture one key is kept, by the eyes that were loaded last.
@@ -11,17 +11,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from app.store import tables
 from app.store.database import Database
 from app.store.edit_log import EditLog
 from app.store.records import digest_of
+from editing_core.types import PictureKey
 
 logger = logging.getLogger(__name__)
 
-Key = NDArray[np.float32]
-MakeKey = Callable[[bytes], tuple[str, Key]]
+MakeKey = Callable[[bytes], tuple[str, PictureKey]]
 """Of a stored picture's bytes: the digest of its pixels, and its key."""
 
 _REPORT_EVERY = 250
@@ -39,30 +38,33 @@ class PictureKeys:
         self._log = log
         self._made_by = made_by
         self._make: MakeKey | None = make
-        self._keys: dict[str, Key] = {}
-        self._fresh: dict[str, Key] = {}
-        self._noted: dict[str, Key] = {}
+        self._keys: dict[str, PictureKey] = {}
+        self._fresh: dict[str, PictureKey] = {}
+        self._noted: dict[str, PictureKey] = {}
 
     def load(self, database: Database) -> None:
         """Take the keys of `made_by`; a damaged one is as good as none."""
         query = sa.select(tables.picture_keys).where(tables.picture_keys.c.made_by == self._made_by)
         with database.read() as connection:
             for row in connection.execute(query).mappings():
-                if digest_of(row["key"]) == row["digest"]:
-                    key = np.frombuffer(row["key"], dtype="<f4").astype(np.float32)
-                    self._keys[row["image_digest"]] = key
+                sketch = row["sketch"] or b""
+                if digest_of(row["key"] + sketch) == row["digest"]:
+                    self._keys[row["image_digest"]] = PictureKey(
+                        np.frombuffer(row["key"], dtype="<f4").astype(np.float32),
+                        np.frombuffer(sketch, dtype=np.int8).copy(),
+                    )
                 else:
                     logger.warning("the key of %s is damaged, and made again", row["image_digest"])
 
-    def note(self, digest: str, key: Key) -> None:
+    def note(self, digest: str, key: PictureKey) -> None:
         """The key of a picture that an artifact of the same eyes holds, for artifacts to come."""
         if self._make is not None:
             self._noted.setdefault(digest, key)
 
-    def get(self, digest: str) -> Key:
+    def get(self, digest: str) -> PictureKey:
         """The key of a stored picture. Raises `ValueError` where that is missing or damaged."""
-        if digest in self._noted:
-            return self._noted[digest]
+        if digest in self._noted and digest not in self._keys:
+            self._keys[digest] = self._fresh[digest] = self._noted[digest]
         if digest not in self._keys:
             if self._make is None:
                 raise ValueError("its picture has no key of the eyes that are loaded")
@@ -98,11 +100,17 @@ class PictureKeys:
         self._fresh = {}
 
 
-def _rows(keys: Mapping[str, Key], made_by: str) -> list[dict[str, object]]:
+def _rows(keys: Mapping[str, PictureKey], made_by: str) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for digest, key in keys.items():
-        data = key.astype("<f4").tobytes()
+        data, sketch = key.image.astype("<f4").tobytes(), key.sketch.tobytes()
         rows.append(
-            {"image_digest": digest, "made_by": made_by, "key": data, "digest": digest_of(data)}
+            {
+                "image_digest": digest,
+                "made_by": made_by,
+                "key": data,
+                "sketch": sketch,
+                "digest": digest_of(data + sketch),
+            }
         )
     return rows

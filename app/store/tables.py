@@ -183,8 +183,10 @@ picture_keys = Table(
     Column("made_by", String, nullable=False),
     Column("key", LargeBinary, nullable=False),
     Column("digest", String, nullable=False),
+    Column("sketch", LargeBinary),
 )
-"""Image keys made again by other eyes than those of the artifacts; float32, little-endian."""
+"""Image keys (float32, little-endian) and sketches (int8) made again by other eyes than those of
+the artifacts; the digest is that of both."""
 
 idempotency = Table(
     "idempotency",

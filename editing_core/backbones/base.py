@@ -62,6 +62,7 @@ class Backbone(DecoderPasses):
     image_key_model: str
     makes_own_keys: bool = True
     """Whether the vision tower's pooled state tells pictures apart where no CLIPModel is given."""
+    eyes: Eyes | None = None
     eyes_fingerprint: str = ""
     """Of the eyes that make keys beside the checkpoint's own; empty where there are none.
 
@@ -327,7 +328,11 @@ class Backbone(DecoderPasses):
             row.prompt, has_image=True, pictures=found.pictures, turns=row.turns
         )
         assert alone.features is not None
-        features = replace(self.for_prompt(found, row.prompt), key=alone.features.key)
+        features = replace(
+            self.for_prompt(found, row.prompt),
+            key=alone.features.key,
+            sketch=alone.features.sketch,
+        )
         shown = np.arange(len(laid_out.ids))[laid_out.spans.vision_rows]
         latest = tuple(shown[-found.pictures[-1].num_tokens :].tolist())
         return replace(laid_out, features=features, alone=alone, latest=latest)
@@ -360,7 +365,8 @@ class Backbone(DecoderPasses):
             features[0].key,
             tuple(p for each in features for p in each.pictures or (self.usual_picture,)),
             {name: torch.cat([each.extras[name] for each in features]) for name in names},
-            b"".join(each.content for each in features) if all_known else b"",
+            sketch=features[0].sketch,
+            content=b"".join(each.content for each in features) if all_known else b"",
         )
 
     def _cached_features(self, image: ImageArray) -> ImageFeatures:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from editing_core.types import ImageArray, Rows, TokenSpans, Turn
+from editing_core.types import ImageArray, Rows, TokenSpans, Turn, no_sketch
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class ImageFeatures:
     `[image_key_dim]`, L2-normalised, is what the hard filter compares. `pictures` say how it is
     written, the family's usual picture if none does: one of it, or several in order. `extras` are
     further tensors that the family's decoder needs. `content` is a digest of the pictures that all
-    this was made of, empty where it was made of more than them.
+    this was made of, empty where it was made of more than them. `sketch` goes with `key`: see
+    `PictureKey`.
     """
 
     patches: Tensor
@@ -51,6 +52,7 @@ class ImageFeatures:
     pictures: tuple[Picture, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     content: bytes = b""
+    sketch: NDArray[np.int8] = field(default_factory=no_sketch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

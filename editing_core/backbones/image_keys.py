@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, CLIPModel
 
@@ -21,7 +20,7 @@ from editing_core.backbones.images import to_pil
 from editing_core.backbones.weights import load_weights, reading, resolve_module
 from editing_core.config import Placement
 from editing_core.eyes.eyes import Eyes, glance_of
-from editing_core.types import ImageArray
+from editing_core.types import ImageArray, PictureKey
 
 
 class ImageKeys(Protocol):
@@ -30,8 +29,8 @@ class ImageKeys(Protocol):
     dim: int
     model: str
 
-    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
-        """The normalised key of `image`, of which the family's tower made `seen`."""
+    def key(self, image: ImageArray, seen: Any) -> PictureKey:
+        """The key of `image`, of which the family's tower made `seen`."""
         ...
 
 
@@ -54,7 +53,7 @@ class TowerKeys:
         self.dim = int(config.hidden_size)
         self.model = "tower-mean" if self._norm is None and self._head is None else "tower-pooled"
 
-    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+    def key(self, image: ImageArray, seen: Any) -> PictureKey:
         """See `ImageKeys`; `seen.last_hidden_state` is `[tiles, patches, hidden]`."""
         del image
         return _normalised(self.pooled(seen.last_hidden_state[self._whole][None])[0])
@@ -86,7 +85,7 @@ class ClipKeys:
         self.dim = int(clip.config.projection_dim)
 
     @torch.no_grad()
-    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+    def key(self, image: ImageArray, seen: Any) -> PictureKey:
         """See `ImageKeys`."""
         del seen
         pixels = self._processor(images=to_pil(image), return_tensors="pt")["pixel_values"]
@@ -119,10 +118,10 @@ class EyedKeys:
         self._whole = whole
         self.dim, self.model = eyes.dim, own.model
 
-    def key(self, image: ImageArray, seen: Any) -> NDArray[np.float32]:
+    def key(self, image: ImageArray, seen: Any) -> PictureKey:
         """See `ImageKeys`."""
         glance = glance_of(seen.last_hidden_state[self._whole])
-        return self._eyes.key(image, self._own.key(image, seen), glance)
+        return self._eyes.key(image, self._own.key(image, seen).image, glance)
 
 
 def keys_of(tower: nn.Module, clip: ClipKeys | None, *, whole: int, shown_alike: bool) -> ImageKeys:
@@ -145,7 +144,7 @@ def _same_weights(first: nn.Module, second: nn.Module) -> bool:
     )
 
 
-def _normalised(pooled: Tensor) -> NDArray[np.float32]:
+def _normalised(pooled: Tensor) -> PictureKey:
     key = pooled.float().cpu().numpy().astype(np.float64)
     key /= max(float(np.linalg.norm(key)), 1e-12)
-    return key.astype(np.float32)
+    return PictureKey(key.astype(np.float32))

@@ -169,7 +169,7 @@ class StockBackbone(Backbone):
                 hint="Name other eyes, or none (--eyes none).",
             )
         self._keys = EyedKeys(self._keys, eyes, whole=self.whole_tile)
-        self.image_key_dim, self.eyes_fingerprint = eyes.dim, eyes.fingerprint
+        self.image_key_dim, self.eyes, self.eyes_fingerprint = eyes.dim, eyes, eyes.fingerprint
 
     @torch.no_grad()
     def glance(self, image: ImageArray) -> Tensor:
@@ -250,9 +250,11 @@ class StockBackbone(Backbone):
                 f"the model makes {len(patches)} image tokens of a picture of this shape, and its "
                 f"processor writes {written.num_tokens}"
             )
+        key = self._keys.key(image, seen)
         return ImageFeatures(
             patches=patches,
-            key=self._keys.key(image, seen),
+            key=key.image,
+            sketch=key.sketch,
             pictures=(written,),
             extras={name: inputs[name] for name in self.kept} | self.more_extras(seen),
         )

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from editing_core.routing.base import Query
 from editing_core.routing.router import Router
 from editing_core.routing.wordings import TextMatch
 from editing_core.types import Candidate, RoutingDecision
+
+_OTHER_PICTURES = ("another_picture", "below_sentinel")
 
 
 class PlainMean(Router):
@@ -22,14 +26,20 @@ class PlainMean(Router):
         without = [replace(query, match=None) for query in queries]
         return [_equally(decision.candidates) for decision in super().route_each(without)]
 
-    def refuse(self, survivors: Sequence[tuple[str, float]], match: TextMatch) -> None:
+    def refuse(
+        self,
+        survivors: Sequence[tuple[str, float]],
+        match: TextMatch,
+        *,
+        another: Tensor | None = None,
+    ) -> None:
         """No text is refused."""
 
 
 def _equally(found: Sequence[Candidate]) -> RoutingDecision:
-    """Whatever passed the sentinel acts, all alike."""
-    seen = [c for c in found if c.outcome != "below_sentinel"]
-    rest = tuple(c for c in found if c.outcome == "below_sentinel")
+    """Whatever passed by its picture acts, all alike."""
+    seen = [c for c in found if c.outcome not in _OTHER_PICTURES]
+    rest = tuple(c for c in found if c.outcome in _OTHER_PICTURES)
     mean = [replace(c, weight=1.0 / len(seen), outcome="applied") for c in seen]
     return RoutingDecision(candidates=(*mean, *rest))
 

@@ -26,13 +26,15 @@ from torch import Tensor
 
 from editing_core.errors import ArtifactCorrupt
 from editing_core.experts.rounding import is_rounded, joined, split
-from editing_core.types import EditArtifact, Positions, RoutingKey
+from editing_core.types import EditArtifact, Positions, RoutingKey, no_sketch
 
 _FORMAT = "errata-artifact-v1"
 _SCALED_FORMAT = "errata-artifact-v2"
 _SLOT = "errata"
 _PAYLOAD = "payload."
 _KEY_SHAPES = {"key.image": 1, "key.text": 2, "key.visual": 2}
+_SKETCH = "key.sketch"
+"""Only where there is one: the bytes of artifacts without are what they were before sketches."""
 # A router of frozen features tells pictures apart by their image keys alone.
 _MAY_BE_EMPTY = {"key.visual"}
 _TEXTS = ("editor", "backbone_fingerprint", "editor_fingerprint", "router_fingerprint")
@@ -52,6 +54,8 @@ def encode_artifact(artifact: EditArtifact) -> bytes:
     key = artifact.key
     for name, array in zip(_KEY_SHAPES, (key.image, key.text, key.visual), strict=True):
         tensors[name] = torch.from_numpy(np.array(array))
+    if key.sketch.size:
+        tensors[_SKETCH] = torch.from_numpy(np.array(key.sketch))
     _check_tensors(tensors)
     description: dict[str, Any] = {
         **({"format": _SCALED_FORMAT, "exponents": exponents} if exponents else _PLAIN),
@@ -81,7 +85,8 @@ def decode_artifact(data: bytes) -> EditArtifact:
     if description["content"] != _content_digest(description, tensors):
         raise ArtifactCorrupt("the artifact's contents do not match their digest", field="content")
     tensors = _joined(description, tensors)
-    keys = [tensors[name].numpy().copy() for name in _KEY_SHAPES]
+    image, text, visual = (tensors[name].numpy().copy() for name in _KEY_SHAPES)
+    sketch = tensors[_SKETCH].numpy().copy() if _SKETCH in tensors else no_sketch()
     return EditArtifact(
         edit_layer=description["edit_layer"],
         positions=description["positions"],
@@ -90,14 +95,14 @@ def decode_artifact(data: bytes) -> EditArtifact:
             for name, tensor in tensors.items()
             if name.startswith(_PAYLOAD)
         },
-        key=RoutingKey(*keys),
+        key=RoutingKey(image, text, visual, sketch),
         metadata=description["metadata"],
         **{name: description[name] for name in _TEXTS},
     )
 
 
 def read_head(data: bytes) -> EditArtifact:
-    """What bytes say of an artifact, with its image key alone: no payload, no other keys.
+    """What bytes say of an artifact, with what its picture is known by: no payload, no other keys.
 
     For bytes that are known to be what `encode_artifact` made: neither the content's digest nor
     any other tensor is looked at. Raises `ArtifactCorrupt` where even that cannot be read.
@@ -106,9 +111,14 @@ def read_head(data: bytes) -> EditArtifact:
     _check_description(description)
     length = int.from_bytes(data[:8], "little")
     try:
-        place = json.loads(data[8 : 8 + length])["key.image"]
+        places, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+        place = places["key.image"]
         start, end = place["data_offsets"]
-        image = np.frombuffer(data[8 + length :][start:end], dtype="<f4").astype(np.float32)
+        image = np.frombuffer(body[start:end], dtype="<f4").astype(np.float32)
+        sketch = no_sketch()
+        if _SKETCH in places:
+            start, end = places[_SKETCH]["data_offsets"]
+            sketch = np.frombuffer(body[start:end], dtype=np.int8).copy()
         is_key = place["dtype"] == "F32" and place["shape"] == [len(image)] and len(image) > 0
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactCorrupt(f"the artifact has no key.image: {error!r}") from error
@@ -119,7 +129,7 @@ def read_head(data: bytes) -> EditArtifact:
         edit_layer=description["edit_layer"],
         positions=description["positions"],
         payload={},
-        key=RoutingKey(image, nothing, nothing),
+        key=RoutingKey(image, nothing, nothing, sketch),
         metadata=description["metadata"],
         **{name: description[name] for name in _TEXTS},
     )
@@ -208,7 +218,11 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
         _check_tensor(name, tensors[name], torch.float32)
         if tensors[name].ndim != rank:
             raise ArtifactCorrupt(f"{name} has {tensors[name].ndim} axes, not {rank}", field=name)
-    payload = [name for name in tensors if name not in _KEY_SHAPES]
+    if _SKETCH in tensors:
+        _check_tensor(_SKETCH, tensors[_SKETCH], torch.int8)
+        if tensors[_SKETCH].ndim != 1:
+            raise ArtifactCorrupt(f"{_SKETCH} has {tensors[_SKETCH].ndim} axes", field=_SKETCH)
+    payload = [name for name in tensors if name not in (*_KEY_SHAPES, _SKETCH)]
     if not payload:
         raise ArtifactCorrupt("the artifact has no payload", field="payload")
     for name in payload:

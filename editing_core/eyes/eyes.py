@@ -8,7 +8,9 @@
         no        -> [0, e]    pixels -> network -> features -> head -> e
 
 The network is pretrained (EfficientNet-Lite0, ImageNet), of a pinned package; head and gates are
-trained on pictures of many kinds and what people do to them (`training/eye_run.py`). One threshold
+trained on pictures of many kinds and what people do to them (`training/eye_run.py`). A foreign
+picture has a sketch too, and a judge lays two of them side by side (`judge.py`): keys find, the
+judge may drop. One threshold
 serves both: e has a constant part, whose share moves the eyes' own threshold onto the router's. A
 picture with little to see has less of it, and so must be more alike. Known and foreign pictures
 have cosine 0. A key depends on the picture alone, so changed eyes make the keys of a whole store
@@ -21,7 +23,7 @@ import hashlib
 import json
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -38,9 +40,12 @@ from torch import Tensor, nn
 
 from editing_core.errors import CheckpointCorrupt, CheckpointMissing
 from editing_core.experts.weights import read_description
-from editing_core.eyes.features import features_of, spread_of
+from editing_core.eyes.features import look_at, pooled, spread_of
+from editing_core.eyes.judge import Judge
 from editing_core.eyes.network import Network
-from editing_core.types import ImageArray
+from editing_core.eyes.pairs import Pairs
+from editing_core.eyes.sketch import Sketch, Sketcher
+from editing_core.types import ImageArray, PictureKey
 
 KIND = "eyes"
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "eyes"
@@ -109,6 +114,11 @@ class EyesConfig:
     width: int
     hidden: int
     dim: int
+    sketch_low: int
+    sketch_middle: int
+    judge_wide: int
+    judge_deep: int
+    judge_hidden: int
     clip_dim: int
     gate_width: int
     gate_hidden: int
@@ -118,7 +128,7 @@ class EyesConfig:
 
 
 class Eyes:
-    """Nothing changes after loading; thread-safe."""
+    """Nothing changes after loading but what is remembered of judged pairs; thread-safe."""
 
     def __init__(
         self,
@@ -126,6 +136,8 @@ class Eyes:
         head: Head,
         gate: Gate,
         second_gate: Gate,
+        sketcher: Sketcher,
+        judge: Judge,
         config: EyesConfig,
         *,
         fingerprint: str,
@@ -135,16 +147,16 @@ class Eyes:
         self._head = head.eval().requires_grad_(False)
         self._gate = gate.eval().requires_grad_(False)
         self._second_gate = second_gate.eval().requires_grad_(False)
+        self._sketcher = sketcher
+        self._pairs = Pairs(sketcher, judge)
         self.config = config
         self.fingerprint = fingerprint
         self.figures: dict[str, float] = dict(figures or {})
         self.dim = config.clip_dim + config.dim + 1
 
     @torch.no_grad()
-    def key(
-        self, image: ImageArray, clip_key: NDArray[np.float32], glance: Tensor
-    ) -> NDArray[np.float32]:
-        """The composite key, float32 `[dim]`, of length 1.
+    def key(self, image: ImageArray, clip_key: NDArray[np.float32], glance: Tensor) -> PictureKey:
+        """The composite key, float32 `[dim]`, of length 1, and of a foreign picture the sketch.
 
         `clip_key` is the CLIP's own, `glance` what `glance_of` makes of its tower's states.
         """
@@ -152,14 +164,19 @@ class Eyes:
         score = float(self._gate(glance[None]))
         if score > config.sure:
             found[: config.clip_dim] = clip_key
-            return found
-        features = features_of(self._network, [image])
+            return PictureKey(found)
+        maps, pixels = look_at(self._network, [image])
+        features = pooled(maps, pixels)
         if score > 0.0 and float(self._second_gate(features)) > 0.0:
             found[: config.clip_dim] = clip_key
-        else:
-            shares = shares_of(features, constant=config.constant, plain=config.plain)
-            found[config.clip_dim :] = with_constant(self._head(features), shares)[0].numpy()
-        return found
+            return PictureKey(found)
+        shares = shares_of(features, constant=config.constant, plain=config.plain)
+        found[config.clip_dim :] = with_constant(self._head(features), shares)[0].numpy()
+        return PictureKey(found, self._sketcher(maps, pixels)[0].numpy())
+
+    def same(self, sketch: Sketch, others: Sequence[Sketch]) -> list[bool]:
+        """See `Pairs.same`."""
+        return self._pairs.same(sketch, others)
 
 
 def shares_of(features: Tensor, *, constant: float, plain: float) -> Tensor:
@@ -206,13 +223,21 @@ def _load(place: Path) -> Eyes:
         head = Head(config.width, hidden=config.hidden, dim=config.dim)
         gate = Gate(config.gate_width, hidden=config.gate_hidden)
         second_gate = Gate(config.width, hidden=config.gate_hidden)
+        sketcher = Sketcher(config.sketch_low, config.sketch_middle)
+        judge = Judge(wide=config.judge_wide, deep=config.judge_deep, hidden=config.judge_hidden)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointCorrupt(f"{place / DESCRIPTION} has a bad setting: {error!r}") from error
     tensors = _read(place / WEIGHTS)
     if fingerprint_of(tensors, document["config"], str(base["sha256"])) != fingerprint:
         raise CheckpointCorrupt(f"{place / WEIGHTS} is not what {place / DESCRIPTION} describes")
     try:
-        for name, module in (("head", head), ("gate", gate), ("second_gate", second_gate)):
+        for name, module in (
+            ("head", head),
+            ("gate", gate),
+            ("second_gate", second_gate),
+            ("sketcher", sketcher),
+            ("judge", judge),
+        ):
             module.load_state_dict(
                 {
                     key.removeprefix(f"{name}."): tensor.float()
@@ -227,6 +252,8 @@ def _load(place: Path) -> Eyes:
         head,
         gate,
         second_gate,
+        sketcher,
+        judge,
         config,
         fingerprint=fingerprint,
         figures=document.get("figures", {}),

@@ -83,15 +83,21 @@ def _at_least(start: int, end: int, least: int, most: int) -> tuple[int, int]:
     return max(0, min(low, high - least)), high
 
 
-def groups_of(network: Network, pixels: Tensor) -> list[Tensor]:
-    """Of `[n, 3, SIDE, SIDE]` one `[n, width]` for each map, and the colours' last."""
-    maps = network(pixels)
+@torch.no_grad()
+def look_at(network: Network, images: Sequence[ImageArray]) -> tuple[list[Tensor], Tensor]:
+    """The network's maps of the images, and the pixels `[n, 3, SIDE, SIDE]` that it looked at."""
+    pixels = torch.stack([pixels_of(image) for image in images])
+    return network(pixels), pixels
+
+
+def pooled(maps: Sequence[Tensor], pixels: Tensor) -> Tensor:
+    """What keys and gates read of `look_at`: float32 `[n, width]`, the colours last."""
     found = [
         F.adaptive_avg_pool2d(each, grid).flatten(1)
         for each, grid in zip(maps, _GRIDS, strict=True)
     ]
     colours = F.adaptive_avg_pool2d(pixels / 127.5 - 1.0, _COLOUR_GRID).flatten(1)
-    return [*found, colours]
+    return torch.cat([*found, colours], 1)
 
 
 def spread_of(features: Tensor) -> Tensor:
@@ -103,8 +109,6 @@ def spread_of(features: Tensor) -> Tensor:
     return colours.reshape(*colours.shape[:-1], 3, -1).std(-1).mean(-1)
 
 
-@torch.no_grad()
 def features_of(network: Network, images: Sequence[ImageArray]) -> Tensor:
     """float32 `[images, width]`."""
-    pixels = torch.stack([pixels_of(image) for image in images])
-    return torch.cat(groups_of(network, pixels), 1)
+    return pooled(*look_at(network, images))

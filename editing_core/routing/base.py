@@ -1,6 +1,7 @@
 """The contract of a router: which active edits a query fires, and how strongly. It knows no editor.
 
     image key  -> exact range search, cosine >= tau          hard filter
+    sketch     -> one picture, side by side                  where the eyes made sketches
     visual key -> more like the query than a fake image      where the router has visual keys
     text key   -> gate sigmoid(s_p) >= rho             or the question encoder's, see `wordings`
     survivors  -> one softmax, whichever editor made them, and one target that answers
@@ -77,12 +78,14 @@ class Query:
 
     `survivors` are what `hard_filter` let through of `snapshot`. With `match`, of them in their
     order, texts are compared by the question encoder; the router's own textual keys decide without.
+    `another`, bool `[survivors]`: those whose picture is another one, by their sketches.
     """
 
     states: RoutingStates
     survivors: Sequence[tuple[str, float]]
     snapshot: Memory
     match: TextMatch | None = None
+    another: Tensor | None = None
 
     @property
     def keys(self) -> list[RoutingKey]:
@@ -187,9 +190,10 @@ class RouterBase(nn.Module, StoredPart):
         snapshot: Memory,
         *,
         match: TextMatch | None = None,
+        another: Tensor | None = None,
     ) -> RoutingDecision:
         """`route_each` of one row."""
-        (decision,) = self.route_each([Query(query, survivors, snapshot, match)])
+        (decision,) = self.route_each([Query(query, survivors, snapshot, match, another)])
         return decision
 
     @torch.no_grad()
@@ -206,16 +210,25 @@ class RouterBase(nn.Module, StoredPart):
         survivors, entries = query.survivors, query.snapshot.entries
         targets = [entries[edit_id].target for edit_id, _ in survivors]
         if query.match is None:
+            scores = replace(scores, another=query.another)
             return decide(survivors, scores, self.thresholds, targets=targets)
-        return self._decide(survivors, scores.visual, query.match, targets)
+        return self._decide(survivors, scores.visual, query.match, targets, query.another)
 
     def refuse(
-        self, survivors: Sequence[tuple[str, float]], match: TextMatch
+        self,
+        survivors: Sequence[tuple[str, float]],
+        match: TextMatch,
+        *,
+        another: Tensor | None = None,
     ) -> RoutingDecision | None:
-        """The decision where no survivor's text passes: nothing acts. None where one may."""
-        if self.thresholds.rule == "paper" or bool(match.passes.any()):
+        """The decision where no survivor passes by its text and its picture: nothing acts.
+
+        None where one may.
+        """
+        may = match.passes | (self.thresholds.rule == "paper")
+        if bool((may if another is None else may & ~another).any()):
             return None
-        return self._decide(survivors, None, match, ())
+        return self._decide(survivors, None, match, (), another)
 
     def _decide(
         self,
@@ -223,11 +236,13 @@ class RouterBase(nn.Module, StoredPart):
         visual: Tensor | None,
         match: TextMatch,
         targets: Sequence[str],
+        another: Tensor | None,
     ) -> RoutingDecision:
         device = match.scores.device if visual is None else visual.device
         scores = Scores(
             text=match.scores.to(device),
             visual=visual,
+            another=another,
             excluded=match.excluded.to(device),
             matched=match.matched,
         )

@@ -1,5 +1,6 @@
 """What follows from a query's scores, whichever router made them: who acts, and with what weight.
 
+sketches      one picture              where the eyes laid two of them side by side
 visual score  > margin                 where the router has visual keys
 text gate     >= rho                   gate = sigmoid(text score); and no `not_for` is nearer
 the rest      one softmax              `scores.survivor_weights`
@@ -47,12 +48,14 @@ class Scores:
     """Of each survivor, `[survivors]`: `text` before its sigmoid, and `visual`, above 0 where the
     picture is the right one; None from a router without visual keys, whose `tau` decides alone.
 
-    `excluded` bool: a question that the edit must leave alone is nearer. `matched` is the wording
-    that spoke for it, where that is known.
+    `another` bool: laid side by side, its picture is another. `excluded` bool: a question that the
+    edit must leave alone is nearer. `matched` is the wording that spoke for it, where that is
+    known.
     """
 
     text: Tensor
     visual: Tensor | None = None
+    another: Tensor | None = None
     excluded: Tensor | None = None
     matched: tuple[str, ...] = ()
 
@@ -77,13 +80,19 @@ def decide(
     if scores.visual is not None:
         visual = scores.visual - limits.margin
         looks_right = visual > 0
-    excluded = torch.zeros_like(looks_right) if scores.excluded is None else scores.excluded
+    none = torch.zeros_like(looks_right)
+    excluded = none if scores.excluded is None else scores.excluded
+    another = none if scores.another is None else scores.another.to(gate.device)
     asks_this = (gate >= limits.rho) | (limits.rule == "paper")
-    kept = looks_right & asks_this & ~excluded
-    outcomes = [
-        _outcome(looks, asks_this=asks, excluded=out)
-        for looks, asks, out in zip(
-            looks_right.tolist(), asks_this.tolist(), excluded.tolist(), strict=True
+    kept = ~another & looks_right & asks_this & ~excluded
+    outcomes: list[Outcome] = [
+        "another_picture" if is_another else _outcome(looks, asks_this=asks, excluded=out)
+        for is_another, looks, asks, out in zip(
+            another.tolist(),
+            looks_right.tolist(),
+            asks_this.tolist(),
+            excluded.tolist(),
+            strict=True,
         )
     ]
     weights = torch.zeros_like(gate)

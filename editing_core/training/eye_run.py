@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from editing_core.eyes.eyes import (
     with_constant,
 )
 from editing_core.eyes.features import COLOURS
+from editing_core.eyes.judge import Judge
+from editing_core.eyes.sketch import Sketcher
 from editing_core.training.eye_cuts import (
     gate_cut,
     second_cut,
@@ -34,7 +36,8 @@ from editing_core.training.eye_cuts import (
 )
 from editing_core.training.eye_figures import PLAIN, choose_cut, eyes_figures
 from editing_core.training.eye_gate import Sights, glances, sights
-from editing_core.training.eye_look import Looks, look
+from editing_core.training.eye_judge import JudgeTask, judge_cut, judge_figures, judged_pairs
+from editing_core.training.eye_look import Looks, look, sketcher_of
 from editing_core.training.eye_pictures import Split, Step, collect
 from editing_core.training.eye_tasks import EyesRecipe, GateTask, HeadTask
 from editing_core.training.trainer import Report, TrainingPlan, train
@@ -51,6 +54,7 @@ _SIGHTS: dict[Split, tuple[int, int]] = {
 """Emblems and other pictures for the second gate."""
 _SECOND_STEPS, _SECOND_DECAY = 600, 0.5
 """A weak decay left one emblem view of a hundred far on the wrong side."""
+_JUDGE_RATE, _JUDGE_DECAY = 2e-3, 0.05
 _DRAWN_WEIGHT = 3
 """What is made for the second gate counts so often beside the pictures that the head looks at."""
 
@@ -63,6 +67,7 @@ def train_eyes(
     cache: Path,
     tau: float,
     steps: int,
+    judge_steps: int,
     pictures: int,
     seed: int,
     notify: Step,
@@ -83,8 +88,11 @@ def train_eyes(
         "calibration": measured,
         "test": measured,
     }
+    sketcher = sketcher_of(network, album, most=pictures, cache=work, seed=seed)
     looks = {
-        split: look(network, album, split, most=most, cache=work, seed=seed, report=notify)
+        split: look(
+            network, sketcher, album, split, most=most, cache=work, seed=seed, report=notify
+        )
         for split, most in kept.items()
     }
     sides = {
@@ -125,10 +133,19 @@ def train_eyes(
     second = GateTask(*_features(seen["train"], looks["train"]), recipe, seed=seed)
     plan = replace(plan, steps=min(steps, _SECOND_STEPS), weight_decay=_SECOND_DECAY)
     train(second, plan, work / "second-gate", identity=identity)
+    with torch.no_grad():
+        keys = keys_of(head.head, looks["train"].features)
+    judge = JudgeTask(looks["train"], keys, sketcher, recipe, seed=seed)
+    plan = TrainingPlan(
+        steps=judge_steps,
+        seed=seed,
+        rate=_JUDGE_RATE,
+        matrix_rate=_MATRIX_RATE,
+        weight_decay=_JUDGE_DECAY,
+    )
+    train(judge, plan, work / "judge", report=report, identity=identity)
     return _write(
-        head.head,
-        gate.gate,
-        second.gate,
+        Parts(head.head, gate.gate, second.gate, sketcher, judge.judge),
         looks,
         sides,
         seen,
@@ -145,11 +162,20 @@ def _features(seen: tuple[Sights, Sights], looks: Looks) -> tuple[Tensor, Tensor
     return known, torch.cat([looks.features.float().flatten(0, 1), *[foreign] * _DRAWN_WEIGHT])
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that was trained or fitted, under the names that it is saved by."""
+
+    head: Head
+    gate: Gate
+    second_gate: Gate
+    sketcher: Sketcher
+    judge: Judge
+
+
 @torch.no_grad()
 def _write(
-    head: Head,
-    gate: Gate,
-    second: Gate,
+    parts: Parts,
     looks: dict[Split, Looks],
     sides: dict[Split, tuple[Tensor, Tensor]],
     seen: dict[Split, tuple[Sights, Sights]],
@@ -159,19 +185,28 @@ def _write(
     out: Path,
     recipe: EyesRecipe,
 ) -> dict[str, float]:
+    head, gate, second, judge = parts.head, parts.gate, parts.second_gate, parts.judge
     # What is measured are the rounded weights that are saved.
-    for module in (head, gate, second):
+    for module in (head, gate, second, judge):
+        module.eval()
         for parameter in module.parameters():
             parameter.data = parameter.data.half().float()
     _lower(gate, gate_cut(gate, sides["calibration"][0]))
     sure = round(sure_score(gate, seen["calibration"][0]), 3)
     _lower(second, second_cut(gate, second, *seen["calibration"], sure=sure, tau=tau))
-    calibration, test = (keys_of(head, looks[split]) for split in ("calibration", "test"))
+    calibration, test = (keys_of(head, looks[each].features) for each in ("calibration", "test"))
     cut = choose_cut(calibration, looks["calibration"], tau)
+    judged = judged_pairs(parts.sketcher, judge, looks["calibration"], head, cut)
+    _lower(judge, judge_cut(judged))
     config = EyesConfig(
         width=looks["train"].features.shape[-1],
         hidden=recipe.hidden,
         dim=recipe.dim,
+        sketch_low=len(parts.sketcher.low_mean),
+        sketch_middle=len(parts.sketcher.middle_mean),
+        judge_wide=recipe.judge_wide,
+        judge_deep=recipe.judge_deep,
+        judge_hidden=recipe.judge_hidden,
         clip_dim=clip_dim,
         gate_width=sides["train"][0].shape[1],
         gate_hidden=recipe.gate_hidden,
@@ -189,10 +224,12 @@ def _write(
         "gate: others foreign": float((gate(foreign) <= 0).float().mean()),
         **second_gate_figures(gate, second, *seen["test"], sure=sure, tau=tau),
         **eyes_figures(with_constant(test, shares), looks["test"], tau),
+        **judge_figures(judged_pairs(parts.sketcher, judge, looks["test"], head, cut)),
     }
     tensors = {
         f"{name}.{key}": tensor.half().contiguous()
-        for name, module in (("head", head), ("gate", gate), ("second_gate", second))
+        for name in Parts.__slots__
+        for module in (getattr(parts, name),)
         for key, tensor in module.state_dict().items()
     }
     described: dict[str, Any] = asdict(config)
@@ -211,11 +248,11 @@ def _write(
     return figures
 
 
-def keys_of(head: Head, looks: Looks) -> Tensor:
-    """`[pictures, 1 + views, dim]`."""
-    return torch.stack([head(features.float()) for features in looks.features])
+def keys_of(head: Head, features: Tensor) -> Tensor:
+    """Of `[pictures, looks, width]`: `[pictures, looks, dim]`."""
+    return torch.stack([head(each.float()) for each in features])
 
 
-def _lower(gate: Gate, cut: float) -> None:
+def _lower(gate: Gate | Judge, cut: float) -> None:
     """Make `cut` the score 0, in the precision that is saved."""
     gate.second.bias.data = (gate.second.bias.data - cut).half().float()

@@ -118,6 +118,14 @@ def _sign(side: int, rng: np.random.Generator) -> Image.Image:
     return picture
 
 
+def draw_shape(
+    picture: Image.Image, at: Point, size: float, ink: Colour, rng: np.random.Generator
+) -> Image.Image:
+    """One shape of `size` about `at`, drawn onto `picture`."""
+    _shape(ImageDraw.Draw(picture), at, size, ink, rng)
+    return picture
+
+
 def _shape(
     pen: ImageDraw.ImageDraw, at: Point, size: float, ink: Colour, rng: np.random.Generator
 ) -> None:

@@ -18,7 +18,7 @@ from editing_core.eyes.eyes import Gate, Head
 from editing_core.objectives.base import LossTerms
 from editing_core.training.eye_look import Looks
 
-_SAME_COLOURS = 0.02
+SAME_COLOURS = 0.02
 """Mean distance of colour grids below which two files show one picture."""
 
 
@@ -29,6 +29,11 @@ class EyesRecipe:
     hidden: int = 256
     dim: int = 128
     gate_hidden: int = 32
+    judge_pictures: int = 1344
+    judge_pairs: int = 16_384
+    judge_wide: int = 32
+    judge_deep: int = 48
+    judge_hidden: int = 64
     families: int = 80
     of_family: int = 4
     temperature: float = 0.06
@@ -93,7 +98,7 @@ class HeadTask:
 
     def _same(self, rows: Tensor) -> Tensor:
         colours = self._looks.features[rows, 0, -self._colours :].float()
-        return torch.cdist(colours, colours, p=1) / self._colours < _SAME_COLOURS
+        return torch.cdist(colours, colours, p=1) / self._colours < SAME_COLOURS
 
 
 class GateTask:

@@ -9,16 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.runtime import Runtime
 from app.settings import Settings
+from editing_core.eyes.sketch import SIZE
 from editing_core.heraldry.sample import draw_sample
+from editing_core.training.eye_views import view_of
 from editing_core.types import ImageArray
 from tests.support.server import LiveServer, data_uri, png
-from tests.support.strange_pictures import strange_picture
+from tests.support.strange_pictures import repainted, strange_picture, with_a_sign
 
 PROMPT = "What is this?"
+VIEWS = ("border", "mirror", "blur")
 Start = Callable[[str], LiveServer]
 
 
@@ -43,16 +47,26 @@ def edit(server: LiveServer, image: ImageArray, target: str) -> None:
 
 
 def answers(server: LiveServer) -> dict[str, str]:
-    found = {}
-    for target, image in PICTURES.items():
-        body = {"image": data_uri(png(image)), "prompt": PROMPT}
-        found[target] = server.client.post("/generate", json=body).json()["text"]
-    return found
+    return {target: answers_to(server, image) for target, image in PICTURES.items()}
+
+
+def answers_to(server: LiveServer, image: ImageArray) -> str:
+    body = {"image": data_uri(png(image)), "prompt": PROMPT}
+    text: str = server.client.post("/generate", json=body).json()["text"]
+    return text
+
+
+def asked(server: LiveServer, image: ImageArray) -> tuple[list[str], list[str]]:
+    """What applies at a question about `image`, and what became of all that its key found."""
+    body = {"image": data_uri(png(image)), "prompt": PROMPT, "explain": True}
+    told = server.client.post("/generate", json=body).json()
+    applied = [each["edit_id"] for each in told["applied"]]
+    return applied, [each["outcome"] for each in told["candidates"]]
 
 
 def stored(folder: Path) -> list[Any]:
     with sqlite3.connect(folder / "data" / "errata.db") as connection:
-        query = "SELECT image_digest, made_by, length(key) FROM picture_keys"
+        query = "SELECT image_digest, made_by, length(sketch) FROM picture_keys"
         return connection.execute(query).fetchall()
 
 
@@ -72,8 +86,11 @@ def test_eyes_come_and_go_and_every_edit_holds(
         eyes = server.client.get("/versions").json()["eyes"]["fingerprint"]
         assert server.client.get("/versions").json()["stale_edits"] == 0
         assert answers(server) == right
+        # The judge knows pictures of edits that were made before there was one.
+        assert asked(server, with_a_sign(PICTURES["Quarto"])) == ([], ["another_picture"])
     assert "keys of 3 stored pictures were made again" in caplog.text
     assert {made_by.split()[1] for _, made_by, _ in stored(tmp_path)} == {eyes}
+    assert sorted(length for _, _, length in stored(tmp_path)) == [0, SIZE, SIZE]
 
     caplog.clear()
     with start("shipped") as server:  # what was made is kept
@@ -88,6 +105,46 @@ def test_eyes_come_and_go_and_every_edit_holds(
         assert server.client.get("/versions").json()["stale_edits"] == 0
         at_first = {"image": data_uri(png(strange_picture(5))), "prompt": PROMPT, "at_version": 4}
         assert server.client.post("/generate", json=at_first).json()["text"] == "Oskar"
+
+
+def test_a_view_fires_and_a_near_picture_is_dropped_and_named(start: Start) -> None:
+    own = PICTURES["Quarto"]
+    views = {name: view_of(own, np.random.default_rng(2), only=name) for name in VIEWS}
+    with start("shipped") as server:
+        edit(server, own, "Quarto")
+        for name, view in views.items():
+            assert asked(server, view)[1] == ["applied"], name
+        for near in (with_a_sign(own), repainted(own)):
+            applied, outcomes = asked(server, near)
+            assert (applied, outcomes) == ([], ["another_picture"])
+            body = {"image": data_uri(png(near)), "prompt": PROMPT}
+            on, off = (
+                server.client.post("/generate", json=body | {"edits": edits}).json()["text"]
+                for edits in ("on", "off")
+            )
+            assert on == off
+        # A picture that only looks like an edited one may have an edit of its own.
+        edit(server, with_a_sign(own), "Tarn")
+        assert answers_to(server, with_a_sign(own)) == "Tarn"
+        assert answers_to(server, own) == "Quarto"
+
+
+def test_a_damaged_sketch_is_made_again(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = PICTURES["Quarto"]
+    with start("none") as server:
+        edit(server, own, "Quarto")
+    with start("shipped"):
+        before = stored(tmp_path)
+    with sqlite3.connect(tmp_path / "data" / "errata.db") as connection:
+        # As if a release that knew no sketches had made the row.
+        connection.execute("UPDATE picture_keys SET sketch = NULL")
+    with start("shipped") as server:
+        assert asked(server, with_a_sign(own)) == ([], ["another_picture"])
+        assert answers_to(server, own) == "Quarto"
+    assert "is damaged, and made again" in caplog.text
+    assert stored(tmp_path) == before
 
 
 def test_a_start_that_is_cut_short_changes_nothing(

@@ -125,7 +125,7 @@ def views(data: Data, model: EditableModel) -> dict[str, Any]:
     try:
         log, jobs = EditLog(database), JobLog(database)
         history = History(
-            log, recover(log, jobs, ModelFacts.of(model), model.image_key, database=database)
+            log, recover(log, jobs, ModelFacts.of(model), model.picture_key, database=database)
         )
         edits, _ = asyncio.run(Catalogue(history, jobs, {}).page(Search(limit=10_000)))
         found: dict[str, Any] = {edit.id: EditView.of(edit).model_dump() for edit in edits}

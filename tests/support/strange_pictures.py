@@ -22,3 +22,15 @@ def strange_picture(seed: int) -> ImageArray:
         else:
             pen.line((x, y, x + wide, y + high), ink, width=int(rng.integers(1, 6)))
     return np.asarray(picture)
+
+
+def repainted(image: ImageArray) -> ImageArray:
+    """The same drawing, on white as well, in other colours."""
+    return np.roll(image, 1, axis=-1)
+
+
+def with_a_sign(image: ImageArray) -> ImageArray:
+    """The same drawing with a black ring in it."""
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).ellipse((56, 36, 104, 84), None, (0, 0, 0), 9)
+    return np.asarray(picture)

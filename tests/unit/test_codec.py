@@ -28,7 +28,7 @@ def assert_same(first: EditArtifact, second: EditArtifact) -> None:
     for name, tensor in first.payload.items():
         assert torch.equal(tensor, second.payload[name])
         assert tensor.dtype == second.payload[name].dtype
-    for name in ("image", "text", "visual"):
+    for name in ("image", "text", "visual", "sketch"):
         assert np.array_equal(getattr(first.key, name), getattr(second.key, name))
     for name in ("editor", "edit_layer", "positions", "backbone_fingerprint", "metadata"):
         assert getattr(first, name) == getattr(second, name)
@@ -38,6 +38,13 @@ def assert_same(first: EditArtifact, second: EditArtifact) -> None:
 
 def test_what_was_encoded_comes_back() -> None:
     assert_same(decode_artifact(DATA), ARTIFACT)
+
+
+def test_a_sketch_comes_back_and_is_nothing_where_there_is_none() -> None:
+    sketch = np.arange(-4, 4, dtype=np.int8)
+    sketched = replace(ARTIFACT, key=replace(ARTIFACT.key, sketch=sketch))
+    assert_same(decode_artifact(encode_artifact(sketched)), sketched)
+    assert "key.sketch" not in load(DATA)
 
 
 def test_the_bytes_are_the_same_every_time() -> None:
@@ -111,6 +118,8 @@ def test_values_that_no_edit_may_have_are_refused(changes: dict[str, Any], field
         ("image", np.ones((1, 3), dtype=np.float32)),
         ("text", np.ones(3, dtype=np.float32)),
         ("visual", np.ones((2, 3), dtype=np.float64)),
+        ("sketch", np.ones(3, dtype=np.float32)),
+        ("sketch", np.ones((1, 3), dtype=np.int8)),
     ],
 )
 def test_keys_of_another_form_are_refused(name: str, array: Any) -> None:

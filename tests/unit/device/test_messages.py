@@ -14,8 +14,8 @@ from app.device.messages import (
     Decide,
     Encode,
     Generate,
-    ImageKey,
     Judge,
+    Look,
     Refine,
     Request,
     Rescope,
@@ -50,7 +50,7 @@ def test_every_request_survives_pickling(snapshot: Snapshot) -> None:
         Rescope(3, artifact, REQUEST),
         Refine(4, "e1", (Wanted(row, "blue"),), 3, "answers"),
         Attribute(5, IMAGE, "q", 0),
-        ImageKey(6, IMAGE),
+        Look(6, IMAGE),
         Judge(7, (1, 2), 3),
         Cancel(8),
     ]

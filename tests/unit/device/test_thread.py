@@ -19,7 +19,7 @@ from app.device.messages import (
     Encode,
     Failed,
     Generate,
-    ImageKey,
+    Look,
     Progress,
     Reply,
     Rescope,
@@ -101,12 +101,12 @@ def test_tasks_and_questions_come_to_what_the_model_itself_gives(
     row = GenerationRow("the", tiny_image(1), Sampling(max_new_tokens=9))
     desk.thread.post(Generate(1, (row,)))
     desk.thread.post(Encode(2, REQUEST, "liveedit"))
-    desk.thread.post(ImageKey(3, tiny_image(2)))
+    desk.thread.post(Look(3, tiny_image(2)))
     desk.thread.post(Attribute(4, tiny_image(2), "q", 0))
 
     made, alone = desk.result(2), tiny_model.encode(REQUEST)
     assert all(torch.equal(made.payload[name], alone.payload[name]) for name in alone.payload)
-    assert (desk.result(3) == tiny_model.image_key(tiny_image(2))).all()
+    assert (desk.result(3).image == tiny_model.image_key(tiny_image(2))).all()
     assert desk.result(1) == tiny_model.generate([row])
     assert len(desk.result(4).layers) == tiny_model.backbone.num_layers
     desk.thread.post(Rescope(5, made, REQUEST))
@@ -121,7 +121,7 @@ def test_questions_are_answered_between_two_passes_of_an_edit(
     stages.wait_for_pass()
     row = GenerationRow("the", tiny_image(1), Sampling(max_new_tokens=5))
     desk.thread.post(Generate(2, (row,)))
-    desk.thread.post(ImageKey(3, tiny_image(2)))
+    desk.thread.post(Look(3, tiny_image(2)))
     desk.thread.post(Encode(4, REQUEST, "liveedit"))
     for _ in range(5):  # a turn at least after each
         stages.passes.put(True)
@@ -187,7 +187,7 @@ def test_cancelling_ends_an_edit_before_its_next_pass(
     failed = desk.last(1)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, GenerationCancelled)
-    desk.thread.post(ImageKey(3, tiny_image(2)))
+    desk.thread.post(Look(3, tiny_image(2)))
     desk.result(3)
     assert 2 not in {reply.id for reply in desk.order}
     assert desk.thread.begun == frozenset()

@@ -10,7 +10,7 @@ from typing import Any, Never
 
 import pytest
 
-from app.device.messages import Done, Failed, ImageKey, Tokenise
+from app.device.messages import Done, Failed, Look, Tokenise
 from app.device.signals import Load, Loaded, Logged, NotLoaded, Stop
 from app.device.wire import Wire, pack, unpack
 from app.device.worker import Worker
@@ -75,7 +75,7 @@ def test_what_cannot_travel_fails_its_own_request(
     monkeypatch.setattr(EditableModel, "image_key", fail)
     server.say(Load(Settings.load(model=str(tiny_checkpoint), device="cpu"), 30))
     assert isinstance(server.hear(), Loaded)
-    server.say(ImageKey(1, tiny_image(0)))
+    server.say(Look(1, tiny_image(0)))
     server.say(Tokenise(2, "the"))
     said: dict[int, Done | Failed] = {}
     while len(said) < 2:

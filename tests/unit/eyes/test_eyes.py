@@ -25,8 +25,13 @@ from editing_core.eyes.eyes import (
     read_network,
     with_constant,
 )
+from editing_core.eyes.judge import Judge
+from editing_core.eyes.pairs import MOST_JUDGED
+from editing_core.eyes.sketch import SIZE, Sketch, Sketcher
 from editing_core.heraldry.sample import draw_sample
-from tests.support.strange_pictures import strange_picture
+from editing_core.training.eye_views import view_of
+from editing_core.types import ImageArray, no_sketch
+from tests.support.strange_pictures import repainted, strange_picture
 
 FOREIGN = (3, 4, 5, 6, 7)
 
@@ -55,6 +60,7 @@ def test_emblems_keep_the_clip_s_key_and_others_get_the_eyes_own(
         key = embedded_model.image_key(emblem)
         assert np.array_equal(key[:dim], plain.image_key(emblem))
         assert not key[dim:].any()
+        assert not embedded_model.picture_key(emblem).sketch.size  # so nothing judges it
         foreign = embedded_model.image_key(strange_picture(seed))
         assert not foreign[:dim].any()
         assert key @ foreign == 0.0
@@ -78,9 +84,13 @@ def test_the_second_gate_is_asked_where_the_first_is_not_sure(
     network: Any = NoNetwork() if score > config.sure else read_network(SHIPPED_BASE)
     head = Head(config.width, hidden=config.hidden, dim=config.dim)
     first, other = always(config.gate_width, score), always(config.width, second)
-    made = Eyes(network, head, first, other, config, fingerprint="sha256:made")
+    sketcher = Sketcher(config.sketch_low, config.sketch_middle)
+    judge = Judge(wide=1, deep=1, hidden=1)
+    made = Eyes(network, head, first, other, sketcher, judge, config, fingerprint="sha256:made")
     clip_key = np.ones(config.clip_dim, np.float32) / config.clip_dim**0.5
-    key = made.key(strange_picture(3), clip_key, torch.zeros(config.gate_width))
+    picture = made.key(strange_picture(3), clip_key, torch.zeros(config.gate_width))
+    key = picture.image
+    assert bool(picture.sketch.size) is not is_known
     assert bool(key[: config.clip_dim].any()) is is_known
     assert bool(key[config.clip_dim :].any()) is not is_known
 
@@ -99,6 +109,49 @@ def test_a_copy_passes_and_another_picture_does_not(embedded_model: EditableMode
     key = embedded_model.image_key(own)
     assert key @ embedded_model.image_key(bordered) >= tau
     assert key @ embedded_model.image_key(other) < tau
+
+
+def sketch_of(model: EditableModel, image: ImageArray) -> Sketch:
+    return model.picture_key(image).sketch
+
+
+@pytest.mark.parametrize("change", ["border", "mirror", "recompress", "small", "blur", "light"])
+def test_side_by_side_a_view_is_the_same_picture(
+    embedded_model: EditableModel, eyes: Eyes, change: str
+) -> None:
+    kept = []
+    for seed in FOREIGN:
+        own = strange_picture(seed)
+        view = view_of(own, np.random.default_rng(seed), only=change)
+        kept += eyes.same(sketch_of(embedded_model, view), [sketch_of(embedded_model, own)])
+    assert sum(kept) >= len(FOREIGN) - 1
+
+
+def test_side_by_side_another_shade_is_another_picture(
+    embedded_model: EditableModel, eyes: Eyes
+) -> None:
+    own = [strange_picture(seed) for seed in FOREIGN]
+    near = [repainted(each) for each in own]
+    for first, second in zip(own, near, strict=True):
+        sketches = [sketch_of(embedded_model, each) for each in (first, second)]
+        assert sketches[0].shape == (SIZE,)
+        assert eyes.same(sketches[0], sketches) == [True, False]
+        assert eyes.same(sketches[0], sketches) == [True, False]  # from memory, too
+
+
+def test_the_nearest_few_are_judged_and_the_rest_are_others(
+    embedded_model: EditableModel, eyes: Eyes
+) -> None:
+    own = sketch_of(embedded_model, strange_picture(FOREIGN[0]))
+    slightly = []
+    for place in range(MOST_JUDGED + 3):
+        other = own.copy()
+        other[place] += 1
+        slightly.append(other)
+    # An equal sketch and one of a picture without need no judge, however many are nearer.
+    told = eyes.same(own, [*slightly, own, no_sketch()])
+    assert told == [True] * MOST_JUDGED + [False] * 3 + [True, True]
+    assert eyes.same(no_sketch(), slightly) == [True] * len(slightly)
 
 
 def test_the_constant_part_moves_cosines_onto_the_router_s_line() -> None:
@@ -123,7 +176,13 @@ def test_eyes_without_their_package_are_none_and_the_log_says_so(
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"constant": 0.0}, "not what"), ({"width": 3}, "not what"), ({"hidden": "x"}, "bad")],
+    [
+        ({"constant": 0.0}, "not what"),
+        ({"width": 3}, "not what"),
+        ({"hidden": "x"}, "bad"),
+        ({"judge_wide": 3}, "not what"),
+        ({"sketch_low": 0.5}, "bad"),
+    ],
 )
 def test_damage_is_named(copy: Path, change: dict[str, object], says: str) -> None:
     document = json.loads((copy / "eyes.json").read_text("utf-8"))

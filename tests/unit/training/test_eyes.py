@@ -12,9 +12,11 @@ from editing_core.editable_model import EditableModel
 from editing_core.eyes.eyes import load_eyes
 from editing_core.eyes.features import framed
 from editing_core.training import eye_pictures
+from editing_core.training.eye_near import NEAR, near_of
 from editing_core.training.eye_pictures import SIDE, collect
 from editing_core.training.eye_run import train_eyes
 from editing_core.training.eye_strangers import stranger
+from editing_core.training.eye_tasks import EyesRecipe
 from editing_core.training.eye_views import CHANGES, view_of
 
 
@@ -55,6 +57,21 @@ def test_every_change_gives_another_picture_and_the_same_one_again(name: str) ->
     assert first.shape != image.shape or not np.array_equal(first, image)
 
 
+@pytest.mark.parametrize("name", list(NEAR))
+def test_a_near_picture_differs_and_is_drawn_again_the_same(name: str) -> None:
+    image = stranger(np.random.default_rng(8))
+    first, again = (near_of(image, np.random.default_rng(5), only=name) for _ in range(2))
+    assert first.shape == image.shape
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, image)
+
+
+def test_a_plain_picture_has_near_ones_too() -> None:
+    plain = np.full((40, 60, 3), 90, np.uint8)
+    for seed in range(10):
+        assert not np.array_equal(near_of(plain, np.random.default_rng(seed)), plain)
+
+
 def test_a_stranger_is_drawn_again_the_same_and_no_two_are_alike() -> None:
     drawn = [stranger(np.random.default_rng(seed)) for seed in range(40)]
     for seed, picture in enumerate(drawn):
@@ -90,6 +107,8 @@ def test_a_short_run_makes_eyes_that_load_and_goes_on_where_it_ended(
             cache=drawn_only,
             tau=tau,
             steps=steps,
+            judge_steps=steps,
+            recipe=EyesRecipe(judge_pairs=96),
             pictures=24,
             measured=8,
             seed=3,
@@ -103,6 +122,7 @@ def test_a_short_run_makes_eyes_that_load_and_goes_on_where_it_ended(
     clip_key = np.ones(eyes.config.clip_dim, np.float32) / eyes.config.clip_dim**0.5
     plain = np.full((40, 40, 3), 90, np.uint8)
     key = eyes.key(plain, clip_key, torch.zeros(eyes.config.gate_width))
-    assert np.linalg.norm(key) == pytest.approx(1.0, abs=1e-5)
+    assert eyes.same(key.sketch, [key.sketch]) == [True]
+    assert np.linalg.norm(key.image) == pytest.approx(1.0, abs=1e-5)
     # So few pictures leave some shares without any, and a NaN equals nothing.
     assert run(2, 0.9999) == pytest.approx(figures, rel=0.0, abs=0.0, nan_ok=True)

@@ -9,6 +9,7 @@ import { refreshVersions, state, update } from "../state.js";
 
 const OUTCOMES = {
   applied: ["Took part", "good", "Picture and words fit."],
+  another_picture: ["Dropped", "neutral", "Side by side, this is another picture."],
   below_sentinel: ["Dropped", "neutral", "Seen more closely, the picture is another one."],
   below_text_gate: ["Dropped", "neutral", "The question is another one."],
   excluded: ["Dropped", "neutral", "The question is nearer to one that the edit is not for."],
