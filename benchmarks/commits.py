@@ -42,7 +42,7 @@ class Store:
             log,
             jobs,
             ModelFacts.of(model),
-            model.image_key,
+            model.picture_key,
             database=self.database,
         )
         self.history = History(log, recovered)
