@@ -282,7 +282,10 @@ def refine(
             # The head reads answers only: on a small model it is half of a step.
             logits = torch.split(run.head(torch.cat(found)), [len(answer) for answer in found])
         if step == 0 and not all(bool(line.isfinite().all()) for line in logits):
-            raise NotFinite("the model gave no numbers for this edit's questions (NaN or infinity)")
+            raise NotFinite(
+                "the model gave no numbers for this edit's questions (NaN or infinity)",
+                edits=(edit_id,),
+            )
         lead = min(_lead(line, ids) for line, ids in zip(logits, answers, strict=True))
         # Turns in succession, with no step between them.
         leading = leading + 1 if lead >= 0 else 0

@@ -70,6 +70,7 @@ class Event(Model):
     reason: str | None
     from_version: int | None
     changes: list[Change]
+    num_changes: int | None = None
     reencoding: dict[str, Any] | None = None
     scopes: list[dict[str, Any]] | None = None
     record_digest: str | None

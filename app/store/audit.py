@@ -8,6 +8,7 @@ made of them; each row that does not agree with its seal is one `Damage`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +75,23 @@ def audit(connection: sa.Connection, *, thorough: bool) -> Audit:
 
 
 def _fold(connection: sa.Connection) -> tuple[Ledger, Event | None, str | None]:
+    query = sa.select(tables.events).order_by(tables.events.c.version)
+    pages = connection.execution_options(yield_per=_PAGE)
+    with (
+        pages.execute(query) as events,
+        closing(_ByVersion(pages, tables.seals)) as seals,
+        closing(_ByVersion(pages, tables.changes)) as changes,
+    ):
+        return _folded(events, seals, changes)
+
+
+def _folded(
+    events: sa.CursorResult[Any], seals: _ByVersion, changes: _ByVersion
+) -> tuple[Ledger, Event | None, str | None]:
     ledger = Ledger()
     last: Event | None = None
     seal: str | None = None
-    seals, changes = _ByVersion(connection, tables.seals), _ByVersion(connection, tables.changes)
-    events = sa.select(tables.events).order_by(tables.events.c.version)
-    for row in connection.execution_options(yield_per=_PAGE).execute(events).mappings():
+    for row in events.mappings():
         try:
             together = [Seal(*tuple(each)) for each in seals.of(row["version"])]
             brought = [s for s in together if s.kind != "events"]
@@ -107,13 +119,17 @@ def _fold(connection: sa.Connection) -> tuple[Ledger, Event | None, str | None]:
 class _ByVersion:
     """Rows of a table that belong to events, taken in the order of these."""
 
-    def __init__(self, connection: sa.Connection, table: sa.Table) -> None:
+    def __init__(self, pages: sa.Connection, table: sa.Table) -> None:
         order = [table.c.version, *(c for c in table.primary_key if c.name != "version")]
         query = sa.select(table).order_by(*order)
         self._name = table.name
-        self._rows = iter(connection.execution_options(yield_per=_PAGE).execute(query))
+        self._result = pages.execute(query)
+        self._rows = iter(self._result)
         self._next = next(self._rows, None)
         self._stray: Any = None
+
+    def close(self) -> None:
+        self._result.close()
 
     def of(self, version: int) -> list[sa.Row[Any]]:
         found: list[sa.Row[Any]] = []

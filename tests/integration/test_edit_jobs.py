@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from app.settings import Settings
 from editing_core.editable_model import EditableModel
-from editing_core.types import EditArtifact, EditRequest, ImageArray, OnProgress
+from editing_core.types import EditArtifact, EditRequest, ImageArray, OnProgress, PictureKey
 from tests.integration.conftest import answer
 from tests.integration.test_errors_table import RESTORE_99999
 from tests.support.server import LiveServer, eventually, picture
@@ -181,7 +179,7 @@ def test_a_replay_tells_how_the_edit_stands_by_then(server: LiveServer, image: s
 
     replay = post(client, image, key="stands")
     assert replay.status_code == 201
-    assert replay.json() == {name: made[name] for name in made if name != "history"}
+    assert replay.json() == {name: made[name] for name in made if name not in ("history", "fired")}
     client.post(f"/admin/edits/{first['id']}/rollback")
     assert post(client, image, key="stands").json()["status"] == "rolled_back"
     mismatch = post(client, image, key="stands", target="red")
@@ -332,13 +330,13 @@ def questions_go_first(
     eventually(lambda: read(client, edit)["progress"] == fit)
 
     keyed: list[bool] = []
-    image_key = EditableModel.image_key
+    picture_key = EditableModel.picture_key
 
-    def noted(model: EditableModel, image: ImageArray) -> NDArray[np.float32]:
+    def noted(model: EditableModel, image: ImageArray) -> PictureKey:
         keyed.append(torch.is_grad_enabled())
-        return image_key(model, image)
+        return picture_key(model, image)
 
-    monkeypatch.setattr(EditableModel, "image_key", noted)
+    monkeypatch.setattr(EditableModel, "picture_key", noted)
     assert answer(client, image, explain=True)["applied"] == []
     assert keyed == [False]  # the editor's gradients are none of theirs
     assert read(client, edit)["status"] == "pending"

@@ -394,12 +394,12 @@ def test_a_stream_that_is_cut_says_why(
     with LiveServer(settings) as server:
         release, generate = threading.Event(), server.service.engine.generate
 
-        async def stuck(rows: Any, *, on_tokens: Callable[[int, str], None]) -> Any:
+        async def stuck(rows: Any, *, on_tokens: Callable[[int, str], None], **more: Any) -> Any:
             def wait(row: int, text: str) -> None:
                 on_tokens(row, text)
                 release.wait(120)
 
-            return await generate(rows, on_tokens=wait)
+            return await generate(rows, on_tokens=wait, **more)
 
         monkeypatch.setattr(server.service.engine, "generate", stuck)
         body = {"prompt": "q", "max_new_tokens": 12, "stream": True, "image": PICTURE}

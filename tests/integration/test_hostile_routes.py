@@ -41,6 +41,7 @@ PATHS = (
     "/edits/{id}/cancel",
     "/edits/{id}/scope",
     "/feedback",
+    "/feedback/import",
     "/feedback/{id}/resolve",
     "/generate",
     "/scope/preview",

@@ -162,10 +162,14 @@ def test_every_setting_is_a_flag_of_serve() -> None:
     # Wide, so that the help is not cut.
     shown = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
     # Nor is a secret one, for everybody on the machine can read the flags of a process.
-    apart = {"allowed-hosts", "admin-key"}
+    apart = {"allowed-hosts", "admin-key", "webhook-allowed-hosts", "webhook-secret"}
     flags = {name.replace("_", "-") for name in Settings.model_fields} - apart
 
-    assert [flag for flag in sorted(flags | {"allowed-host"}) if f"--{flag}" not in shown] == []
+    assert [
+        flag
+        for flag in sorted(flags | {"allowed-host", "webhook-allowed-host"})
+        if f"--{flag}" not in shown
+    ] == []
 
 
 def test_answers_on_a_kept_alive_connection_do_not_wait_for_an_acknowledgement(

@@ -122,6 +122,7 @@ async def play(server: LiveServer, people: People, operations: int) -> list[int]
     async def watch() -> None:
         await people.until(operations // 2)
         os.kill(server.device_pid, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: not is_ready(server))
         await asyncio.to_thread(eventually, lambda: is_ready(server))
         for tenth in range(6, 11):
             await people.until(operations * tenth // 10)

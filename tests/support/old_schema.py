@@ -22,6 +22,9 @@ _AS_TEXT = {
 """
 
 
+_TABLES = "images", "events", "edits", "artifacts", "idempotency", "edit_jobs"
+
+
 def written_at(revision: str, database: Path, folder: Path) -> Path:
     """What `database` holds, in the schema of `revision`: a file in `folder`.
 
@@ -37,7 +40,7 @@ def written_at(revision: str, database: Path, folder: Path) -> Path:
     engine.dispose()
     with contextlib.closing(sqlite3.connect(old)) as copy, copy:
         copy.execute("ATTACH ? AS new", [str(database)])
-        for table in ("images", "events", "edits", "artifacts", "idempotency", "edit_jobs"):
+        for table in (*_TABLES, "seals", "store"):
             columns = [row[1] for row in copy.execute(f"PRAGMA table_info({table})")]
             if columns:
                 told = ", ".join(_AS_TEXT.get((table, name), name) for name in columns)

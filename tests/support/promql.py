@@ -22,7 +22,7 @@ Vector = dict[Labels, float]
 
 _SUM = re.compile(r"sum(?: by \(([\w, ]+)\) )?\((.*)\)")
 _QUANTILE = re.compile(r"histogram_quantile\(([\d.]+), (.*)\)")
-_RATE = re.compile(r"rate\((.*)\[\$__rate_interval\]\)")
+_RATE = re.compile(r"(rate|increase)\((.*)\[\$__rate_interval\]\)")
 _SERIES = re.compile(r"(\w+)(?:\{(.*)\})?")
 
 
@@ -49,8 +49,9 @@ class Recording:
             by = {name.strip() for name in (match[1] or "").split(",")}
             return _sum(by, self._value(match[2]))
         if match := _RATE.fullmatch(query):
-            first, last = self._series(match[1], self.first), self._series(match[1], self.last)
-            return {k: (v - first.get(k, 0.0)) / self.seconds for k, v in last.items()}
+            first, last = self._series(match[2], self.first), self._series(match[2], self.last)
+            over = self.seconds if match[1] == "rate" else 1.0
+            return {k: (v - first.get(k, 0.0)) / over for k, v in last.items()}
         return self._series(query, self.last)
 
     def _series(self, query: str, scrape: str) -> Vector:

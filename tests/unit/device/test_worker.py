@@ -72,7 +72,7 @@ def test_what_cannot_travel_fails_its_own_request(
         error.cause = lambda: None  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setattr(EditableModel, "image_key", fail)
+    monkeypatch.setattr(EditableModel, "picture_key", fail)
     server.say(Load(Settings.load(model=str(tiny_checkpoint), device="cpu"), 30))
     assert isinstance(server.hear(), Loaded)
     server.say(Look(1, tiny_image(0)))
