@@ -41,7 +41,7 @@ def written_at(revision: str, database: Path, folder: Path) -> Path:
     with contextlib.closing(sqlite3.connect(old)) as copy, copy:
         copy.execute("ATTACH ? AS new", [str(database)])
         for table in (*_TABLES, "seals", "store"):
-            columns = [row[1] for row in copy.execute(f"PRAGMA table_info({table})")]
+            columns = [row[1] for row in copy.execute(f"PRAGMA main.table_info({table})")]
             if columns:
                 told = ", ".join(_AS_TEXT.get((table, name), name) for name in columns)
                 copy.execute(f"INSERT INTO {table} SELECT {told} FROM new.{table} AS old")
