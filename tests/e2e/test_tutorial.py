@@ -20,7 +20,7 @@ from tests.support.readme import Block, Shell, blocks, installed_client
 from tests.support.server import ROOT, LiveServer, data_uri
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-HERE = ("make serve", "source .venv/bin/activate")
+HERE = ('make serve ARGS="--data-dir data/tutorial"', "source .venv/bin/activate")
 """What the fixtures do."""
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial uses curl")
