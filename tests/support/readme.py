@@ -115,12 +115,16 @@ class Shell:
         redirected = "" if self._errors is None else f" 2>>'{self._errors}'"
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{{ {command}\n}}{redirected}\n_status=$?; echo; echo '{_END}' $_status\n")
+        self._process.stdin.write(
+            f"{{ {command}\n}}{redirected}\n_status=$?; echo; echo '{_END}' $_status\n"
+        )
         self._process.stdin.flush()
         lines: list[str] = []
         for line in self._process.stdout:
             if line.startswith(_END):
-                assert line.split()[-1] == "0", f"{command!r} failed: {''.join(lines)}{self._said()}"
+                assert line.split()[-1] == "0", (
+                    f"{command!r} failed: {''.join(lines)}{self._said()}"
+                )
                 return "".join(lines).rstrip("\n")
             lines.append(line)
         raise AssertionError(f"the shell ended during {command!r}: {''.join(lines)}")

@@ -118,7 +118,7 @@ function questionLine(each, rho, change) {
   return h("li", { class: each.applies ? "applies" : "" },
     h("div", { class: "grow" },
       h("p", {}, each.question),
-      each.excluded ? h("p", { class: "muted small" }, "Near, but nearer to another question") : null,
+      each.excluded ? h("p", { class: "muted small" }, "Nearer to another question") : null,
       bar("", each.gate, { line: rho })),
     change && h("button", { type: "button", class: "small", "aria-label": `${name}: ${each.question}`,
       onclick: (event) => change(event.currentTarget, { [field]: [each.question] }, told) }, name));
