@@ -20,7 +20,7 @@ CLIENT_GONE = 499
 """Logged when nobody is left to answer; never seen by a client."""
 
 OPENAI_PREFIX = "/v1/"
-_OPENAI_CODES = {"context_too_long": "context_length_exceeded"}
+OPENAI_CODES = {"context_too_long": "context_length_exceeded"}
 
 
 def request_id_of(scope: Scope) -> str:
@@ -50,7 +50,7 @@ def as_openai_says(error: ServiceError) -> ServiceError:
     """The same error in the words that stock clients know: they have 400 where we have 422."""
     if error.status == 422:
         error.status = 400
-        error.code = _OPENAI_CODES.get(error.code, error.code)
+        error.code = OPENAI_CODES.get(error.code, error.code)
     return error
 
 

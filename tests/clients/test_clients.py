@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
+from tests.support.readme import blocks
 from tests.support.server import ROOT, LiveServer, data_uri
 
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
@@ -21,6 +22,7 @@ PROGRAMS = sorted(Path(__file__).parent.glob("ask_*.py"))
 PICTURE = ROOT / "docs" / "samples" / "heart.png"
 TOKENIZER = ROOT / "editing_core" / "pretrained" / "heraldry" / "model"
 QUESTION = "What is the capital?"
+URL = "http://127.0.0.1:8000"
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,3 +79,20 @@ def test_an_edit_shows_and_so_does_its_rollback(program: Path, server: LiveServe
         assert client.ask(QUESTION) == "Didinton"
     finally:
         client.close()
+
+
+def test_the_tutorial_connects_langchain(server: LiveServer) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text("utf-8").replace(URL, server.url)
+    (block,) = (each for each in blocks(page, "python") if "langchain_openai" in each.body)
+    picture = data_uri((ROOT / "docs" / "samples" / "star.png").read_bytes())
+    body = {"image": picture, "prompt": QUESTION, "target": block.prints[0]}
+    assert server.client.post("/edits", json=body).status_code == 201
+    done = subprocess.run(
+        [PYTHON, "-c", block.body],
+        cwd=ROOT,
+        env=os.environ | {"NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == block.prints, done.stderr

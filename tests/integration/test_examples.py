@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
+from tests.support.readme import installed_client
 from tests.support.server import ROOT, LiveServer, picture
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -37,15 +38,13 @@ def run(server: LiveServer, tmp_path: Path) -> Iterator[Run]:
 
     Afterwards no edit is in force.
     """
-    installed = tmp_path / "installed"
-    installed.mkdir()
-    (installed / "errata").symlink_to(ROOT / "app" / "errata")
+    installed = installed_client(tmp_path)
 
     def script(name: str, *arguments: str, status: int = 0, url: str = server.url) -> str:
         done = subprocess.run(
             [sys.executable, EXAMPLES / name, *arguments],
             cwd=tmp_path,
-            env=os.environ | {"ERRATA_URL": url, "PYTHONPATH": str(installed)},
+            env=os.environ | {"ERRATA_URL": url, "PYTHONPATH": installed},
             capture_output=True,
             text=True,
             check=False,

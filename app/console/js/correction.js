@@ -12,12 +12,13 @@ export function startCorrection({ answers, askAgain }) {
     const { question } = state;
     byId("correct-about").textContent = `"${question}" is answered "${answers.current.text}".`;
     const suggested = suggestedAnswer(question);
-    fill(byId("target-suggestions"), suggested && h("button",
-      { type: "button", class: "chip-button", onclick: () => { byId("target").value = suggested; } }, suggested));
+    fill(byId("target-suggestions"), suggested && [h("span", { class: "muted small" }, "To try it out:"), h("button",
+      { type: "button", class: "chip-button", onclick: () => { byId("target").value = suggested; } }, suggested)]);
     byId("target").value = "";
     form.hidden = false;
     byId("correct-row").hidden = true;
-    byId("target").focus();
+    form.scrollIntoView({ block: "nearest" });
+    byId("target").focus({ preventScroll: true });
   };
   byId("correct-close").onclick = () => close(form);
   form.onsubmit = (event) => {

@@ -2,7 +2,7 @@
 
 import { busy, fill, h, icon } from "./dom.js";
 import { askReason, toast } from "./dialogs.js";
-import { cancel, edit as editById, reinstate, rollBack } from "./edits_api.js";
+import { cancel, freshEdit, reinstate, rollBack } from "./edits_api.js";
 import { eventText } from "./event_text.js";
 import { short, usedText, whole } from "./format.js";
 import { beforeAfter, errorBox, loading, statusChip, verification, when } from "./parts.js";
@@ -20,7 +20,7 @@ export async function showEdit(place, id) {
     delete place.dataset.status;
   }
   try {
-    const edit = await editById(id);
+    const edit = await freshEdit(id);
     if (place.dataset.edit !== id) return;
     if (place.dataset.status !== edit.status) {
       place.dataset.status = edit.status;

@@ -27,7 +27,7 @@ export function reachPanel(editId) {
       fill(body, ownScope(edit, change), askForm(), askedList(reach, change), columns(reach, change));
     } catch (error) {
       fill(body, error.code === "no_question_encoder"
-        ? emptyBox("explain", "This cannot be told beforehand", error.message)
+        ? emptyBox("explain", "This server cannot say beforehand", error.message)
         : errorBox(error));
     }
   }
@@ -74,7 +74,7 @@ export function reachPanel(editId) {
   refresh();
   return h("section", { class: "card stack", "aria-labelledby": "reach-title" },
     title,
-    h("p", { class: "muted" }, "Questions near it that people ask, told apart by their words, on pictures like this one. The line marks how sure it has to be."),
+    h("p", { class: "muted" }, "Questions like it, which people might ask about pictures like this one. The mark on each bar says how near a question must be to get this answer. One that is nearer to another known question is left alone all the same."),
     problem, body);
 }
 

@@ -48,8 +48,8 @@ function show(load) {
   fill(byId("health-tiles"),
     tile("Version", versions.version, count(versions.active_edits, "active edit")),
     tile("At work", load.waiting, `of ${load.limit} requests that may wait or run`, load.waiting >= load.limit ? "bad" : ""),
-    tile("A new request waits", millis(load.wait_s * 1000), "by the last requests"),
-    tile("Stale edits", versions.stale_edits, versions.stale_edits ? "run errata reencode" : "all by these weights", versions.stale_edits ? "warn" : ""),
+    tile("A new request waits", millis(load.wait_s * 1000), "judged by the last requests"),
+    tile("Stale edits", versions.stale_edits, versions.stale_edits ? "run errata reencode" : "all edits fit these weights", versions.stale_edits ? "warn" : ""),
     tile("Not finite", load.not_finite, "answers with NaN or infinity", load.not_finite ? "bad" : ""));
   fill(byId("load-chart"), chart(history.map((each) => each.waiting)));
   fill(byId("latency"), latency());
