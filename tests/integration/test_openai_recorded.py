@@ -1,6 +1,6 @@
 """What clients send, without the clients: bodies as their sources build them. An edit shows through
 each, and its rollback. Open WebUI and VLMEvalKit are tried by these alone, for the one is too heavy
-for a test and the other on no package index; lmms-eval is really run in tests/clients."""
+for a test and the other is not on PyPI; lmms-eval is really run in tests/clients."""
 
 from __future__ import annotations
 
