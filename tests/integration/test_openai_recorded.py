@@ -1,5 +1,6 @@
-"""What clients send that are too heavy to be installed for a test: bodies as their sources build
-them. An edit shows through each, and its rollback."""
+"""What clients send, without the clients: bodies as their sources build them. An edit shows through
+each, and its rollback. Open WebUI and VLMEvalKit are tried by these alone, for the one is too heavy
+for a test and the other is not on PyPI; lmms-eval is really run in tests/clients."""
 
 from __future__ import annotations
 

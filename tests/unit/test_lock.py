@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("runtime.lock", "dev.lock")
 PROVING = "proving.txt"
 CLIENTS = "clients.lock"
+LMMS = "lmms.txt"
 MCP = "mcp.lock"
 
 
@@ -20,7 +21,7 @@ def entries(lock: str) -> dict[str, str]:
     """Package name -> its whole entry in the lock, continuation lines joined."""
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
-    return {re.split(r"[=;\s]", line, maxsplit=1)[0]: line for line in lines}
+    return {re.split(r"[=;\s\[]", line, maxsplit=1)[0]: line for line in lines}
 
 
 def locked_version(entry: str) -> str:
@@ -29,14 +30,14 @@ def locked_version(entry: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS, MCP])
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS, LMMS, MCP])
 def test_every_entry_is_pinned_and_hashed(lock: str) -> None:
     for name, entry in entries(lock).items():
-        assert re.match(r"[a-z0-9-]+==\S+", entry), name
+        assert re.match(r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==\S+", entry), name
         assert "--hash=sha256:" in entry, name
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS, MCP])
+@pytest.mark.parametrize("lock", [*LOCKS, PROVING, CLIENTS, LMMS, MCP])
 def test_no_entry_points_at_a_machine_or_an_index(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
 
@@ -75,6 +76,13 @@ def test_every_client_is_locked() -> None:
 
     for requirement in map(Requirement, (line for line in lines if not line.startswith("#"))):
         assert requirement.specifier.contains(locked_version(locked[requirement.name]))
+
+
+def test_what_lmms_eval_adds_is_in_no_other_file() -> None:
+    added = set(entries(LMMS))
+
+    assert "lmms-eval" in added
+    assert not added & (set(entries(CLIENTS)) | {"torch"})
 
 
 def test_the_extra_for_mcp_is_locked() -> None:
