@@ -121,9 +121,10 @@ $(INSTALLED_DEV): $(INSTALLED) requirements/dev.lock
 	@$(PIP) install --require-hashes -r requirements/dev.lock
 	@touch $@
 
-$(INSTALLED_CLIENTS): requirements/clients.lock requirements/torch.txt requirements/lmms.txt | $(BIN)/python
+$(INSTALLED_CLIENTS): requirements/clients.lock requirements/torch.txt requirements/lmms.txt requirements/pip.txt | $(BIN)/python
 	@echo "==> Stock clients, in a virtual environment of their own (about 900 MB once, and torch)"
 	@$(BIN)/python -m venv $(CLIENTS)
+	@$(PIP_CLIENTS) install --quiet --require-hashes -r requirements/pip.txt
 	@$(PIP_CLIENTS) install --require-hashes -r requirements/clients.lock
 	@$(PIP_CLIENTS) install -r requirements/torch.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@$(PIP_CLIENTS) install --no-deps --require-hashes -r requirements/lmms.txt
@@ -137,7 +138,6 @@ $(INSTALLED_MCP): $(INSTALLED) requirements/mcp.lock
 install-dev: $(INSTALLED_DEV)  ## Install the tools for tests and linting too
 
 # For maintainers, and the only target that needs uv. Upgrade with: make lock ARGS=--upgrade
-# Clients keep their extras: for NAME[EXTRA], pip 23.2 takes no pin of NAME alone, and stops at a newer release.
 LOCK := $(UV) pip compile --no-config --universal \
 	--python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
 	--custom-compile-command "make lock" --no-emit-package torch --override requirements/without-torch.in
@@ -146,6 +146,6 @@ lock:  ## Resolve pyproject.toml again into requirements/*.lock (needs uv)
 	$(LOCK) $(ARGS) pyproject.toml requirements/torch-needs.in -o requirements/runtime.lock
 	$(LOCK) $(ARGS) --group dev -c requirements/runtime.lock -o requirements/dev.lock
 	$(LOCK) $(ARGS) requirements/postgres.in -c requirements/runtime.lock -o requirements/postgres.lock
-	$(LOCK) $(ARGS) --no-strip-extras requirements/clients.in requirements/torch-needs.in -o requirements/clients.lock
+	$(LOCK) $(ARGS) requirements/clients.in requirements/torch-needs.in -o requirements/clients.lock
 	$(LOCK) $(ARGS) -c requirements/runtime.lock requirements/mcp.in -o requirements/mcp.lock
 	$(LOCK) $(ARGS) -c requirements/runtime.lock requirements/otel.in -o requirements/otel.lock
