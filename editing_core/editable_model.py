@@ -359,11 +359,6 @@ class EditableModel:
         self._check_prompt("".join(turn.text for turn in row.turns) or row.prompt)
         return self.backbone.prepare_row(row.as_prompt)
 
-    def is_known(self, row: GenerationRow) -> bool:
-        """Whether each picture of the row was looked at before, so that `prepare` looks at none."""
-        shown = [image for turn in row.turns for image in turn.images]
-        return all(self.backbone.knows(image) for image in (*shown, row.image) if image is not None)
-
     def begin(
         self,
         prepared: Sequence[PreparedRow],

@@ -2,12 +2,10 @@
 
 Each turn prefills what waits, as far as there is room, and then takes one decode step for every
 row. Rows of several requests enter in turns, so that a request of many rows keeps nobody waiting.
-Pictures that are new are looked at one by one, and not faster than rows that run can bear.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +24,6 @@ from editing_core.types import GenerationResult
 PREFILL_TOKENS = 2048
 """What one turn prefills, padding counted, unless one row alone has more: others wait meanwhile."""
 
-LOOK_PATIENCE = 4
-"""A row with a new picture lets others pass for so many times as long as the last look took."""
-
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 Key = tuple[int, int]
@@ -45,8 +40,6 @@ class _Answer:
     has_begun: bool = False
     prepared: PreparedRow | None = None
     """Of the first that waits, once it was looked at."""
-    is_known: bool | None = None
-    """Whether that one needs no look at a new picture; None where nobody wanted to know."""
     results: dict[int, GenerationResult] = field(default_factory=dict)
 
 
@@ -79,8 +72,6 @@ class RowScheduler:
         self._batches: list[DecodeBatch[Key]] = []
         self._room: dict[Key, int] = {}
         """Tokens that each running row may come to."""
-        self._look_again = self._look_due = 0.0
-        """When the next new picture may be looked at, and when it must be."""
 
     @property
     def is_busy(self) -> bool:
@@ -129,20 +120,17 @@ class RowScheduler:
     def _entering(self) -> dict[Key, PreparedRow]:
         """The rows that begin now, each request's next one in turn."""
         chosen: dict[Key, PreparedRow] = {}
-        widest, has_looked = 0, False
+        widest = 0
         while self._queue and len(self._room) < self._rows_at_once:
-            answer = self._next(has_looked=has_looked)
-            if answer is None:
-                break
+            answer = self._queue[0]
             number = answer.waiting[0]
             row = answer.rows[number]
             try:
-                has_looked |= self._prepare(answer)
+                prepared = answer.prepared or self._model.prepare(row)
             except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the sender
                 self._fail(answer.id, error)
                 continue
-            prepared = answer.prepared
-            assert prepared is not None
+            answer.prepared = prepared
             needed = len(prepared.ids) + row.sampling.max_new_tokens
             width = max(widest, len(prepared.ids))
             is_too_much = (
@@ -151,51 +139,16 @@ class RowScheduler:
             )
             if is_too_much and (chosen or self._room):
                 break
-            widest, answer.prepared, answer.is_known = width, None, None
+            widest, answer.prepared = width, None
             answer.waiting.popleft()
             answer.has_begun = True
-            self._queue.remove(answer)
-            if answer.waiting:
-                self._queue.append(answer)
+            self._queue.rotate(-1)
+            if not answer.waiting:
+                self._queue.remove(answer)
             chosen[answer.id, number] = prepared
             self._room[answer.id, number] = needed
             self._reply(Begun(answer.id, number))
         return chosen
-
-    def _next(self, *, has_looked: bool) -> _Answer | None:
-        """Whose row enters: the first that needs no look at a new picture, or else the first.
-
-        A look takes as long as many steps. So there is one a turn, and none until the rows that run
-        had as much time as the last one took. None: nobody may enter now.
-        """
-        now, first = time.perf_counter(), self._queue[0]
-        may_look = not has_looked and (not self._batches or now >= self._look_again)
-        if may_look and now >= self._look_due:
-            return first
-        for answer in self._queue:
-            if self._is_ready(answer):
-                return answer
-        return first if may_look else None
-
-    def _is_ready(self, answer: _Answer) -> bool:
-        if answer.prepared is not None:
-            return True
-        if answer.is_known is None:
-            answer.is_known = self._model.is_known(answer.rows[answer.waiting[0]])
-        return answer.is_known
-
-    def _prepare(self, answer: _Answer) -> bool:
-        """Make its first waiting row ready; whether that took a look at a new picture."""
-        if answer.prepared is not None:
-            return False
-        is_look = not self._is_ready(answer)
-        began = time.perf_counter()
-        answer.prepared = self._model.prepare(answer.rows[answer.waiting[0]])
-        if is_look:
-            now = time.perf_counter()
-            self._look_again = now + (now - began)
-            self._look_due = now + LOOK_PATIENCE * (now - began)
-        return is_look
 
     def _begin(self, entering: Mapping[Key, PreparedRow]) -> None:
         """Prefill them together; if that fails, apart, so that each failure is its own row's.

@@ -369,12 +369,10 @@ class Backbone(DecoderPasses):
             content=b"".join(each.content for each in features) if all_known else b"",
         )
 
-    def knows(self, image: ImageArray) -> bool:
-        """Whether a picture was looked at lately: its features are kept."""
-        return self._features.get(_content(image)) is not None
-
     def _cached_features(self, image: ImageArray) -> ImageFeatures:
-        key = _content(image)
+        digest = hashlib.sha256(str(image.shape).encode())
+        digest.update(image.tobytes())
+        key = digest.digest()
         found = self._features.get(key)
         if found is None:
             found = replace(self.compute_features(image), content=key)
@@ -383,12 +381,6 @@ class Backbone(DecoderPasses):
             # The newest is kept, however large it is.
             self._features.put(key, found, min(size, _FEATURE_CACHE_BYTES))
         return found
-
-
-def _content(image: ImageArray) -> bytes:
-    digest = hashlib.sha256(str(image.shape).encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()
 
 
 def _without_picture(row: PreparedRow) -> PreparedRow:

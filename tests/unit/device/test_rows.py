@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from app.device.messages import Begun, Done, Failed, Generate, Reply, Text
+from app.device.messages import Done, Failed, Generate, Reply, Text
 from app.device.rows import Key, RowScheduler
-from editing_core.backbones.batch import PreparedRow
 from editing_core.batching.batch import DecodeBatch
 from editing_core.batching.beginnings import Beginnings
 from editing_core.editable_model import EditableModel
@@ -252,55 +251,3 @@ def test_a_model_whose_rows_do_not_join_answers_them_apart(
     for number, image, length in ((0, 0, 6), (1, 1, 3)):
         alone = tiny_model.generate([question(length, image=image)])[0]
         assert ears.results(number)[0].token_ids == alone.token_ids
-
-
-def begun(ears: Ears) -> list[int]:
-    return [reply.id for reply in ears.replies if isinstance(reply, Begun)]
-
-
-def test_what_needs_no_look_goes_before_new_pictures(
-    tiny_model: EditableModel, ears: Ears, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And of these one is looked at a turn, once the rows that run had their time."""
-    now = 0.0
-    monkeypatch.setattr("app.device.rows.time.perf_counter", lambda: now)
-    look = tiny_model.prepare
-
-    def prepare(row: GenerationRow) -> PreparedRow:
-        nonlocal now
-        now += 0.0 if tiny_model.is_known(row) else 1.0
-        return look(row)
-
-    monkeypatch.setattr(tiny_model, "prepare", prepare)
-    rows = scheduler(tiny_model, ears)
-    finish_one = scheduler(tiny_model, Ears())
-    ask(finish_one, [question(1, image=0)])
-    finish(finish_one)
-
-    new = [[question(9, image=seed)] for seed in (101, 102, 103)]
-    ask(rows, *new, [question(9, image=0)], [question(9, image=None)])
-    rows.turn()
-    assert begun(ears) == [0, 3, 4]  # nobody had looked yet: the first look is due
-    rows.turn()
-    assert begun(ears) == [0, 3, 4]
-    now += 1.0
-    rows.turn()
-    assert begun(ears) == [0, 3, 4, 1]
-    now += 0.5
-    rows.turn()
-    assert begun(ears) == [0, 3, 4, 1]
-    now += 0.5
-    rows.turn()
-    assert begun(ears) == [0, 3, 4, 1, 2]
-
-
-def test_a_new_picture_does_not_wait_for_ever(
-    tiny_model: EditableModel, ears: Ears, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many come after it that need no look, and fill the room."""
-    rows = scheduler(tiny_model, ears, rows_at_once=1)
-    known = question(2, image=None)
-    ask(rows, [question(2, image=201)], [question(2, image=202)], *[[known]] * 8)
-    finish(rows)
-    assert begun(ears).index(1) <= 9
-    assert sorted(ears.ended()) == list(range(10))
