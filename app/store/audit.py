@@ -100,6 +100,8 @@ def _folded(
             if own != [Seal("events", "", row["version"], seal)]:
                 raise ValueError("it and what it brought do not match its seal")
             told = changes.of(row["version"])
+            if [each.place for each in told] != list(range(len(told))):
+                raise ValueError("what it changed is not in the order in which it was written")
             event = Event.from_row(row, [Change(r.edit_id, r.before, r.after) for r in told])
             if event.previous_digest != (last.digest if last else None):
                 raise ValueError("it does not follow from the event before it")
