@@ -16,15 +16,20 @@ export function reachPanel(editId) {
   const problem = h("div", { "aria-live": "polite" });
   const title = h("h2", { class: "card-title", id: "reach-title", tabindex: "-1" }, "Where it will apply");
 
+  let latest = 0; // an older answer that comes late is not shown
+
   async function refresh() {
+    const mine = ++latest;
     if (!body.childNodes.length) fill(body, loading("Looking at questions near it"));
     try {
       const [edit, reach] = await Promise.all([
         editById(editId),
         post("scope/preview", { edit_id: editId, questions: asked, limit: SHOWN }),
       ]);
+      if (mine !== latest) return;
       const change = ["active", "superseded"].includes(edit.status) ? changing : null;
-      fill(body, ownScope(edit, change), askForm(), askedList(reach, change), columns(reach, change));
+      // One form for good: what is being typed outlives a refresh.
+      fill(body, ownScope(edit, change), form, askedList(reach, change), columns(reach, change));
     } catch (error) {
       fill(body, error.code === "no_question_encoder"
         ? emptyBox("explain", "This server cannot say beforehand", error.message)
@@ -64,13 +69,15 @@ export function reachPanel(editId) {
       if (asked.includes(question)) asked.splice(asked.indexOf(question), 1);
       asked.unshift(question);
       asked.length = Math.min(asked.length, MOST_ASKED);
+      field.value = "";
       await busy(event.submitter, refresh);
-      body.querySelector("#reach-question")?.focus();
+      field.focus();
     } },
       h("label", { for: "reach-question" }, "A question of your own"),
       h("div", { class: "with-button" }, field, h("button", { type: "submit" }, "Look")));
   }
 
+  const form = askForm();
   refresh();
   return h("section", { class: "card stack", "aria-labelledby": "reach-title" },
     title,
